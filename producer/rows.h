@@ -1,0 +1,36 @@
+/* rows.h - the outgoing rows of one block: where a source puts each site's vectors.
+ *
+ * A source computes a vector in fp32 and puts it once; rows_put scales it, rounds it to the dtype and stores it straight
+ * into the chunk that will be sent. Different threads may put different (row, site) pairs at the same time. */
+#ifndef CROSSFEED_ROWS_H
+#define CROSSFEED_ROWS_H
+
+#include <stddef.h>
+
+#include "stream.h"
+
+struct rows {
+    size_t n_rows;     /* in this block */
+    size_t chunk_rows; /* rows a chunk (the last may have fewer) */
+    size_t n_sites, d_model;
+    enum row_dtype dtype;
+    const float *scale;  /* [n_sites], or NULL: raw */
+    unsigned char *data; /* the chunks, one after the other; each [chunk rows, n_sites, d_model] then origins */
+    size_t data_size;    /* capacity, bytes */
+};
+
+/* Room for a block of max_rows rows in any dtype. */
+int rows_init(struct rows *r, const struct stream *s, size_t max_rows, struct err *e);
+void rows_release(struct rows *r);
+
+/* Prepares r for one block. scale NULL = raw. */
+void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_dtype dtype, const float *scale);
+
+/* vector: [d_model] fp32, unscaled. */
+void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
+void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
+
+/* Chunk i: its bytes and its rows. */
+const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows);
+
+#endif

@@ -1,0 +1,33 @@
+/* err.h - the one error value of the project.
+ *
+ * A function that can fail returns 0 or a negative code and fills `struct err` with the same code and one line for a
+ * person that names the object and both values ("site 3: d_model 768, run has 1024"). Only main prints it and exits.
+ * assert() is for programmer errors; input, memory and the outside world go through here. */
+#ifndef CROSSFEED_ERR_H
+#define CROSSFEED_ERR_H
+
+enum err_code {
+    ERR_OK = 0,
+    ERR_INPUT = -1,    /* a file, frame or value from outside is wrong */
+    ERR_SYSTEM = -2,   /* the operating system said no: open, write, bind, ... */
+    ERR_MEMORY = -3,   /* out of memory, or a size that would overflow */
+    ERR_MISMATCH = -4, /* two parties disagree: resume with another config, producer with other tokens */
+    ERR_PEER = -5,     /* the other side is missing, silent, or broke the protocol */
+    ERR_STOPPED = -6,  /* asked to stop (signal, END) before it was done */
+};
+
+struct err {
+    int code;          /* enum err_code; 0 = none */
+    char message[512]; /* NUL-terminated, one line, no final newline; cut if longer */
+};
+
+/* Fills e (code, formatted message) and returns code, so that `return err_set(...)` reads well. e may be NULL. */
+int err_set(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Like err_set, then appends ": " and strerror(saved_errno). */
+int err_errno(struct err *e, int saved_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts "prefix: " before the message already in e (context on the way up); returns e->code. */
+int err_prefix(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,180 @@
+/* file.c - memory maps and atomic outputs; see file.h. */
+#include "file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int file_map(struct file_map *m, const char *path, struct err *e)
+{
+    *m = (struct file_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, errno, "%s: cannot open", path);
+    struct stat st;
+    int result = 0;
+    if (fstat(fd, &st) < 0) {
+        result = err_errno(e, errno, "%s: cannot stat", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        result = err_set(e, ERR_INPUT, "%s: not a regular file", path);
+    } else if (st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            result = err_errno(e, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
+        else
+            *m = (struct file_map){p, (size_t)st.st_size};
+    }
+    close(fd);
+    return result;
+}
+
+void file_unmap(struct file_map *m)
+{
+    if (m->data)
+        munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (struct file_map){0};
+}
+
+int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
+{
+    struct file_map m;
+    *text = NULL;
+    if (file_map(&m, path, e))
+        return e ? e->code : ERR_SYSTEM;
+    int result = 0;
+    if (m.size > max) {
+        result = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, m.size, max);
+    } else if (!(*text = malloc(m.size + 1))) {
+        result = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, m.size + 1);
+    } else {
+        if (m.size)
+            memcpy(*text, m.data, m.size);
+        (*text)[m.size] = '\0';
+        *size = m.size;
+    }
+    file_unmap(&m);
+    return result;
+}
+
+static void parent_folder(const char *path, char *folder, size_t size)
+{
+    snprintf(folder, size, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash)
+        snprintf(folder, size, ".");
+    else
+        slash[slash == folder] = '\0';
+}
+
+int file_out_open(struct file_out *o, const char *path, struct err *e)
+{
+    *o = (struct file_out){0};
+    if (strlen(path) >= sizeof o->path)
+        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path), sizeof o->path - 1);
+    snprintf(o->path, sizeof o->path, "%s", path);
+    snprintf(o->temporary, sizeof o->temporary, "%s.tmp.%ld", path, (long)getpid());
+    o->f = fopen(o->temporary, "wbe");
+    if (!o->f)
+        return err_errno(e, errno, "%s: cannot create", o->temporary);
+    return 0;
+}
+
+int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e)
+{
+    if (size && fwrite(data, 1, size, o->f) != size)
+        return err_errno(e, errno, "%s: cannot write %zu bytes", o->temporary, size);
+    return 0;
+}
+
+int file_out_commit(struct file_out *o, struct err *e)
+{
+    bool failed = fflush(o->f) != 0 || ferror(o->f) || fsync(fileno(o->f)) != 0;
+    int saved = errno;
+    if (fclose(o->f) != 0 && !failed) {
+        failed = true;
+        saved = errno;
+    }
+    o->f = NULL;
+    if (failed) {
+        unlink(o->temporary);
+        return err_errno(e, saved, "%s: cannot write", o->path);
+    }
+    if (rename(o->temporary, o->path) < 0) {
+        saved = errno;
+        unlink(o->temporary);
+        return err_errno(e, saved, "%s: cannot rename the finished file into place", o->path);
+    }
+    char folder[sizeof o->path];
+    parent_folder(o->path, folder, sizeof folder);
+    return file_sync_folder(folder, e);
+}
+
+void file_out_abandon(struct file_out *o)
+{
+    if (!o->f)
+        return;
+    fclose(o->f);
+    o->f = NULL;
+    unlink(o->temporary);
+}
+
+int file_make_folder(const char *path, struct err *e)
+{
+    char partial[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof partial)
+        return err_set(e, ERR_INPUT, "folder name of %zu bytes", n);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(partial, path, i);
+        partial[i] = '\0';
+        if (mkdir(partial, 0777) < 0 && errno != EEXIST)
+            return err_errno(e, errno, "%s: cannot make folder", partial);
+    }
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+        return err_set(e, ERR_SYSTEM, "%s: exists and is not a folder", path);
+    return 0;
+}
+
+int file_sync_folder(const char *path, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, errno, "%s: cannot open folder", path);
+    int result = fsync(fd) < 0 ? err_errno(e, errno, "%s: cannot sync folder", path) : 0;
+    close(fd);
+    return result;
+}
+
+int file_remove_tree(const char *path, struct err *e)
+{
+    if (unlink(path) == 0 || errno == ENOENT)
+        return 0;
+    DIR *folder = opendir(path);
+    if (!folder)
+        return errno == ENOENT ? 0 : err_errno(e, errno, "%s: cannot remove", path);
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+    if (rmdir(path) < 0)
+        return err_errno(e, errno, "%s: cannot remove folder", path);
+    return 0;
+}
+
+int file_join(char *dst, size_t dst_size, const char *a, const char *b, struct err *e)
+{
+    int n = snprintf(dst, dst_size, "%s/%s", a, b);
+    if (n < 0 || (size_t)n >= dst_size)
+        return err_set(e, ERR_INPUT, "path %.80s.../%.80s is longer than %zu bytes", a, b, dst_size - 1);
+    return 0;
+}

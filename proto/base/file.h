@@ -1,0 +1,47 @@
+/* file.h - whole files: read-only memory maps, and outputs that appear complete or not at all.
+ *
+ * An output is written to "<path>.tmp.<pid>", fsynced, renamed over <path>, and its folder fsynced. A full disk or a
+ * kill leaves the old file as it was; a leftover temporary is never read. */
+#ifndef CROSSFEED_FILE_H
+#define CROSSFEED_FILE_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "err.h"
+
+struct file_map {
+    const unsigned char *data; /* valid until file_unmap; NULL for an empty file */
+    size_t size;               /* bytes */
+};
+
+/* Maps the whole regular file read-only. Refuses folders and what cannot be opened. */
+int file_map(struct file_map *m, const char *path, struct err *e);
+void file_unmap(struct file_map *m);
+
+/* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (free). */
+int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e);
+
+/* An output on its way: write to f with stdio, then commit or abandon. */
+struct file_out {
+    FILE *f;
+    char path[4096];
+    char temporary[4096 + 32];
+};
+
+int file_out_open(struct file_out *o, const char *path, struct err *e);
+int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e);
+int file_out_commit(struct file_out *o, struct err *e); /* flush, fsync, close, rename, fsync the folder */
+void file_out_abandon(struct file_out *o);              /* close and remove the temporary; safe after commit */
+
+/* mkdir -p. */
+int file_make_folder(const char *path, struct err *e);
+/* fsync a folder, so that names made or removed in it last. */
+int file_sync_folder(const char *path, struct err *e);
+/* Removes a file, or a folder of plain files (one level); a missing one is fine. */
+int file_remove_tree(const char *path, struct err *e);
+
+/* dst = a "/" b; ERR_INPUT if it does not fit. */
+int file_join(char *dst, size_t dst_size, const char *a, const char *b, struct err *e);
+
+#endif

@@ -1,0 +1,39 @@
+/* fingerprint.c - XXH3 by libxxhash; see fingerprint.h. */
+#include "fingerprint.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+uint64_t fingerprint_checksum(const void *data, size_t size)
+{
+    return XXH3_64bits(data, size);
+}
+
+int fingerprint_init(struct fingerprint *f, struct err *e)
+{
+    f->state = XXH3_createState();
+    if (!f->state || XXH3_128bits_reset(f->state) != XXH_OK)
+        return err_set(e, ERR_MEMORY, "fingerprint: out of memory");
+    return 0;
+}
+
+void fingerprint_add(struct fingerprint *f, const void *data, size_t size)
+{
+    XXH3_128bits_update(f->state, data, size);
+}
+
+void fingerprint_add_text(struct fingerprint *f, const char *text)
+{
+    fingerprint_add(f, text, strlen(text) + 1);
+}
+
+void fingerprint_finish(struct fingerprint *f, char hex[FINGERPRINT_SIZE])
+{
+    XXH128_hash_t h = XXH3_128bits_digest(f->state);
+    snprintf(hex, FINGERPRINT_SIZE, "%016" PRIx64 "%016" PRIx64, h.high64, h.low64);
+    XXH3_freeState(f->state);
+    f->state = NULL;
+}

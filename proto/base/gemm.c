@@ -1,0 +1,34 @@
+/* gemm.c - row-major sgemm by BLIS's typed interface; see gemm.h. */
+#include "gemm.h"
+
+#include <omp.h>
+
+#include <blis.h>
+
+static int n_threads = 1;
+
+void gemm_set_threads(int threads)
+{
+    n_threads = threads < 1 ? 1 : threads;
+    bli_thread_set_num_threads(n_threads);
+}
+
+int gemm_threads(void)
+{
+    return n_threads;
+}
+
+void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+          const float *b, size_t ldb, float beta, float *c, size_t ldc)
+{
+    if (m == 0 || n == 0)
+        return;
+    /* A runtime object of our own, so that a product inside a parallel region stays on its thread. */
+    rntm_t rntm = BLIS_RNTM_INITIALIZER;
+    bli_rntm_set_num_threads(omp_in_parallel() ? 1 : n_threads, &rntm);
+    /* BLIS takes row and column strides: a transposed operand only swaps them. BLIS does not write through a or b. */
+    inc_t rs_a = transpose_a ? 1 : (inc_t)lda, cs_a = transpose_a ? (inc_t)lda : 1;
+    inc_t rs_b = transpose_b ? 1 : (inc_t)ldb, cs_b = transpose_b ? (inc_t)ldb : 1;
+    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, (dim_t)m, (dim_t)n, (dim_t)k, &alpha, (float *)(uintptr_t)a, rs_a,
+                 cs_a, (float *)(uintptr_t)b, rs_b, cs_b, &beta, c, (inc_t)ldc, 1, NULL, &rntm);
+}

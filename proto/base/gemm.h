@@ -1,0 +1,20 @@
+/* gemm.h - dense single-precision products, by BLIS; the only file that knows BLIS.
+ *
+ * Row-major. A result does not depend on the number of threads: BLIS splits m and n among threads, never k. */
+#ifndef CROSSFEED_GEMM_H
+#define CROSSFEED_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Threads used by products called outside an OpenMP parallel region (inside one: always 1). Call once at start. */
+void gemm_set_threads(int threads);
+int gemm_threads(void);
+
+/* C [m, n] (row stride ldc) = alpha * op(A) [m, k] * op(B) [k, n] + beta * C.
+ * op(A) is A, stored [m, k] with row stride lda, or with transpose_a A stored [k, m]; the same for B.
+ * beta = 0 never reads C (so NaN there does no harm). Any of m, n, k may be 0. */
+void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+          const float *b, size_t ldb, float beta, float *c, size_t ldc);
+
+#endif

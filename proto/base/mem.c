@@ -1,0 +1,53 @@
+/* mem.c - aligned zeroed allocations and checked sizes; see mem.h.
+ *
+ * calloc gives large blocks as untouched zero pages, so peak RSS counts what was used, not what was reserved. */
+#include "mem.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+bool size_product(const size_t *factors, size_t n, size_t *out)
+{
+    size_t product = 1;
+    for (size_t i = 0; i < n; i++)
+        if (!size_mul(product, factors[i], &product))
+            return false;
+    *out = product;
+    return true;
+}
+
+void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
+{
+    size_t bytes;
+    if (!size_mul(count, size, &bytes) || bytes > SIZE_MAX - 128) {
+        err_set(e, ERR_MEMORY, "%s: %zu x %zu bytes does not fit in memory", what, count, size);
+        return NULL;
+    }
+    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block. */
+    unsigned char *raw = calloc(1, bytes + 64 + sizeof(void *));
+    if (!raw) {
+        err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, bytes);
+        return NULL;
+    }
+    unsigned char *p = (unsigned char *)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
+    memcpy(p - sizeof(void *), &raw, sizeof raw);
+    return p;
+}
+
+void mem_free(void *p)
+{
+    if (!p)
+        return;
+    void *raw;
+    memcpy(&raw, (unsigned char *)p - sizeof(void *), sizeof raw);
+    free(raw);
+}
+
+size_t mem_peak_rss(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (size_t)usage.ru_maxrss * 1024;
+}

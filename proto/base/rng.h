@@ -1,0 +1,35 @@
+/* rng.h - counter-based random numbers: every stream is a pure function of (seed, purpose, index).
+ *
+ * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). No state survives a restart,
+ * so a resumed run draws what the undisturbed one drew. */
+#ifndef CROSSFEED_RNG_H
+#define CROSSFEED_RNG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a stream is for; a new use gets a new number, old ones never change. */
+enum rng_purpose {
+    RNG_BLOCK_ORDER = 1,  /* index = epoch */
+    RNG_WINDOW_ORDER = 2, /* index = window */
+    RNG_INIT_WEIGHTS = 3, /* index = latent */
+    RNG_SYNTHETIC_DICTIONARY = 4,
+    RNG_SYNTHETIC_ROWS = 5, /* index = sequence */
+    RNG_TEST = 6,
+};
+
+struct rng {
+    uint32_t key[2], counter[4], out[4];
+    unsigned used; /* of out */
+};
+
+void rng_init(struct rng *r, uint64_t seed, enum rng_purpose purpose, uint64_t index);
+uint32_t rng_u32(struct rng *r);
+uint32_t rng_below(struct rng *r, uint32_t n); /* uniform in [0, n), unbiased; n > 0 */
+double rng_uniform(struct rng *r);             /* [0, 1), 32 bits */
+double rng_normal(struct rng *r);              /* Box-Muller, one of the pair */
+
+/* p = a uniform permutation of 0..n-1 (Fisher-Yates). n < 2^32. */
+void rng_permutation(struct rng *r, uint32_t *p, size_t n);
+
+#endif

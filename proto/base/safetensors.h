@@ -1,0 +1,76 @@
+/* safetensors.h - the safetensors file format, read by memory map and written atomically.
+ *
+ * Format (github.com/huggingface/safetensors, "Format"): u64 little-endian header length N, N bytes of JSON
+ * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {string: string}},
+ * then the data. Refused, each with the file, the tensor and both values: a header longer than the file or 100 MB, bad
+ * JSON, unknown dtype, offsets outside the data or not equal to shape x dtype, overlapping or gappy tensors. */
+#ifndef CROSSFEED_SAFETENSORS_H
+#define CROSSFEED_SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "file.h"
+
+enum tensor_dtype { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_F64, TENSOR_I64, TENSOR_I32, TENSOR_U16, TENSOR_U32, TENSOR_U8 };
+#define TENSOR_MAX_DIMS 8
+
+size_t tensor_dtype_size(enum tensor_dtype dtype);      /* bytes an element */
+const char *tensor_dtype_name(enum tensor_dtype dtype); /* "F32", ... as the format spells it */
+
+struct tensor_view {
+    const char *name; /* valid as long as the file is open */
+    enum tensor_dtype dtype;
+    size_t n_dims;
+    size_t shape[TENSOR_MAX_DIMS];
+    const unsigned char *data; /* into the map; NOT necessarily aligned: memcpy or unaligned loads */
+    size_t bytes;
+};
+
+struct safetensors {
+    struct file_map map;
+    char path[4096];
+    struct tensor_view *tensors; /* sorted by name */
+    size_t n_tensors;
+    void *metadata; /* jansson object of "__metadata__" (strings), or NULL; owned */
+    void *root;     /* jansson header that owns the names */
+};
+
+int safetensors_open(struct safetensors *s, const char *path, struct err *e);
+void safetensors_close(struct safetensors *s); /* safe on a zeroed struct */
+
+/* NULL if there is none of that name. */
+const struct tensor_view *safetensors_find(const struct safetensors *s, const char *name);
+/* NULL if absent. Valid as long as the file is open. */
+const char *safetensors_metadata(const struct safetensors *s, const char *key);
+
+/* Checks dtype-independent shape; fills e with both shapes. */
+int tensor_expect_shape(const struct safetensors *s, const struct tensor_view *t, size_t n_dims, const size_t *shape,
+                        struct err *e);
+/* Converts F32/F16/BF16 (F64 rounded) to float32, n = product of the shape. Refuses other dtypes. NaN/Inf are refused
+ * with the tensor's name and the flat index. */
+int tensor_to_f32(const struct safetensors *s, const struct tensor_view *t, float *dst, struct err *e);
+
+/* Writing: declare all tensors, then stream their bytes in the order declared, then commit. */
+struct tensor_spec {
+    const char *name;
+    enum tensor_dtype dtype;
+    size_t n_dims;
+    size_t shape[TENSOR_MAX_DIMS];
+};
+
+struct safetensors_writer {
+    struct file_out out;
+    size_t expected, written; /* data bytes */
+};
+
+/* metadata: n_metadata pairs key, value (2 * n_metadata strings), may be NULL. Data starts 8-byte aligned (header padded with spaces). */
+int safetensors_write_begin(struct safetensors_writer *w, const char *path, const struct tensor_spec *tensors,
+                            size_t n_tensors, const char *const *metadata, size_t n_metadata, struct err *e);
+int safetensors_write_data(struct safetensors_writer *w, const void *data, size_t bytes, struct err *e);
+/* Refuses if fewer bytes were written than declared. */
+int safetensors_write_commit(struct safetensors_writer *w, struct err *e);
+void safetensors_write_abandon(struct safetensors_writer *w); /* safe after commit */
+
+#endif

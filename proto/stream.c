@@ -1,0 +1,108 @@
+/* stream.c - compares and checks stream descriptions, and the arithmetic of blocks and chunks; see stream.h. */
+#include "stream.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "mem.h"
+
+size_t row_dtype_size(enum row_dtype dtype)
+{
+    return dtype == ROW_BF16 ? 2 : 4;
+}
+
+const char *row_dtype_name(enum row_dtype dtype)
+{
+    return dtype == ROW_BF16 ? "bf16" : "fp32";
+}
+
+int row_dtype_parse(enum row_dtype *dtype, const char *name, struct err *e)
+{
+    if (strcmp(name, "bf16") == 0)
+        *dtype = ROW_BF16;
+    else if (strcmp(name, "fp32") == 0)
+        *dtype = ROW_F32;
+    else
+        return err_set(e, ERR_INPUT, "dtype '%s': must be bf16 or fp32", name);
+    return 0;
+}
+
+static int differ(struct err *e, const char *what, uint32_t theirs, uint32_t ours)
+{
+    return err_set(e, ERR_MISMATCH, "%s %u, run has %u", what, theirs, ours);
+}
+
+int stream_compare(const struct stream *ours, const struct stream *theirs, struct err *e)
+{
+    if (theirs->n_sites != ours->n_sites)
+        return differ(e, "number of sites", theirs->n_sites, ours->n_sites);
+    for (uint32_t i = 0; i < ours->n_sites; i++)
+        if (strcmp(theirs->sites[i], ours->sites[i]) != 0)
+            return err_set(e, ERR_MISMATCH, "site %u: %s, run has %s", i, theirs->sites[i], ours->sites[i]);
+    if (theirs->d_model != ours->d_model)
+        return differ(e, "d_model", theirs->d_model, ours->d_model);
+    if (theirs->seq_len != ours->seq_len)
+        return differ(e, "seq_len", theirs->seq_len, ours->seq_len);
+    if (theirs->rows_per_seq != ours->rows_per_seq)
+        return differ(e, "rows per sequence (--keep-bos)", theirs->rows_per_seq, ours->rows_per_seq);
+    if (theirs->n_seq != ours->n_seq)
+        return differ(e, "number of sequences", theirs->n_seq, ours->n_seq);
+    if (theirs->vocab_size != ours->vocab_size)
+        return differ(e, "vocabulary size", theirs->vocab_size, ours->vocab_size);
+    if (theirs->n_models != ours->n_models)
+        return differ(e, "number of models", theirs->n_models, ours->n_models);
+    if (strcmp(theirs->tokens_fingerprint, ours->tokens_fingerprint) != 0)
+        return err_set(e, ERR_MISMATCH, "tokens have fingerprint %s, run has %s", theirs->tokens_fingerprint,
+                       ours->tokens_fingerprint);
+    for (uint32_t i = 0; i < ours->n_models; i++)
+        if (strcmp(theirs->model_fingerprints[i], ours->model_fingerprints[i]) != 0)
+            return err_set(e, ERR_MISMATCH, "model %u has fingerprint %s, run has %s", i, theirs->model_fingerprints[i],
+                           ours->model_fingerprints[i]);
+    return 0;
+}
+
+int stream_check(const struct stream *s, struct err *e)
+{
+    if (s->n_sites == 0 || s->n_sites > STREAM_MAX_SITES)
+        return err_set(e, ERR_INPUT, "%u sites, must be 1 to %d", s->n_sites, STREAM_MAX_SITES);
+    if (s->n_models > STREAM_MAX_MODELS)
+        return err_set(e, ERR_INPUT, "%u models, at most %d", s->n_models, STREAM_MAX_MODELS);
+    if (s->d_model == 0 || s->seq_len == 0 || s->n_seq == 0)
+        return err_set(e, ERR_INPUT, "d_model %u, seq_len %u, n_seq %u: none may be 0", s->d_model, s->seq_len, s->n_seq);
+    if (s->rows_per_seq == 0 || s->rows_per_seq > s->seq_len)
+        return err_set(e, ERR_INPUT, "%u rows per sequence of %u tokens", s->rows_per_seq, s->seq_len);
+    size_t row = 0, total = 0;
+    size_t row_factors[] = {s->n_sites, s->d_model, 4}, total_factors[] = {s->n_seq, s->rows_per_seq};
+    if (!size_product(row_factors, 3, &row) || row + sizeof(struct row_origin) > CHUNK_MAX_BYTES)
+        return err_set(e, ERR_INPUT, "a row of %u sites x d_model %u in fp32 is larger than a chunk of %zu bytes", s->n_sites,
+                       s->d_model, CHUNK_MAX_BYTES);
+    if (!size_product(total_factors, 2, &total) || total > SIZE_MAX / row)
+        return err_set(e, ERR_INPUT, "%u sequences x %u rows do not fit in a size", s->n_seq, s->rows_per_seq);
+    if (!s->can_bf16 && !s->can_f32)
+        return err_set(e, ERR_INPUT, "no dtype offered");
+    for (uint32_t i = 0; s->has_scale && i < s->n_sites; i++)
+        if (!(s->scale[i] > 0) || !isfinite(s->scale[i]))
+            return err_set(e, ERR_INPUT, "scale of site %u is %g, must be positive", i, (double)s->scale[i]);
+    return 0;
+}
+
+size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype)
+{
+    return (size_t)s->n_sites * s->d_model * row_dtype_size(dtype);
+}
+
+size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype)
+{
+    return CHUNK_MAX_BYTES / (stream_row_bytes(s, dtype) + sizeof(struct row_origin));
+}
+
+size_t stream_block_rows(const struct stream *s, uint32_t n_sequences)
+{
+    return (size_t)n_sequences * s->rows_per_seq;
+}
+
+size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows)
+{
+    size_t per_chunk = stream_chunk_rows(s, dtype);
+    return (rows + per_chunk - 1) / per_chunk;
+}
