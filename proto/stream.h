@@ -59,4 +59,7 @@ size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype);         
 size_t stream_block_rows(const struct stream *s, uint32_t n_sequences);              /* rows of a block */
 size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows); /* chunks a block of rows takes */
 
+/* "0.51,0.49" -> scale [STREAM_MAX_SITES], *n values. Refuses what is not a positive number. */
+int stream_parse_scale(const char *text, float *scale, uint32_t *n, struct err *e);
+
 #endif

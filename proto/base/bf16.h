@@ -25,6 +25,16 @@ static inline float bf16_to_f32(uint16_t h)
     return x;
 }
 
+/* dst [n] = src, n bfloat16 values, may be unaligned. */
+static inline void bf16_to_f32_n(float *dst, const unsigned char *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint16_t h;
+        memcpy(&h, src + 2 * i, 2);
+        dst[i] = bf16_to_f32(h);
+    }
+}
+
 /* IEEE half precision (F16 checkpoints) to float32, exact. */
 static inline float f16_to_f32(uint16_t h)
 {

@@ -80,6 +80,9 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
         return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path), sizeof o->path - 1);
     snprintf(o->path, sizeof o->path, "%s", path);
     snprintf(o->temporary, sizeof o->temporary, "%s.tmp.%ld", path, (long)getpid());
+    struct stat st; /* the rename would put a plain file where a device or pipe was */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return err_set(e, ERR_INPUT, "%s: exists and is not a regular file", path);
     o->f = fopen(o->temporary, "wbe");
     if (!o->f)
         return err_errno(e, errno, "%s: cannot create", o->temporary);

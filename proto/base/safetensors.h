@@ -2,8 +2,10 @@
  *
  * Format (github.com/huggingface/safetensors, "Format"): u64 little-endian header length N, N bytes of JSON
  * {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {string: string}},
- * then the data. Refused, each with the file, the tensor and both values: a header longer than the file or 100 MB, bad
- * JSON, unknown dtype, offsets outside the data or not equal to shape x dtype, overlapping or gappy tensors. */
+ * then the data. Refused at open, each with the file, the tensor and both values: a header longer than the file or 100
+ * MB, bad JSON, offsets outside the data or not equal to shape x dtype, overlapping or gappy tensors. A tensor of a
+ * dtype that is not listed here (F8_E4M3, ...) may lie in the file, as real checkpoints carry such; it is refused when
+ * asked for. */
 #ifndef CROSSFEED_SAFETENSORS_H
 #define CROSSFEED_SAFETENSORS_H
 
@@ -13,15 +15,31 @@
 #include "err.h"
 #include "file.h"
 
-enum tensor_dtype { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_F64, TENSOR_I64, TENSOR_I32, TENSOR_U16, TENSOR_U32, TENSOR_U8 };
+enum tensor_dtype {
+    TENSOR_F32,
+    TENSOR_F16,
+    TENSOR_BF16,
+    TENSOR_F64,
+    TENSOR_I64,
+    TENSOR_I32,
+    TENSOR_I16,
+    TENSOR_I8,
+    TENSOR_U64,
+    TENSOR_U32,
+    TENSOR_U16,
+    TENSOR_U8,
+    TENSOR_BOOL,
+    TENSOR_OTHER, /* anything else; its size is not checked against its shape */
+};
 #define TENSOR_MAX_DIMS 8
 
-size_t tensor_dtype_size(enum tensor_dtype dtype);      /* bytes an element */
+size_t tensor_dtype_size(enum tensor_dtype dtype);      /* bytes an element; 0 for TENSOR_OTHER */
 const char *tensor_dtype_name(enum tensor_dtype dtype); /* "F32", ... as the format spells it */
 
 struct tensor_view {
     const char *name; /* valid as long as the file is open */
     enum tensor_dtype dtype;
+    const char *dtype_name; /* as the file spells it */
     size_t n_dims;
     size_t shape[TENSOR_MAX_DIMS];
     const unsigned char *data; /* into the map; NOT necessarily aligned: memcpy or unaligned loads */
@@ -33,8 +51,8 @@ struct safetensors {
     char path[4096];
     struct tensor_view *tensors; /* sorted by name */
     size_t n_tensors;
-    void *metadata; /* jansson object of "__metadata__" (strings), or NULL; owned */
-    void *root;     /* jansson header that owns the names */
+    void *root;     /* the header, a jansson object; owns all names */
+    void *metadata; /* its "__metadata__" (an object of strings), or NULL */
 };
 
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
@@ -48,6 +66,9 @@ const char *safetensors_metadata(const struct safetensors *s, const char *key);
 /* Checks dtype-independent shape; fills e with both shapes. */
 int tensor_expect_shape(const struct safetensors *s, const struct tensor_view *t, size_t n_dims, const size_t *shape,
                         struct err *e);
+/* The tensor of that name and shape; NULL with e filled if there is none, or its shape is another. */
+const struct tensor_view *safetensors_require(const struct safetensors *s, const char *name, size_t n_dims,
+                                              const size_t *shape, struct err *e);
 /* Converts F32/F16/BF16 (F64 rounded) to float32, n = product of the shape. Refuses other dtypes. NaN/Inf are refused
  * with the tensor's name and the flat index. */
 int tensor_to_f32(const struct safetensors *s, const struct tensor_view *t, float *dst, struct err *e);
@@ -65,9 +86,11 @@ struct safetensors_writer {
     size_t expected, written; /* data bytes */
 };
 
-/* metadata: n_metadata pairs key, value (2 * n_metadata strings), may be NULL. Data starts 8-byte aligned (header padded with spaces). */
+/* metadata: n_metadata pairs key, value (2 * n_metadata strings), may be NULL. Data starts 8-byte aligned (header
+ * padded with spaces). After any failure below, call safetensors_write_abandon. */
 int safetensors_write_begin(struct safetensors_writer *w, const char *path, const struct tensor_spec *tensors,
                             size_t n_tensors, const char *const *metadata, size_t n_metadata, struct err *e);
+/* Refuses more bytes than were declared; pieces need not be whole tensors. */
 int safetensors_write_data(struct safetensors_writer *w, const void *data, size_t bytes, struct err *e);
 /* Refuses if fewer bytes were written than declared. */
 int safetensors_write_commit(struct safetensors_writer *w, struct err *e);

@@ -1,0 +1,272 @@
+/* actgen.c - the producer's command line: opens a source and serves its activations to a trainer.
+ *
+ * Exit status: 0 the run ended (or we were asked to leave), 1 run-time failure, 2 usage. */
+#include <argp.h>
+#include <omp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gemm.h"
+#include "log.h"
+#include "serve.h"
+#include "source_gpt2.h"
+#include "source_synthetic.h"
+#include "version.h"
+
+enum {
+    OPTION_CONNECT = 1000,
+    OPTION_SOURCE,
+    OPTION_MODEL,
+    OPTION_TOKENS,
+    OPTION_SITES,
+    OPTION_SEQ_LEN,
+    OPTION_KEEP_BOS,
+    OPTION_CENTER,
+    OPTION_SCALE,
+    OPTION_THREADS,
+    OPTION_NAME,
+    OPTION_GIVE_UP,
+    OPTION_D_MODEL,
+    OPTION_N_SITES,
+    OPTION_N_MODELS,
+    OPTION_LATENTS,
+    OPTION_ACTIVE,
+    OPTION_NOISE,
+    OPTION_N_SEQ,
+    OPTION_SEED,
+    OPTION_TRUTH,
+};
+
+const char *argp_program_version = "actgen " CROSSFEED_VERSION;
+
+static const char doc[] = "Computes activations and sends them to an xctrain trainer.\v"
+                          "Producers hold no state: any number may serve one run, join, leave or die. See README.md.";
+
+static const struct argp_option options[] = {
+    {"connect", OPTION_CONNECT, "ENDPOINT", 0, "of the trainer (default tcp://127.0.0.1:5555)", 1},
+    {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default) or synthetic", 1},
+    {"scale", OPTION_SCALE, "LIST", 0, "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
+    {"threads", OPTION_THREADS, "N", 0, "default: one a core", 1},
+    {"name", OPTION_NAME, "TEXT", 0, "in the trainer's messages (default host and process id)", 1},
+    {"give-up-after", OPTION_GIVE_UP, "SECONDS", 0, "without a trainer (default 300)", 1},
+    {"seq-len", OPTION_SEQ_LEN, "N", 0, "tokens a sequence, at most what the token tensor has (gpt2: default all; synthetic: 128)", 1},
+    {0, 0, 0, 0, "GPT-2:", 2},
+    {"model", OPTION_MODEL, "DIR", 0, "folder with config.json and model.safetensors; twice for a base/chat pair", 2},
+    {"tokens", OPTION_TOKENS, "FILE", 0, "token tensor, .npy [n_seq, seq_len]", 2},
+    {"sites", OPTION_SITES, "GLOBS", 0, "hook points, comma-separated (default blocks.*.hook_resid_post)", 2},
+    {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
+    {"center-writing-weights", OPTION_CENTER, 0, 0, "centre the weights that write to the residual stream, as TransformerLens does", 2},
+    {0, 0, 0, 0, "Synthetic:", 3},
+    {"d-model", OPTION_D_MODEL, "N", 0, "default 64", 3},
+    {"n-sites", OPTION_N_SITES, "N", 0, "default 4", 3},
+    {"n-models", OPTION_N_MODELS, "N", 0, "1 (default) or 2: half of the sites each", 3},
+    {"latents", OPTION_LATENTS, "N", 0, "planted latents (default 256)", 3},
+    {"active", OPTION_ACTIVE, "N", 0, "expected active latents a row (default 8)", 3},
+    {"noise", OPTION_NOISE, "STD", 0, "default 0.01", 3},
+    {"n-seq", OPTION_N_SEQ, "N", 0, "default 8192", 3},
+    {"seed", OPTION_SEED, "N", 0, "of the planted dictionary and the rows", 3},
+    {"truth", OPTION_TRUTH, "FILE", 0, "write the planted dictionary there (safetensors)", 3},
+    {0},
+};
+
+struct arguments {
+    const char *connect, *scale, *truth;
+    bool synthetic;
+    struct source_gpt2_options gpt2;
+    const char *models[STREAM_MAX_MODELS];
+    struct synthetic_options planted;
+    int threads, give_up_s;
+    char name[64];
+};
+
+static uint64_t whole(const char *text, uint64_t low, uint64_t high, const char *what, struct argp_state *state)
+{
+    char *end;
+    double x = strtod(text, &end); /* "4e8" is a count too */
+    if (end == text || *end || !(x >= (double)low && x <= (double)high) || x != (double)(uint64_t)x)
+        argp_error(state, "--%s '%s': must be a whole number from %llu to %llu", what, text, (unsigned long long)low,
+                   (unsigned long long)high);
+    return (uint64_t)x;
+}
+
+static double number(const char *text, double low, double high, const char *what, struct argp_state *state)
+{
+    char *end;
+    double x = strtod(text, &end);
+    if (end == text || *end || !(x >= low && x <= high))
+        argp_error(state, "--%s '%s': must be a number from %g to %g", what, text, low, high);
+    return x;
+}
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    switch (key) {
+    case OPTION_CONNECT:
+        a->connect = text;
+        return 0;
+    case OPTION_SOURCE:
+        a->synthetic = strcmp(text, "synthetic") == 0;
+        if (!a->synthetic && strcmp(text, "gpt2") != 0)
+            argp_error(state, "--source '%s': must be gpt2 or synthetic", text);
+        return 0;
+    case OPTION_MODEL:
+        if (a->gpt2.n_models == STREAM_MAX_MODELS)
+            argp_error(state, "--model more than %d times", STREAM_MAX_MODELS);
+        a->models[a->gpt2.n_models++] = text;
+        return 0;
+    case OPTION_TOKENS:
+        a->gpt2.tokens = text;
+        return 0;
+    case OPTION_SITES:
+        a->gpt2.sites = text;
+        return 0;
+    case OPTION_SEQ_LEN:
+        a->gpt2.seq_len = a->planted.seq_len = (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
+        return 0;
+    case OPTION_KEEP_BOS:
+        a->gpt2.keep_bos = true;
+        return 0;
+    case OPTION_CENTER:
+        a->gpt2.center_writing_weights = true;
+        return 0;
+    case OPTION_SCALE:
+        a->scale = text;
+        return 0;
+    case OPTION_THREADS:
+        a->threads = (int)whole(text, 1, 4096, "threads", state);
+        return 0;
+    case OPTION_NAME:
+        if (strlen(text) >= sizeof a->name)
+            argp_error(state, "--name of %zu characters, at most %zu", strlen(text), sizeof a->name - 1);
+        snprintf(a->name, sizeof a->name, "%s", text);
+        return 0;
+    case OPTION_GIVE_UP:
+        a->give_up_s = (int)whole(text, 1, 1000000, "give-up-after", state);
+        return 0;
+    case OPTION_D_MODEL:
+        a->planted.d_model = (uint32_t)whole(text, 1, 1 << 20, "d-model", state);
+        return 0;
+    case OPTION_N_SITES:
+        a->planted.n_sites = (uint32_t)whole(text, 1, STREAM_MAX_SITES, "n-sites", state);
+        return 0;
+    case OPTION_N_MODELS:
+        a->planted.n_models = (uint32_t)whole(text, 1, 2, "n-models", state);
+        return 0;
+    case OPTION_LATENTS:
+        a->planted.n_latents = (uint32_t)whole(text, 1, 1 << 24, "latents", state);
+        return 0;
+    case OPTION_ACTIVE:
+        a->planted.active = number(text, 0, 1e6, "active", state);
+        return 0;
+    case OPTION_NOISE:
+        a->planted.noise = number(text, 0, 1e6, "noise", state);
+        return 0;
+    case OPTION_N_SEQ:
+        a->planted.n_seq = (uint32_t)whole(text, 1, UINT32_MAX, "n-seq", state);
+        return 0;
+    case OPTION_SEED:
+        a->planted.seed = whole(text, 0, (uint64_t)1 << 53, "seed", state);
+        return 0;
+    case OPTION_TRUTH:
+        a->truth = text;
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "unexpected argument '%s'", text);
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->synthetic && (a->gpt2.n_models == 0 || !a->gpt2.tokens))
+            argp_error(state, "--model and --tokens are required (or --source synthetic)");
+        if (a->synthetic && (a->gpt2.n_models || a->gpt2.tokens))
+            argp_error(state, "--model and --tokens do not go with --source synthetic");
+        if (a->truth && !a->synthetic)
+            argp_error(state, "--truth goes with --source synthetic only");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number_)
+{
+    (void)number_;
+    stop = 1;
+}
+
+static int open_source(struct source *s, const struct arguments *a, struct err *e)
+{
+    if (!a->synthetic)
+        return source_gpt2_open(s, &a->gpt2, e);
+    if (source_synthetic_open(s, &a->planted, e))
+        return e->code;
+    if (a->truth && source_synthetic_write_truth(s, a->truth, e)) {
+        s->close(s->self);
+        s->close = NULL;
+        return e->code;
+    }
+    return 0;
+}
+
+static int set_scale(struct stream *s, const char *text, struct err *e)
+{
+    uint32_t n;
+    if (!text)
+        return 0;
+    if (stream_parse_scale(text, s->scale, &n, e))
+        return e->code;
+    if (n != s->n_sites)
+        return err_set(e, ERR_INPUT, "--scale has %u values, there are %u sites", n, s->n_sites);
+    s->has_scale = true;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments a = {.connect = "tcp://127.0.0.1:5555",
+                          .gpt2.models = a.models,
+                          .planted = synthetic_defaults(),
+                          .threads = omp_get_num_procs(),
+                          .give_up_s = 300};
+    struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
+    struct source source = {0};
+    struct serve_report report = {0};
+    struct err e = {0};
+    char host[40] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
+    log_init("actgen");
+    argp_err_exit_status = 2;
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    omp_set_num_threads(a.threads);
+    gemm_set_threads(a.threads);
+
+    int result = open_source(&source, &a, &e);
+    if (result == 0) {
+        const struct stream *s = &source.stream;
+        log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u; connecting to %s", s->n_seq, s->seq_len, s->n_sites,
+                 s->sites[0], s->sites[s->n_sites - 1], s->d_model, a.connect);
+        struct serve_options so = {.endpoint = a.connect, .producer = a.name, .give_up_after_ms = a.give_up_s * 1000, .stop = &stop};
+        result = set_scale(&source.stream, a.scale, &e);
+        if (result == 0)
+            result = serve(&source, &so, &report, &e);
+    }
+    if (result)
+        log_line("error: %s", e.message);
+    else
+        log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, waiting for leases %.1f s",
+                 *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
+                 (unsigned long long)report.blocks, report.computing_s, report.waiting_s);
+    if (source.close)
+        source.close(source.self);
+    return result ? 1 : 0;
+}

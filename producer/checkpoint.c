@@ -1,0 +1,122 @@
+/* checkpoint.c - opens one safetensors file or all shards of an index; see checkpoint.h.
+ *
+ * The index only says which files there are: where a tensor lies is known from the shards' own headers. */
+#include "checkpoint.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mem.h"
+
+#define INDEX_MAX_BYTES ((size_t)64 << 20)
+
+static int open_files(struct checkpoint *c, const char *folder, const char *const *names, size_t n, struct err *e)
+{
+    c->files = mem_alloc(n, sizeof *c->files, folder, e);
+    if (!c->files)
+        return ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        char path[4096];
+        int result = file_join(path, sizeof path, folder, names[i], e);
+        if (!result)
+            result = safetensors_open(&c->files[i], path, e);
+        if (result)
+            return result;
+        c->n_files++;
+    }
+    return 0;
+}
+
+/* names: the distinct files of the weight map {tensor: file}, as many as there are entries at most. */
+static int list_shards(const char **names, size_t *n, json_t *weight_map, const char *path, struct err *e)
+{
+    const char *tensor;
+    json_t *value;
+    json_object_foreach(weight_map, tensor, value)
+    {
+        const char *name = json_string_value(value);
+        if (!name || !*name || strchr(name, '/'))
+            return err_set(e, ERR_INPUT, "%s: weight_map: %s: expected the name of a file in the same folder", path,
+                           tensor);
+        size_t i = 0;
+        while (i < *n && strcmp(names[i], name) != 0)
+            i++;
+        if (i == *n)
+            names[(*n)++] = name;
+    }
+    return 0;
+}
+
+static int open_shards(struct checkpoint *c, const char *folder, const char *path, struct err *e)
+{
+    char *text = NULL;
+    const char **names = NULL;
+    size_t size, n = 0;
+    json_t *root = NULL;
+    json_error_t je;
+    int result = file_read_text(path, INDEX_MAX_BYTES, &text, &size, e);
+    if (result)
+        return result;
+    root = json_loadb(text, size, 0, &je);
+    json_t *weight_map = json_object_get(root, "weight_map");
+    if (!root)
+        result = err_set(e, ERR_INPUT, "%s: line %d: %s", path, je.line, je.text);
+    else if (!json_object_size(weight_map))
+        result = err_set(e, ERR_INPUT, "%s: no weight_map, or an empty one", path);
+    else if (!(names = mem_alloc(json_object_size(weight_map), sizeof *names, path, e)))
+        result = ERR_MEMORY;
+    if (!result)
+        result = list_shards(names, &n, weight_map, path, e);
+    if (!result)
+        result = open_files(c, folder, names, n, e);
+    mem_free(names);
+    json_decref(root);
+    free(text);
+    return result;
+}
+
+int checkpoint_open(struct checkpoint *c, const char *folder, struct err *e)
+{
+    *c = (struct checkpoint){0};
+    char single[4096], index[4096];
+    int result = file_join(single, sizeof single, folder, "model.safetensors", e);
+    if (!result)
+        result = file_join(index, sizeof index, folder, "model.safetensors.index.json", e);
+    if (result)
+        return result;
+    if (access(single, F_OK) == 0)
+        result = open_files(c, folder, (const char *const[]){"model.safetensors"}, 1, e);
+    else if (access(index, F_OK) == 0)
+        result = open_shards(c, folder, index, e);
+    else
+        result =
+            err_set(e, ERR_INPUT,
+                    "%s: has neither model.safetensors nor model.safetensors.index.json (a pytorch_model.bin is not "
+                    "read: save it with safe_serialization)",
+                    folder);
+    if (result)
+        checkpoint_close(c);
+    return result;
+}
+
+void checkpoint_close(struct checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_files; i++)
+        safetensors_close(&c->files[i]);
+    mem_free(c->files);
+    *c = (struct checkpoint){0};
+}
+
+const struct tensor_view *checkpoint_find(const struct checkpoint *c, const char *name, const struct safetensors **file)
+{
+    for (size_t i = 0; i < c->n_files; i++) {
+        const struct tensor_view *t = safetensors_find(&c->files[i], name);
+        if (t) {
+            *file = &c->files[i];
+            return t;
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,470 @@
+/* serve.c - the producer's side of the protocol; see serve.h and PROTOCOL.md.
+ *
+ * State is only what a connection needs: a new connection (a "session") starts from HELLO, and leases and answers of an
+ * older session are dropped, because the trainer has leased them again. */
+#include "serve.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "link.h"
+#include "log.h"
+#include "version.h"
+
+#define MAX_LEASES 64       /* queued; the trainer's credit is smaller */
+#define N_OUTGOING 2        /* blocks: one computed, one being sent */
+#define HELLO_TIMEOUT_MS 3000
+#define BYE_TIMEOUT_MS 3000
+#define POLL_MS 200
+
+enum block_state { BLOCK_FREE, BLOCK_COMPUTING, BLOCK_READY, BLOCK_SENDING };
+
+struct server;
+
+struct outgoing {
+    struct server *server;
+    enum block_state state;
+    unsigned session;
+    struct message_lease lease;
+    struct rows rows;
+    size_t chunks_in_flight; /* still held by ZeroMQ */
+    int failed;              /* the source could not do it: error is sent instead */
+    struct err error;
+};
+
+struct server {
+    struct source *source;
+    const struct serve_options *options;
+    int wake; /* eventfd: tells the communication thread to look */
+
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t changed;
+    unsigned session;
+    bool welcome;           /* in this session */
+    struct message_welcome terms;
+    struct message_lease leases[MAX_LEASES]; /* of this session, oldest first */
+    size_t n_leases;
+    struct outgoing outgoing[N_OUTGOING];
+    size_t block_rows;       /* that outgoing has room for; 0: not yet allocated */
+    bool finished;
+    int result;
+    struct err error;
+    struct serve_report report;
+};
+
+static void wake(struct server *s)
+{
+    uint64_t one = 1;
+    ssize_t written = write(s->wake, &one, sizeof one);
+    (void)written; /* fails only if the counter is full, and then it is readable anyway */
+}
+
+/* ---- the computing thread ---- */
+
+static struct outgoing *find_outgoing(struct server *s, enum block_state state)
+{
+    for (size_t i = 0; i < N_OUTGOING; i++)
+        if (s->outgoing[i].state == state)
+            return &s->outgoing[i];
+    return NULL;
+}
+
+static void compute_block(struct server *s, struct outgoing *o, enum row_dtype dtype, const float *scale)
+{
+    const struct stream *stream = &s->source->stream;
+    size_t n_rows = stream_block_rows(stream, o->lease.count);
+    rows_begin(&o->rows, stream, n_rows, o->lease.scaled ? dtype : ROW_F32, o->lease.scaled ? scale : NULL);
+    o->failed = s->source->compute(s->source->self, o->lease.first, o->lease.count, &o->rows, &o->error);
+}
+
+static void compute_loop(struct server *s)
+{
+    float scale[STREAM_MAX_SITES];
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        struct outgoing *o = NULL;
+        double start = clock_s();
+        while (!s->finished && !(s->n_leases && (o = find_outgoing(s, BLOCK_FREE))))
+            pthread_cond_wait(&s->changed, &s->lock);
+        s->report.waiting_s += clock_s() - start;
+        if (s->finished)
+            break;
+        o->state = BLOCK_COMPUTING;
+        o->session = s->session;
+        o->lease = s->leases[0];
+        memmove(s->leases, s->leases + 1, --s->n_leases * sizeof s->leases[0]);
+        enum row_dtype dtype = s->terms.dtype;
+        memcpy(scale, s->terms.scale, sizeof scale);
+        pthread_mutex_unlock(&s->lock);
+
+        start = clock_s();
+        compute_block(s, o, dtype, scale);
+
+        pthread_mutex_lock(&s->lock);
+        s->report.computing_s += clock_s() - start;
+        o->state = BLOCK_READY;
+        wake(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the communication thread ---- */
+
+struct conversation {
+    struct server *s;
+    struct link *link;
+    int64_t last_heard, last_ping, connected, bye_sent;
+    bool ever_welcome;
+    int64_t last_progress;
+    uint64_t progress_rows;
+};
+
+static void finish(struct server *s, int result, const struct err *e)
+{
+    pthread_mutex_lock(&s->lock);
+    s->finished = true;
+    s->result = result;
+    if (result && e)
+        s->error = *e;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* A fresh socket, a fresh session, HELLO. What the old session had queued is dropped. */
+static int start_session(struct conversation *c, struct err *e)
+{
+    struct server *s = c->s;
+    link_close(c->link, 0);
+    c->link = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->session++;
+    s->welcome = false;
+    s->n_leases = 0;
+    pthread_mutex_unlock(&s->lock);
+    if (link_connect(&c->link, s->options->endpoint, e))
+        return e->code;
+    struct message m = {.type = MESSAGE_HELLO};
+    m.hello.version = PROTOCOL_VERSION;
+    snprintf(m.hello.software, sizeof m.hello.software, "%s", CROSSFEED_SOFTWARE);
+    snprintf(m.hello.producer, sizeof m.hello.producer, "%s", s->options->producer);
+    m.hello.stream = s->source->stream;
+    c->connected = c->last_ping = clock_ms();
+    return link_send(c->link, NULL, &m, e);
+}
+
+static void send_error(struct conversation *c, uint64_t lease, const char *code, const char *text)
+{
+    struct message m = {.type = MESSAGE_ERROR};
+    m.error.lease = lease;
+    snprintf(m.error.code, sizeof m.error.code, "%s", code);
+    snprintf(m.error.text, sizeof m.error.text, "%s", text);
+    link_send(c->link, NULL, &m, NULL);
+}
+
+static int take_welcome(struct conversation *c, const struct message_welcome *w, struct err *e)
+{
+    struct server *s = c->s;
+    const struct stream *stream = &s->source->stream;
+    if (w->has_scale && w->n_scale != stream->n_sites)
+        return err_set(e, ERR_PEER, "WELCOME: %u scales, we have %u sites", w->n_scale, stream->n_sites);
+    if (w->block_seqs == 0 || w->heartbeat_ms == 0 || w->timeout_ms < w->heartbeat_ms || w->credit > MAX_LEASES)
+        return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u", w->block_seqs,
+                       w->heartbeat_ms, w->timeout_ms, w->credit);
+    size_t block_rows = stream_block_rows(stream, w->block_seqs < stream->n_seq ? w->block_seqs : stream->n_seq);
+    int result = 0;
+    pthread_mutex_lock(&s->lock);
+    bool first = !s->welcome;
+    s->terms = *w;
+    s->welcome = true;
+    for (size_t i = 0; i < N_OUTGOING && result == 0; i++)
+        if (!s->outgoing[i].rows.data)
+            result = rows_init(&s->outgoing[i].rows, stream, block_rows, e);
+    if (result == 0 && block_rows > s->block_rows && s->block_rows)
+        result = err_set(e, ERR_MISMATCH, "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
+                         block_rows, s->block_rows);
+    else
+        s->block_rows = block_rows;
+    pthread_mutex_unlock(&s->lock);
+    if (first && result == 0)
+        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", c->ever_welcome ? "joined again" : "joined", w->run,
+                 w->block_seqs, row_dtype_name(w->dtype), w->has_scale ? "" : ", raw until the scale is measured");
+    c->ever_welcome = true;
+    return result;
+}
+
+/* A lease that we cannot take is answered with ERROR; the trainer gives it to somebody else. */
+static void take_lease(struct conversation *c, const struct message_lease *lease)
+{
+    struct server *s = c->s;
+    const struct stream *stream = &s->source->stream;
+    const char *refusal = NULL;
+    pthread_mutex_lock(&s->lock);
+    if (!s->welcome)
+        refusal = "LEASE before WELCOME";
+    else if (s->n_leases == MAX_LEASES)
+        refusal = "more leases than credit";
+    else if (lease->count == 0 || lease->count > s->terms.block_seqs || lease->first >= stream->n_seq ||
+             lease->count > stream->n_seq - lease->first)
+        refusal = "sequences outside the token tensor or more than a block";
+    else if (lease->scaled ? !s->terms.has_scale : stream->has_scale)
+        refusal = lease->scaled ? "scaled rows wanted before a scale was given" : "raw rows wanted of a source with a scale";
+    else
+        s->leases[s->n_leases++] = *lease;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    if (refusal)
+        send_error(c, lease->lease, "lease", refusal);
+}
+
+/* Returns 1 if the session must start anew, 0 to go on; may finish the server. */
+static int take_message(struct conversation *c, const struct message *m, struct err *e)
+{
+    struct server *s = c->s;
+    struct message reply = {.type = MESSAGE_PONG};
+    switch (m->type) {
+    case MESSAGE_WELCOME:
+        if (take_welcome(c, &m->welcome, e))
+            finish(s, e->code, e);
+        break;
+    case MESSAGE_LEASE:
+        take_lease(c, &m->lease);
+        break;
+    case MESSAGE_PING:
+        reply.ping = m->ping;
+        link_send(c->link, NULL, &reply, NULL);
+        break;
+    case MESSAGE_PONG:
+        break;
+    case MESSAGE_REJECT:
+        err_set(e, ERR_MISMATCH, "%s refused this producer: %s", s->options->endpoint, m->text.reason);
+        finish(s, ERR_MISMATCH, e);
+        break;
+    case MESSAGE_ERROR:
+        log_line("trainer: %s: %s", m->error.code, m->error.text);
+        return strcmp(m->error.code, "unknown-peer") == 0;
+    case MESSAGE_END: {
+        pthread_mutex_lock(&s->lock);
+        snprintf(s->report.end_reason, sizeof s->report.end_reason, "%s", m->end.reason);
+        pthread_mutex_unlock(&s->lock);
+        reply.type = MESSAGE_BYE;
+        snprintf(reply.text.reason, sizeof reply.text.reason, "end");
+        link_send(c->link, NULL, &reply, NULL);
+        if (!m->end.ok)
+            err_set(e, ERR_PEER, "the run failed: %s", m->end.reason);
+        finish(s, m->end.ok ? 0 : ERR_PEER, e);
+        break;
+    }
+    case MESSAGE_BYE_ACK:
+        if (c->bye_sent)
+            finish(s, 0, NULL);
+        break;
+    default:
+        log_line("trainer sent %s, which only producers send; ignored", message_type_name(m->type));
+    }
+    return 0;
+}
+
+static void chunk_sent(void *context)
+{
+    struct outgoing *o = context;
+    pthread_mutex_lock(&o->server->lock);
+    if (--o->chunks_in_flight == 0) {
+        o->state = BLOCK_FREE;
+        pthread_cond_broadcast(&o->server->changed);
+    }
+    pthread_mutex_unlock(&o->server->lock);
+}
+
+/* Called without the lock; o is BLOCK_READY and of this session. */
+static int send_block(struct conversation *c, struct outgoing *o, struct err *e)
+{
+    struct server *s = c->s;
+    const struct stream *stream = &s->source->stream;
+    size_t n_chunks = stream_chunk_count(stream, o->rows.dtype, o->rows.n_rows);
+    pthread_mutex_lock(&s->lock);
+    o->state = BLOCK_SENDING;
+    o->chunks_in_flight = n_chunks + 1; /* one of our own, so that it cannot be reused before the loop ends */
+    s->report.blocks++;
+    s->report.rows += o->rows.n_rows;
+    pthread_mutex_unlock(&s->lock);
+    int result = 0;
+    for (size_t i = 0; i < n_chunks; i++) {
+        size_t bytes, n_rows;
+        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &n_rows);
+        struct message m = {.type = MESSAGE_BATCH};
+        m.batch = (struct message_batch){.lease = o->lease.lease,
+                                         .block = o->lease.block,
+                                         .chunk = (uint32_t)i,
+                                         .chunks = (uint32_t)n_chunks,
+                                         .rows = (uint32_t)n_rows,
+                                         .checksum = fingerprint_checksum(data, bytes)};
+        if (result)
+            chunk_sent(o);
+        else
+            result = link_send_payload(c->link, &m, data, bytes, chunk_sent, o, e);
+    }
+    chunk_sent(o);
+    return result;
+}
+
+static void give_back(struct server *s, struct outgoing *o)
+{
+    pthread_mutex_lock(&s->lock);
+    o->state = BLOCK_FREE;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int send_ready(struct conversation *c, struct err *e)
+{
+    struct server *s = c->s;
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        struct outgoing *o = find_outgoing(s, BLOCK_READY);
+        bool stale = o && o->session != s->session;
+        pthread_mutex_unlock(&s->lock);
+        if (!o)
+            return 0;
+        if (stale || o->failed) {
+            if (!stale) {
+                log_line("block %u: %s", o->lease.block, o->error.message);
+                send_error(c, o->lease.lease, "source", o->error.message);
+            }
+            give_back(s, o);
+        } else if (send_block(c, o, e)) {
+            return e->code;
+        }
+    }
+}
+
+static void show_progress(struct conversation *c, int64_t now)
+{
+    struct server *s = c->s;
+    int64_t interval = log_is_terminal() ? 1000 : 10000;
+    if (now - c->last_progress < interval)
+        return;
+    pthread_mutex_lock(&s->lock);
+    struct serve_report r = s->report;
+    pthread_mutex_unlock(&s->lock);
+    double total = r.computing_s + r.waiting_s;
+    log_progress("%llu rows sent, %.0f rows/s, waiting for leases %.0f %% of the time", (unsigned long long)r.rows,
+                 1e3 * (double)(r.rows - c->progress_rows) / (double)(now - c->last_progress),
+                 total > 0 ? 100 * r.waiting_s / total : 0.0);
+    c->last_progress = now;
+    c->progress_rows = r.rows;
+}
+
+/* Pings, detects silence, says BYE when asked to stop. Returns 1 if the session must start anew. */
+static int keep_alive(struct conversation *c, struct err *e)
+{
+    struct server *s = c->s;
+    int64_t now = clock_ms();
+    if (*s->options->stop && !c->bye_sent) {
+        struct message m = {.type = MESSAGE_BYE};
+        snprintf(m.text.reason, sizeof m.text.reason, "stopped by a signal");
+        link_send(c->link, NULL, &m, NULL);
+        c->bye_sent = now;
+    }
+    if (c->bye_sent && (!s->welcome || now - c->bye_sent > BYE_TIMEOUT_MS)) {
+        finish(s, 0, NULL);
+        return 0;
+    }
+    if (now - c->last_heard > s->options->give_up_after_ms) {
+        err_set(e, ERR_PEER, "%s: no trainer heard for %d s, giving up", s->options->endpoint,
+                s->options->give_up_after_ms / 1000);
+        finish(s, ERR_PEER, e);
+        return 0;
+    }
+    if (!s->welcome)
+        return now - c->connected > HELLO_TIMEOUT_MS;
+    show_progress(c, now);
+    if (now - c->last_ping >= (int64_t)s->terms.heartbeat_ms) {
+        struct message m = {.type = MESSAGE_PING};
+        m.ping.token = (uint64_t)now;
+        link_send(c->link, NULL, &m, NULL);
+        c->last_ping = now;
+    }
+    if (now - c->last_heard > (int64_t)s->terms.timeout_ms) {
+        log_line("trainer silent for %lld ms, connecting again", (long long)(now - c->last_heard));
+        return 1;
+    }
+    return 0;
+}
+
+static void *communicate(void *argument)
+{
+    struct server *s = argument;
+    struct conversation c = {.s = s, .last_heard = clock_ms(), .last_progress = clock_ms()};
+    struct err e = {0};
+    struct link_peer peer;
+    struct link_payload payload;
+    static struct message m; /* 40 KB, used by this thread only */
+    bool again = true;
+    while (!s->finished) {
+        if (again && start_session(&c, &e)) {
+            finish(s, e.code, &e);
+            break;
+        }
+        again = false;
+        link_poll(c.link, s->wake, POLL_MS);
+        uint64_t count;
+        if (read(s->wake, &count, sizeof count) < 0 && errno != EAGAIN)
+            finish(s, err_errno(&e, errno, "eventfd"), &e);
+        for (int got; !again && !s->finished && (got = link_receive(c.link, &peer, &m, &payload, &e)) != 0;) {
+            link_payload_release(&payload);
+            if (got < 0) {
+                finish(s, got, &e);
+                break;
+            }
+            c.last_heard = clock_ms();
+            again = take_message(&c, &m, &e);
+        }
+        if (!again && !s->finished)
+            again = send_ready(&c, &e) || keep_alive(&c, &e);
+    }
+    /* BYE and END's answer get a moment to leave; a hanging peer does not hold us. */
+    link_close(c.link, 500);
+    return NULL;
+}
+
+int serve(struct source *source, const struct serve_options *options, struct serve_report *report, struct err *e)
+{
+    struct server *s = calloc(1, sizeof *s);
+    pthread_t thread;
+    if (!s)
+        return err_set(e, ERR_MEMORY, "server: out of memory");
+    s->source = source;
+    s->options = options;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    for (size_t i = 0; i < N_OUTGOING; i++)
+        s->outgoing[i].server = s;
+    int result = 0;
+    s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (s->wake < 0)
+        result = err_errno(e, errno, "eventfd");
+    if (result == 0 && (result = pthread_create(&thread, NULL, communicate, s)) != 0)
+        result = err_errno(e, result, "cannot start a thread");
+    if (result == 0) {
+        compute_loop(s);
+        pthread_join(thread, NULL); /* its link_close returns every chunk */
+        result = s->result;
+        *e = s->error;
+        *report = s->report;
+    }
+    if (s->wake >= 0)
+        close(s->wake);
+    for (size_t i = 0; i < N_OUTGOING; i++)
+        rows_release(&s->outgoing[i].rows);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->changed);
+    free(s);
+    return result;
+}

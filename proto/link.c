@@ -1,0 +1,315 @@
+/* link.c - ZeroMQ sockets with the options that DESIGN's measurements ask for; see link.h.
+ *
+ * The send HWM is off (0): what can be in flight is bounded by leases. The trainer's receive HWM holds a peer that sends
+ * faster than the trainer reads to LINK_RECEIVE_HWM chunks; the rest waits in the producer. ZMTP heartbeats stay off (they drop links that back-pressure); PING/PONG are messages of ours. Routing ids are ZeroMQ's own, fresh for
+ * each connection. ROUTER_MANDATORY and DONTWAIT: a send to a peer that is gone fails instead of vanishing or hanging. */
+#include "link.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <zmq.h>
+
+#define MAX_ENDPOINTS 8
+#define HANDSHAKE_MS 5000
+
+struct link {
+    void *context, *socket;
+    bool router;
+    size_t n_endpoints;
+    char endpoints[MAX_ENDPOINTS][256];
+    unsigned char encoded[MESSAGE_MAX_BYTES];
+};
+
+static int zmq_error(struct err *e, const char *what)
+{
+    return err_set(e, ERR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
+}
+
+static int set_option(struct link *l, int option, int value, struct err *e)
+{
+    if (zmq_setsockopt(l->socket, option, &value, sizeof value) != 0)
+        return zmq_error(e, "socket option");
+    return 0;
+}
+
+static int link_open(struct link **out, bool router, struct err *e)
+{
+    struct link *l = calloc(1, sizeof *l);
+    *out = NULL;
+    if (!l)
+        return err_set(e, ERR_MEMORY, "link: out of memory");
+    l->router = router;
+    l->context = zmq_ctx_new();
+    l->socket = l->context ? zmq_socket(l->context, router ? ZMQ_ROUTER : ZMQ_DEALER) : NULL;
+    if (!l->socket) {
+        zmq_error(e, "cannot make a socket");
+        link_close(l, 0);
+        return ERR_SYSTEM;
+    }
+    int64_t max_size = (int64_t)(CHUNK_MAX_BYTES > MESSAGE_MAX_BYTES ? CHUNK_MAX_BYTES : MESSAGE_MAX_BYTES);
+    if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, router ? LINK_RECEIVE_HWM : 0, e) || set_option(l, ZMQ_LINGER, 0, e) ||
+        set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) || set_option(l, ZMQ_IPV6, 1, e) ||
+        (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
+        (!router && (set_option(l, ZMQ_RECONNECT_IVL, 100, e) || set_option(l, ZMQ_RECONNECT_IVL_MAX, 2000, e)))) {
+        link_close(l, 0);
+        return ERR_SYSTEM;
+    }
+    if (zmq_setsockopt(l->socket, ZMQ_MAXMSGSIZE, &max_size, sizeof max_size) != 0) {
+        zmq_error(e, "socket option");
+        link_close(l, 0);
+        return ERR_SYSTEM;
+    }
+    *out = l;
+    return 0;
+}
+
+/* tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port, ipc:// */
+static bool is_local(const char *endpoint)
+{
+    if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
+        strncmp(endpoint, "tcp://[::1]:", 12) == 0)
+        return true;
+    char host[64];
+    struct in_addr address;
+    const char *colon = strrchr(endpoint, ':');
+    if (strncmp(endpoint, "tcp://", 6) != 0 || colon < endpoint + 6 || (size_t)(colon - endpoint - 6) >= sizeof host)
+        return false;
+    memcpy(host, endpoint + 6, (size_t)(colon - endpoint - 6));
+    host[colon - endpoint - 6] = '\0';
+    return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+}
+
+/* ZeroMQ silently takes over an ipc path that another process is listening on; ask first. */
+static bool ipc_in_use(const char *endpoint)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
+        return false;
+    strcpy(address.sun_path, endpoint + 6);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool used = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    if (fd >= 0)
+        close(fd);
+    return used;
+}
+
+int link_listen(struct link **out, const char *const *endpoints, size_t n, bool insecure, struct err *e)
+{
+    *out = NULL;
+    if (n == 0 || n > MAX_ENDPOINTS)
+        return err_set(e, ERR_INPUT, "%zu endpoints to listen on, must be 1 to %d", n, MAX_ENDPOINTS);
+    for (size_t i = 0; i < n; i++)
+        if (!insecure && !is_local(endpoints[i]))
+            return err_set(e, ERR_INPUT,
+                           "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; use --insecure to listen "
+                           "there without keys",
+                           endpoints[i]);
+    struct link *l;
+    if (link_open(&l, true, e))
+        return ERR_SYSTEM;
+    for (size_t i = 0; i < n; i++) {
+        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, endpoints[i]);
+        size_t size = sizeof l->endpoints[i];
+        if (bound != 0 || zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoints[i], &size) != 0) {
+            err_set(e, ERR_SYSTEM, "%s: cannot listen: %s", endpoints[i], zmq_strerror(errno));
+            link_close(l, 0);
+            return ERR_SYSTEM;
+        }
+        l->n_endpoints++;
+    }
+    *out = l;
+    return 0;
+}
+
+const char *link_endpoint(const struct link *l, size_t i)
+{
+    return i < l->n_endpoints ? l->endpoints[i] : "";
+}
+
+int link_connect(struct link **out, const char *endpoint, struct err *e)
+{
+    struct link *l;
+    *out = NULL;
+    if (link_open(&l, false, e))
+        return ERR_SYSTEM;
+    if (zmq_connect(l->socket, endpoint) != 0) {
+        err_set(e, ERR_SYSTEM, "%s: cannot connect: %s", endpoint, zmq_strerror(errno));
+        link_close(l, 0);
+        return ERR_SYSTEM;
+    }
+    *out = l;
+    return 0;
+}
+
+void link_close(struct link *l, int linger_ms)
+{
+    if (!l)
+        return;
+    if (l->socket) {
+        zmq_setsockopt(l->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+        zmq_close(l->socket);
+    }
+    if (l->context)
+        while (zmq_ctx_term(l->context) != 0 && errno == EINTR)
+            ;
+    free(l);
+}
+
+static int send_failed(struct err *e, const struct message *m)
+{
+    return err_set(e, ERR_PEER, "cannot send %s: %s", message_type_name(m->type), zmq_strerror(errno));
+}
+
+/* The routing frame (ROUTER) and the encoded message; more: a payload frame follows. */
+static int send_header(struct link *l, const struct link_peer *peer, const struct message *m, bool more, struct err *e)
+{
+    size_t size;
+    if (message_encode(m, l->encoded, &size, e))
+        return ERR_INPUT;
+    if (l->router && zmq_send(l->socket, peer->id, peer->size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return send_failed(e, m);
+    if (zmq_send(l->socket, l->encoded, size, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
+        return send_failed(e, m);
+    return 0;
+}
+
+int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e)
+{
+    return send_header(l, peer, m, false, e);
+}
+
+struct release {
+    void (*call)(void *context);
+    void *context;
+};
+
+static void release_payload(void *data, void *hint)
+{
+    (void)data;
+    struct release *r = hint;
+    r->call(r->context);
+    free(r);
+}
+
+int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,
+                      void (*release)(void *context), void *context, struct err *e)
+{
+    struct release *r = malloc(sizeof *r);
+    zmq_msg_t payload;
+    if (!r || (*r = (struct release){release, context},
+               zmq_msg_init_data(&payload, (void *)(uintptr_t)data, size, release_payload, r) != 0)) {
+        free(r);
+        release(context);
+        return err_set(e, ERR_MEMORY, "payload of %zu bytes: out of memory", size);
+    }
+    int result = send_header(l, NULL, m, true, e);
+    if (result == 0 && zmq_msg_send(&payload, l->socket, ZMQ_DONTWAIT) < 0)
+        result = send_failed(e, m);
+    if (result)
+        zmq_msg_close(&payload);
+    return result;
+}
+
+static bool more_follows(struct link *l)
+{
+    int more = 0;
+    size_t size = sizeof more;
+    return zmq_getsockopt(l->socket, ZMQ_RCVMORE, &more, &size) == 0 && more;
+}
+
+/* Throws away the rest of a multipart message; returns how many frames that were. */
+static size_t drain(struct link *l)
+{
+    size_t n = 0;
+    zmq_msg_t frame;
+    while (more_follows(l)) {
+        zmq_msg_init(&frame);
+        if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) >= 0)
+            n++;
+        zmq_msg_close(&frame);
+    }
+    return n;
+}
+
+/* The frame after the header, if any: a BATCH has exactly one, others none. */
+static int receive_payload(struct link *l, const struct message *m, struct link_payload *payload, struct err *e)
+{
+    if (!more_follows(l))
+        return m->type == MESSAGE_BATCH ? err_set(e, ERR_PEER, "BATCH without a payload frame") : 0;
+    if (m->type != MESSAGE_BATCH)
+        return err_set(e, ERR_PEER, "%s with %zu more frames, has none", message_type_name(m->type), drain(l));
+    zmq_msg_t *frame = malloc(sizeof *frame);
+    if (!frame)
+        return drain(l), err_set(e, ERR_MEMORY, "payload: out of memory");
+    zmq_msg_init(frame);
+    if (zmq_msg_recv(frame, l->socket, ZMQ_DONTWAIT) < 0) {
+        int result = zmq_error(e, "payload");
+        zmq_msg_close(frame);
+        free(frame);
+        return result;
+    }
+    *payload = (struct link_payload){zmq_msg_data(frame), zmq_msg_size(frame), frame};
+    if (more_follows(l)) {
+        link_payload_release(payload);
+        return err_set(e, ERR_PEER, "BATCH with %zu frames after its payload", drain(l));
+    }
+    return 0;
+}
+
+int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e)
+{
+    zmq_msg_t frame;
+    *payload = (struct link_payload){0};
+    *peer = (struct link_peer){0};
+    zmq_msg_init(&frame);
+    if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) < 0) {
+        bool none = errno == EAGAIN || errno == EINTR;
+        zmq_msg_close(&frame);
+        return none ? 0 : zmq_error(e, "receive");
+    }
+    if (l->router) {
+        peer->size = zmq_msg_size(&frame);
+        if (peer->size > sizeof peer->id || !more_follows(l)) {
+            /* a peer chose an id of its own, longer than ZeroMQ's: it is not one of ours */
+            size_t size = peer->size;
+            peer->size = 0;
+            drain(l);
+            zmq_msg_close(&frame);
+            return err_set(e, ERR_PEER, "peer with a routing id of %zu bytes, at most %zu", size, sizeof peer->id);
+        }
+        memcpy(peer->id, zmq_msg_data(&frame), peer->size);
+        if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&frame);
+            return zmq_error(e, "receive");
+        }
+    }
+    int result = message_decode(m, zmq_msg_data(&frame), zmq_msg_size(&frame), e);
+    zmq_msg_close(&frame);
+    if (result)
+        drain(l);
+    else
+        result = receive_payload(l, m, payload, e);
+    return result ? result : 1;
+}
+
+void link_payload_release(struct link_payload *p)
+{
+    if (p->frame) {
+        zmq_msg_close(p->frame);
+        free(p->frame);
+    }
+    *p = (struct link_payload){0};
+}
+
+void link_poll(struct link *l, int fd, int timeout_ms)
+{
+    zmq_pollitem_t items[2] = {{.socket = l->socket, .events = ZMQ_POLLIN}, {.fd = fd, .events = ZMQ_POLLIN}};
+    zmq_poll(items, fd < 0 ? 1 : 2, timeout_ms);
+}

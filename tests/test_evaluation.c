@@ -1,0 +1,151 @@
+/* test_evaluation.c - metrics over several pieces against the plain formulas in double; FVU's corners. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "evaluation.h"
+#include "mem.h"
+#include "rng.h"
+
+enum { SITES = 2, DIM = 5, INPUTS = SITES * DIM, LATENTS = 23, ROWS = 31 };
+
+static struct err e;
+static struct crosscoder c;
+static float x[ROWS * INPUTS];
+
+static int open_all(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_init(&r, 1, RNG_TEST, 2);
+    if (crosscoder_init(&c, SITES, DIM, LATENTS, &e))
+        return -1;
+    crosscoder_init_weights(&c, 0.5, 4);
+    for (size_t j = 0; j < LATENTS; j++)
+        c.b_enc[j] = (float)(0.3 * rng_normal(&r));
+    for (size_t i = 0; i < ROWS * INPUTS; i++)
+        x[i] = (float)(rng_normal(&r) + (double)(i % INPUTS)); /* a mean far from 0 */
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    crosscoder_release(&c);
+    return 0;
+}
+
+struct plain {
+    double l2, l1, l0, fvu[SITES + 1], token[SITES + 1]; /* index SITES: total */
+};
+
+static struct plain plain_metrics(void)
+{
+    struct plain p = {0};
+    double mean[INPUTS] = {0}, r2[SITES + 1] = {0}, d2[SITES + 1] = {0};
+    for (size_t i = 0; i < ROWS * INPUTS; i++)
+        mean[i % INPUTS] += (double)x[i] / ROWS;
+    for (size_t b = 0; b < ROWS; b++) {
+        double out[INPUTS], row_r2[SITES + 1] = {0}, row_d2[SITES + 1] = {0};
+        for (size_t i = 0; i < INPUTS; i++)
+            out[i] = (double)c.b_dec[i];
+        for (size_t j = 0; j < LATENTS; j++) {
+            double f = (double)c.b_enc[j], norm[SITES] = {0};
+            for (size_t i = 0; i < INPUTS; i++)
+                f += (double)c.w_enc[j * INPUTS + i] * (double)x[b * INPUTS + i];
+            f = f > 0 ? f : 0;
+            for (size_t i = 0; i < INPUTS; i++) {
+                out[i] += f * (double)c.w_dec[j * INPUTS + i];
+                norm[i / DIM] += pow((double)c.w_dec[j * INPUTS + i], 2);
+            }
+            p.l1 += f * (sqrt(norm[0]) + sqrt(norm[1])) / ROWS;
+            p.l0 += (f > 0) / (double)ROWS;
+        }
+        for (size_t i = 0; i < INPUTS; i++) {
+            double r = pow(out[i] - (double)x[b * INPUTS + i], 2), d = pow((double)x[b * INPUTS + i] - mean[i], 2);
+            row_r2[i / DIM] += r, row_r2[SITES] += r;
+            row_d2[i / DIM] += d, row_d2[SITES] += d;
+            p.l2 += r / ROWS;
+        }
+        for (size_t s = 0; s <= SITES; s++) {
+            r2[s] += row_r2[s], d2[s] += row_d2[s];
+            p.token[s] += row_r2[s] / row_d2[s] / ROWS;
+        }
+    }
+    for (size_t s = 0; s <= SITES; s++)
+        p.fvu[s] = r2[s] / d2[s];
+    return p;
+}
+
+static void near(double got, double want)
+{
+    if (!(fabs(got - want) <= 1e-5 * fabs(want)))
+        fail_msg("%.9g, should be %.9g", got, want);
+}
+
+/* Pieces of any length, in a workspace for 7 rows; twice, as in a run. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    struct forward forward;
+    struct evaluation v;
+    struct evaluation_report r;
+    struct plain want = plain_metrics();
+    assert_int_equal(forward_init(&forward, &c, 7, &e), 0);
+    assert_int_equal(evaluation_init(&v, &c, &forward, &e), 0);
+    evaluation_measure(&v, x, 20);
+    evaluation_measure(&v, x + 20 * INPUTS, ROWS - 20);
+    for (int i = 0; i < 2; i++) {
+        evaluation_begin(&v);
+        evaluation_add(&v, x, 5);
+        evaluation_add(&v, x + 5 * INPUTS, ROWS - 5);
+        assert_int_equal(evaluation_finish(&v, 0.25, &r, &e), 0);
+        assert_int_equal(r.rows, ROWS);
+        near(r.l2, want.l2);
+        near(r.l1, want.l1);
+        near(r.l0, want.l0);
+        near(r.loss, want.l2 + 0.25 * want.l1);
+        near(r.fvu.fvu, want.fvu[SITES]);
+        near(r.fvu.fvu_token, want.token[SITES]);
+        for (size_t s = 0; s < SITES; s++) {
+            near(r.fvu.fvu_site[s], want.fvu[s]);
+            near(r.fvu.fvu_token_site[s], want.token[s]);
+        }
+    }
+    evaluation_begin(&v);
+    evaluation_add(&v, x, 5);
+    assert_int_equal(evaluation_finish(&v, 0.25, &r, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "31"));
+    evaluation_release(&v);
+    forward_release(&forward);
+}
+
+/* Residual equal to the deviation gives 1; none gives 0; a row at the mean counts in fvu and not in fvu_token. */
+static void test_fvu_corners(void **state)
+{
+    (void)state;
+    struct fvu_sums s;
+    struct fvu fvu;
+    fvu_begin(&s, 2);
+    fvu_finish(&s, &fvu);
+    assert_true(isnan(fvu.fvu) && isnan(fvu.fvu_token) && isnan(fvu.fvu_site[1]));
+    const double residual2[] = {2, 0, 6, 0}, deviation2[] = {2, 5, 0, 5};
+    fvu_add(&s, residual2, deviation2, 2);
+    fvu_finish(&s, &fvu);
+    near(fvu.fvu_site[0], 4);
+    near(fvu.fvu_token_site[0], 1);
+    near(fvu.fvu_site[1], 0);
+    near(fvu.fvu_token_site[1], 0);
+    near(fvu.fvu, 8.0 / 12);
+    near(fvu.fvu_token, (2.0 / 7 + 6.0 / 5) / 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pieces), cmocka_unit_test(test_fvu_corners)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}

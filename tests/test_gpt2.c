@@ -1,0 +1,216 @@
+/* test_gpt2.c - the forward pass against Hugging Face's (tools/reference/gpt2_reference.py wrote the goldens): every
+ * hook point of every layer of three random checkpoints and of the demo models, within 1e-5 relative in fp32. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "gemm.h"
+#include "gpt2_forward.h"
+
+#define TOLERANCE 1e-5
+
+static struct err e;
+
+/* A model with its golden, and what comparing them found. */
+struct fixture {
+    struct gpt2_model model;
+    struct safetensors golden;
+    const uint32_t *tokens; /* [n, seq_len] */
+    size_t n, seq_len;
+    struct site_list sites;
+    bool centered;
+    double worst;
+    char worst_site[SITE_NAME_SIZE];
+};
+
+static void open_fixture(struct fixture *x, const char *folder, const char *golden, bool centered)
+{
+    *x = (struct fixture){.centered = centered};
+    if (gpt2_model_open(&x->model, folder, centered, &e) || safetensors_open(&x->golden, golden, &e))
+        fail_msg("%s", e.message);
+    const struct tensor_view *t = safetensors_find(&x->golden, "tokens");
+    assert_true(t && t->dtype == TENSOR_I32 && t->n_dims == 2 && (uintptr_t)t->data % 4 == 0);
+    x->tokens = (const uint32_t *)(const void *)t->data;
+    x->n = t->shape[0];
+    x->seq_len = t->shape[1];
+    assert_int_equal(sites_match(&x->sites, "*", &x->model.config.n_layer, 1, &e), 0);
+    assert_int_equal(x->sites.n, 5 * x->model.config.n_layer);
+}
+
+static void close_fixture(struct fixture *x)
+{
+    gpt2_model_close(&x->model);
+    safetensors_close(&x->golden);
+}
+
+/* relative error of a site = norm(ours - golden) / norm(golden), over the golden's sequences and positions */
+static int compare(void *context, const struct site *site, const float *vectors, struct err *error)
+{
+    (void)error;
+    struct fixture *x = context;
+    char name[SITE_NAME_SIZE + 16];
+    memcpy(name, "centered:", 9);
+    site_name(name + 9, site, 1);
+    const struct tensor_view *positions =
+        safetensors_find(&x->golden, x->centered ? "centered:positions" : "positions");
+    const struct tensor_view *want = safetensors_find(&x->golden, x->centered ? name : name + 9);
+    assert_true(positions && want && want->dtype == TENSOR_F32 && want->n_dims == 3);
+    size_t n_pos = positions->shape[0], d = want->shape[2];
+    assert_true(want->shape[0] == x->n && want->shape[1] == n_pos && d == x->model.config.n_embd);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < x->n * n_pos * d; i++) {
+        int32_t position;
+        float golden;
+        memcpy(&position, positions->data + i / d % n_pos * 4, 4);
+        memcpy(&golden, want->data + i * 4, 4);
+        size_t row = i / d / n_pos * x->seq_len + (size_t)position;
+        double ours = (double)vectors[row * d + i % d];
+        difference += (ours - (double)golden) * (ours - (double)golden);
+        norm += (double)golden * (double)golden;
+    }
+    double relative = sqrt(difference / norm);
+    if (!(relative <= x->worst)) { /* also NaN */
+        x->worst = relative;
+        strcpy(x->worst_site, name + 9);
+    }
+    return 0;
+}
+
+static void check_golden(const char *folder, const char *golden, bool centered)
+{
+    struct fixture x;
+    struct gpt2_forward f = {0};
+    open_fixture(&x, folder, golden, centered);
+    if (gpt2_forward_run(&f, &x.model, x.tokens, x.n, x.seq_len, x.sites.sites, x.sites.n, compare, &x, &e))
+        fail_msg("%s", e.message);
+    print_message("%s%s: %zu sites, worst relative error %.2e at %s\n", folder + (sizeof TEST_DATA - 1),
+                  centered ? " centered" : "", x.sites.n, x.worst, x.worst_site);
+    assert_true(x.worst <= TOLERANCE);
+    gpt2_forward_release(&f);
+    close_fixture(&x);
+}
+
+static void test_goldens(void **state)
+{
+    (void)state;
+    check_golden(TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", false);
+    check_golden(TEST_DATA "/gpt2/sharded", TEST_DATA "/gpt2/sharded.safetensors", false);
+    check_golden(TEST_DATA "/gpt2/unscaled", TEST_DATA "/gpt2/unscaled.safetensors", false);
+}
+
+static void test_centered(void **state)
+{
+    (void)state;
+    check_golden(TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", true);
+    check_golden(TEST_DATA "/gpt2/sharded", TEST_DATA "/gpt2/sharded.safetensors", true);
+    check_golden(TEST_DATA "/gpt2/unscaled", TEST_DATA "/gpt2/unscaled.safetensors", true);
+}
+
+static void test_demo(void **state)
+{
+    (void)state;
+    if (access(DEMO "/base/config.json", F_OK) || access(TEST_DATA "/gpt2/demo_base.safetensors", F_OK))
+        skip();
+    check_golden(DEMO "/base", TEST_DATA "/gpt2/demo_base.safetensors", false);
+    check_golden(DEMO "/chat", TEST_DATA "/gpt2/demo_chat.safetensors", false);
+}
+
+/* Keeps all vectors of all sites, one after the other. */
+struct keeper {
+    float *data;
+    size_t used, tokens, d;
+};
+
+static int keep(void *context, const struct site *site, const float *vectors, struct err *error)
+{
+    (void)site;
+    (void)error;
+    struct keeper *k = context;
+    memcpy(k->data + k->used, vectors, k->tokens * k->d * sizeof(float));
+    k->used += k->tokens * k->d;
+    return 0;
+}
+
+static void run_threads(const struct fixture *x, int threads, size_t n, const uint32_t *tokens, struct keeper *k)
+{
+    struct gpt2_forward f = {0};
+    *k = (struct keeper){.tokens = n * x->seq_len, .d = x->model.config.n_embd};
+    k->data = calloc(x->sites.n * k->tokens * k->d, sizeof(float));
+    assert_non_null(k->data);
+    omp_set_num_threads(threads);
+    gemm_set_threads(threads);
+    assert_int_equal(gpt2_forward_run(&f, &x->model, tokens, n, x->seq_len, x->sites.sites, x->sites.n, keep, k, &e),
+                     0);
+    gpt2_forward_release(&f);
+}
+
+/* The same bits with 1 and 2 threads, for several numbers of sequences. */
+static void test_threads(void **state)
+{
+    (void)state;
+    struct fixture x;
+    open_fixture(&x, TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", false);
+    size_t most = 9;
+    uint32_t *tokens = calloc(most * x.seq_len, sizeof *tokens);
+    assert_non_null(tokens);
+    for (size_t i = 0; i < most * x.seq_len; i++)
+        tokens[i] = (uint32_t)(i * 7919 % x.model.config.vocab_size);
+    for (size_t n = 1; n <= most; n += 4) {
+        struct keeper one, two;
+        run_threads(&x, 1, n, tokens, &one);
+        run_threads(&x, 2, n, tokens, &two);
+        assert_memory_equal(one.data, two.data, one.used * sizeof(float));
+        free(one.data);
+        free(two.data);
+    }
+    omp_set_num_threads(2);
+    gemm_set_threads(2);
+    free(tokens);
+    close_fixture(&x);
+}
+
+/* A pass that stops early, in a workspace used for something larger before, gives what the full one gives. */
+static void test_some_sites(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct gpt2_forward f = {0};
+    open_fixture(&x, TEST_DATA "/gpt2/sharded", TEST_DATA "/gpt2/sharded.safetensors", false);
+    struct keeper all, some = {.tokens = x.n * x.seq_len, .d = x.model.config.n_embd};
+    run_threads(&x, 2, x.n, x.tokens, &all);
+    size_t site = some.tokens * some.d;
+    some.data = calloc(2 * site, sizeof(float));
+    assert_non_null(some.data);
+    const struct site wanted[] = {{0, 1, SITE_ATTN_OUT}, {0, 1, SITE_MLP_OUT}};
+    assert_int_equal(gpt2_forward_reserve(&f, &x.model, 5, x.seq_len, &e), 0);
+    memset(f.narrow.data, 0xff, f.narrow.size * sizeof(float)); /* NaN: nothing may be read before it is written */
+    memset(f.wide.data, 0xff, f.wide.size * sizeof(float));
+    memset(f.out.data, 0xff, f.out.size * sizeof(float));
+    memset(f.scores.data, 0xff, f.scores.size * sizeof(float));
+    assert_int_equal(gpt2_forward_run(&f, &x.model, x.tokens, x.n, x.seq_len, wanted, 2, keep, &some, &e), 0);
+    assert_int_equal(some.used, 2 * site);
+    assert_memory_equal(some.data, all.data + (5 + SITE_ATTN_OUT) * site, site * sizeof(float));
+    assert_memory_equal(some.data + site, all.data + (5 + SITE_MLP_OUT) * site, site * sizeof(float));
+    free(some.data);
+    free(all.data);
+    gpt2_forward_release(&f);
+    close_fixture(&x);
+}
+
+int main(void)
+{
+    omp_set_num_threads(2);
+    gemm_set_threads(2);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens), cmocka_unit_test(test_centered),
+                                       cmocka_unit_test(test_demo), cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_some_sites)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

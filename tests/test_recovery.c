@@ -1,0 +1,124 @@
+/* Recovery of a planted dictionary, against cosines taken one by one. */
+#include "recovery.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#include "gemm.h"
+#include "rng.h"
+#include "safetensors.h"
+#include "scratch.h"
+
+enum { N = 30, SITES = 3, D = 20, WIDTH = SITES * D, SAE = 1100 };
+
+static float planted[N][WIDTH];
+static const float scale[SITES] = {0.5f, 1, 4};
+
+static void random_vectors(float *v, size_t n, uint64_t stream)
+{
+    struct rng r;
+    rng_init(&r, 7, RNG_TEST, stream);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (float)rng_normal(&r);
+}
+
+/* A truth file of N latents of kinds 0 1 2 0 1 2...; one kind is `odd` instead. */
+static const char *write_truth(int32_t odd, const float (*directions)[WIDTH])
+{
+    struct safetensors_writer w;
+    struct err e = {0};
+    const struct tensor_spec specs[] = {{"directions", TENSOR_F32, 3, {N, SITES, D}}, {"kind", TENSOR_I32, 1, {N}}};
+    const char *path = scratch_path("truth.safetensors");
+    int32_t kind[N];
+    for (int i = 0; i < N; i++)
+        kind[i] = i % 3;
+    kind[3] = odd;
+    assert_int_equal(safetensors_write_begin(&w, path, specs, 2, NULL, 0, &e), 0);
+    assert_int_equal(safetensors_write_data(&w, directions, sizeof planted, &e), 0);
+    assert_int_equal(safetensors_write_data(&w, kind, sizeof kind, &e), 0);
+    assert_int_equal(safetensors_write_commit(&w, &e), 0);
+    return path;
+}
+
+static void against_definition(void **state)
+{
+    (void)state;
+    static float w_dec[SAE][WIDTH];
+    struct recovery r;
+    struct recovery_result result, again;
+    struct err e = {0};
+    random_vectors(&planted[0][0], N * WIDTH, 0);
+    random_vectors(&w_dec[0][0], SAE * WIDTH, 1);
+    memset(w_dec[600], 0, sizeof w_dec[600]); /* a latent of norm 0 does no harm */
+    for (int i = 0; i < 10; i++)              /* ten are found, of any norm, anywhere; one only almost */
+        for (int j = 0; j < WIDTH; j++)
+            w_dec[(i * 397 + 1090) % SAE][j] = (float)(i + 1) * scale[j / D] * planted[i][j];
+    for (int j = 0; j < WIDTH; j++) /* the tenth has no scale: its cosine is below 1 */
+        w_dec[(9 * 397 + 1090) % SAE][j] = planted[9][j];
+    assert_int_equal(recovery_init(&r, write_truth(0, (const float(*)[WIDTH])planted), SITES, D, &e), 0);
+    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &result);
+    double mean = 0;
+    for (int l = 0; l < N; l++) {
+        double best = -1;
+        for (int k = 0; k < SAE; k++) {
+            double dot = 0, a = 0, b = 0;
+            for (int j = 0; j < WIDTH; j++) {
+                double p = (double)scale[j / D] * planted[l][j];
+                dot += p * w_dec[k][j];
+                a += p * p;
+                b += (double)w_dec[k][j] * w_dec[k][j];
+            }
+            best = fmax(best, b > 0 ? dot / sqrt(a * b) : 0);
+        }
+        assert_true(fabs(r.max_cosine[l] - best) < 1e-5);
+        assert_true(l < 9 ? best > 0.999 : best < 0.9);
+        mean += best / N;
+    }
+    assert_true(fabs(result.mean_max_cosine - mean) < 1e-5);
+    assert_true(result.fraction == 9.0 / N);
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(result.n[k], 10);
+        assert_int_equal(result.recovered[k], 3);
+    }
+    assert_true(fabs((result.mean[0] + result.mean[1] + result.mean[2]) / 3 - mean) < 1e-5);
+
+    gemm_set_threads(2); /* the same bits, and measuring again changes nothing */
+    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &again);
+    assert_memory_equal(&again, &result, sizeof result);
+    gemm_set_threads(1);
+    memset(w_dec, 0, sizeof w_dec);
+    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &result);
+    assert_true(result.fraction == 0 && result.mean_max_cosine == 0);
+    recovery_release(&r);
+    recovery_release(&r);
+}
+
+static void refuses(const char *path, size_t n_sites, size_t d_model, const char *part)
+{
+    struct recovery r;
+    struct err e = {0};
+    assert_true(recovery_init(&r, path, n_sites, d_model, &e) < 0);
+    if (!strstr(e.message, part))
+        fail_msg("message \"%s\" lacks \"%s\"", e.message, part);
+    recovery_release(&r);
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    refuses(scratch_path("absent"), SITES, D, "cannot open");
+    refuses(write_truth(0, (const float(*)[WIDTH])planted), 4, D, "[30, 3, 20], expected [30, 4, 20]");
+    refuses(write_truth(3, (const float(*)[WIDTH])planted), SITES, D, "kind of latent 3 is 3");
+    refuses(write_truth(-1, (const float(*)[WIDTH])planted), SITES, D, "kind of latent 3 is -1");
+    refuses(scratch_write("empty.safetensors", "\2\0\0\0\0\0\0\0{}", 10), SITES, D, "not a planted truth");
+    planted[2][5] = NAN;
+    refuses(write_truth(0, (const float(*)[WIDTH])planted), SITES, D, "element 125");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_definition), cmocka_unit_test(refusals)};
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}

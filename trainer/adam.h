@@ -1,0 +1,20 @@
+/* adam.h - Adam, element by element, as torch.optim.Adam computes it (no weight decay, no amsgrad).
+ *
+ *   m = m + (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
+ *   p = p - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)          t = 1 at the first step
+ * Moments fp32, the scalar factors in double and rounded once. */
+#ifndef CROSSFEED_ADAM_H
+#define CROSSFEED_ADAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct adam {
+    double beta1, beta2, eps; /* 0.9, 0.999, 1e-8 */
+};
+
+/* Updates p, m, v [n] with the gradient grad_scale * grad [n] (grad_scale: the clipping coefficient). t from 1. */
+void adam_update(const struct adam *a, float *p, float *m, float *v, const float *grad, size_t n, float grad_scale,
+                 double lr, uint64_t t);
+
+#endif

@@ -1,0 +1,89 @@
+/* admission.c - judges HELLOs and chunks; see admission.h. */
+#include "admission.h"
+
+#include <string.h>
+
+int admit_producer(const struct admission *a, const struct message_hello *h, struct err *e)
+{
+    const struct stream *theirs = &h->stream;
+    if (h->version != PROTOCOL_VERSION)
+        return err_set(e, ERR_MISMATCH, "protocol version %u, run speaks %d", h->version, PROTOCOL_VERSION);
+    if (stream_check(theirs, e) || (a->ours && stream_compare(a->ours, theirs, e)))
+        return e->code;
+    bool need_f32 = a->need_f32 && !theirs->has_scale;
+    if ((a->need_bf16 && !theirs->can_bf16) || (need_f32 && !theirs->can_f32))
+        return err_set(e, ERR_MISMATCH, "dtypes offered:%s%s, run needs%s%s", theirs->can_bf16 ? " bf16" : "",
+                       theirs->can_f32 ? " fp32" : "", a->need_bf16 ? " bf16" : "", need_f32 ? " fp32" : "");
+    if (a->scale && a->n_scale != theirs->n_sites)
+        return err_set(e, ERR_MISMATCH, "%u sites, run's scale has %u values", theirs->n_sites, a->n_scale);
+    if (!theirs->has_scale)
+        return 0;
+    if (!a->scale && a->stream_fixed)
+        return err_set(e, ERR_MISMATCH, "rows come with a scale of their own (%g at site 0), run measures its scale",
+                       (double)theirs->scale[0]);
+    for (uint32_t i = 0; a->scale && i < theirs->n_sites; i++)
+        if (a->scale[i] != theirs->scale[i])
+            return err_set(e, ERR_MISMATCH, "scale of site %u (%s) is %.9g, run has %.9g", i, theirs->sites[i],
+                           (double)theirs->scale[i], (double)a->scale[i]);
+    return 0;
+}
+
+/* Index of the first element that is NaN or infinite (all exponent bits set); n if none is. */
+static size_t first_nonfinite(const unsigned char *acts, size_t n, enum row_dtype dtype)
+{
+    const uint32_t inf16 = 0x7f80, inf32 = 0x7f800000;
+    unsigned bad = 0;
+    for (size_t i = 0; i < n && dtype == ROW_BF16; i++) {
+        uint16_t h;
+        memcpy(&h, acts + 2 * i, 2);
+        bad |= (h & inf16) == inf16;
+    }
+    for (size_t i = 0; i < n && dtype == ROW_F32; i++) {
+        uint32_t u;
+        memcpy(&u, acts + 4 * i, 4);
+        bad |= (u & inf32) == inf32;
+    }
+    if (!bad)
+        return n;
+    for (size_t i = 0;; i++) {
+        uint32_t u = 0;
+        memcpy(&u, acts + i * row_dtype_size(dtype), row_dtype_size(dtype));
+        if (dtype == ROW_BF16 ? (u & inf16) == inf16 : (u & inf32) == inf32)
+            return i;
+    }
+}
+
+int admit_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
+                const unsigned char *payload, size_t payload_size, struct err *e)
+{
+    size_t chunks = stream_chunk_count(s, place->dtype, place->n_rows), per_chunk = stream_chunk_rows(s, place->dtype);
+    size_t left = place->n_rows - place->rows_taken, rows = left < per_chunk ? left : per_chunk;
+    size_t acts_bytes = rows * stream_row_bytes(s, place->dtype), bytes = acts_bytes + rows * sizeof(struct row_origin);
+    if (b->block != place->block)
+        return err_set(e, ERR_PEER, "chunk of block %u, lease is for block %u", b->block, place->block);
+    if (b->chunks != chunks || b->chunk != place->chunks_taken)
+        return err_set(e, ERR_PEER, "block %u: chunk %u of %u, expected %u of %zu", b->block, b->chunk, b->chunks,
+                       place->chunks_taken, chunks);
+    if (b->rows != rows || payload_size != bytes)
+        return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk, b->rows,
+                       payload_size, rows, bytes);
+    uint64_t checksum = fingerprint_checksum(payload, payload_size);
+    if (checksum != b->checksum)
+        return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
+                       (unsigned long long)b->checksum, (unsigned long long)checksum);
+    size_t elements = rows * s->n_sites * s->d_model, bad = first_nonfinite(payload, elements, place->dtype);
+    if (bad < elements)
+        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block, b->chunk,
+                       bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
+    for (size_t i = 0; i < rows; i++) {
+        struct row_origin o;
+        memcpy(&o, payload + acts_bytes + i * sizeof o, sizeof o);
+        size_t row = place->rows_taken + i;
+        size_t sequence = place->first_sequence + row / s->rows_per_seq;
+        size_t position = s->seq_len - s->rows_per_seq + row % s->rows_per_seq;
+        if (o.sequence != sequence || o.position != position)
+            return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block, row,
+                           o.sequence, o.position, sequence, position);
+    }
+    return 0;
+}

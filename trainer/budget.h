@@ -1,0 +1,24 @@
+/* budget.h - the memory that a run will take, said before any of it is allocated. */
+#ifndef CROSSFEED_BUDGET_H
+#define CROSSFEED_BUDGET_H
+
+#include <stddef.h>
+
+#include "err.h"
+
+struct budget { /* bytes */
+    size_t parameters;   /* weights, gradients, Adam's moments: 16 a parameter */
+    size_t workspace;    /* one batch and what a step needs beside it */
+    size_t window;       /* rows: the window and its lookahead */
+    size_t window_index; /* where each row lies and comes from */
+    size_t evaluation;   /* held-out rows */
+    size_t raw;          /* unscaled rows while the scale is measured; given back before the window is full, not in the total */
+    size_t wire;         /* chunks of one producer received and not yet stored; each further producer adds as much */
+};
+
+size_t budget_total(const struct budget *b);
+
+/* Prints it. ERR_MEMORY, naming both values, if the machine has less memory than that. */
+int budget_print(const struct budget *b, struct err *e);
+
+#endif

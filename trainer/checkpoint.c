@@ -1,0 +1,208 @@
+/* checkpoint.c - saves, finds and loads checkpoints; see checkpoint.h. */
+#include "checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "safetensors.h"
+#include "version.h"
+#include "weights_file.h"
+
+#define PATH_SIZE 4096
+#define NAME_FORMAT "step_%010llu"
+#define MAX_JSON ((size_t)16 << 20)
+
+static int write_state(const char *folder, const struct train_state *t, struct err *e)
+{
+    char path[PATH_SIZE], step[32], rows[32];
+    size_t n_params = t->c->n_params, d_sae = t->c->d_sae;
+    struct safetensors_writer w = {0};
+    const struct tensor_spec specs[] = {
+        {"adam_m", TENSOR_F32, 1, {n_params}},
+        {"adam_v", TENSOR_F32, 1, {n_params}},
+        {"rows_since_fired", TENSOR_I64, 1, {d_sae}},
+    };
+    snprintf(step, sizeof step, "%llu", (unsigned long long)t->step);
+    snprintf(rows, sizeof rows, "%llu", (unsigned long long)(t->step * t->batch_size));
+    const char *metadata[] = {"step", step, "rows", rows, "software", CROSSFEED_SOFTWARE};
+    if (file_join(path, sizeof path, folder, "state.safetensors", e) ||
+        safetensors_write_begin(&w, path, specs, 3, metadata, 3, e) ||
+        safetensors_write_data(&w, t->m, n_params * sizeof *t->m, e) ||
+        safetensors_write_data(&w, t->v, n_params * sizeof *t->v, e) ||
+        safetensors_write_data(&w, t->rows_since_fired, d_sae * sizeof *t->rows_since_fired, e) ||
+        safetensors_write_commit(&w, e)) {
+        safetensors_write_abandon(&w);
+        return e->code;
+    }
+    return 0;
+}
+
+int checkpoint_write_json(const char *path, const json_t *value, struct err *e)
+{
+    struct file_out o;
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    if (!text)
+        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    int result = file_out_open(&o, path, e);
+    if (result == 0)
+        result = file_out_write(&o, text, strlen(text), e);
+    if (result == 0)
+        result = file_out_write(&o, "\n", 1, e);
+    if (result == 0)
+        result = file_out_commit(&o, e);
+    else
+        file_out_abandon(&o);
+    free(text);
+    return result;
+}
+
+/* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
+static int is_checkpoint(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] && strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
+}
+
+static int list(const char *folder, struct dirent ***names, int *n, struct err *e)
+{
+    *n = scandir(folder, names, is_checkpoint, alphasort);
+    if (*n < 0)
+        return err_errno(e, errno, "%s: cannot list checkpoints", folder);
+    return 0;
+}
+
+static void free_list(struct dirent **names, int n)
+{
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+}
+
+static int remove_old(const char *folder, size_t keep, struct err *e)
+{
+    struct dirent **names;
+    int n, result = list(folder, &names, &n, e);
+    if (result)
+        return result;
+    char path[PATH_SIZE];
+    for (int i = 0; (size_t)i + keep < (size_t)n && result == 0; i++) {
+        result = file_join(path, sizeof path, folder, names[i]->d_name, e);
+        if (result == 0)
+            result = file_remove_tree(path, e);
+    }
+    free_list(names, n);
+    return result;
+}
+
+int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
+                    const json_t *cfg, size_t keep, char *path, struct err *e)
+{
+    char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
+    snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)t->step);
+    if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder(folder, e) ||
+        file_join(final, sizeof final, folder, name, e) || file_join(temporary, sizeof temporary, folder, "tmp", e) ||
+        file_remove_tree(temporary, e) || file_make_folder(temporary, e))
+        return e->code;
+    int result = file_join(file, sizeof file, temporary, "crosscoder.safetensors", e);
+    if (result == 0)
+        result = weights_file_write(file, c, scale, e);
+    if (result == 0)
+        result = write_state(temporary, t, e);
+    if (result == 0)
+        result = file_join(file, sizeof file, temporary, "cfg.json", e);
+    if (result == 0)
+        result = checkpoint_write_json(file, cfg, e);
+    if (result == 0)
+        result = file_sync_folder(temporary, e);
+    if (result == 0)
+        result = file_remove_tree(final, e); /* the same step saved before (a run resumed and stopped at once) */
+    if (result == 0 && rename(temporary, final) < 0)
+        result = err_errno(e, errno, "%s: cannot rename the finished checkpoint into place", final);
+    if (result == 0)
+        result = file_sync_folder(folder, e);
+    if (result) {
+        file_remove_tree(temporary, NULL);
+        return result;
+    }
+    if (path)
+        memcpy(path, final, sizeof final);
+    return remove_old(folder, keep, e);
+}
+
+int checkpoint_latest(const char *out, char *path, struct err *e)
+{
+    char folder[PATH_SIZE];
+    struct dirent **names;
+    int n, result = file_join(folder, sizeof folder, out, "checkpoints", e);
+    if (result)
+        return result;
+    if (access(folder, F_OK) != 0 || list(folder, &names, &n, e))
+        return err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+    if (n == 0)
+        result = err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+    else
+        result = file_join(path, PATH_SIZE, folder, names[n - 1]->d_name, e);
+    free_list(names, n);
+    return result;
+}
+
+int checkpoint_config(const char *path, json_t **cfg, struct err *e)
+{
+    char file[PATH_SIZE], *text;
+    size_t size;
+    json_error_t bad;
+    *cfg = NULL;
+    if (file_join(file, sizeof file, path, "cfg.json", e) || file_read_text(file, MAX_JSON, &text, &size, e))
+        return e->code;
+    *cfg = json_loadb(text, size, JSON_REJECT_DUPLICATES, &bad);
+    free(text);
+    if (!json_is_object(*cfg)) {
+        json_decref(*cfg);
+        *cfg = NULL;
+        return err_set(e, ERR_INPUT, "%s: not a JSON object: %s (line %d)", file, bad.text, bad.line);
+    }
+    return 0;
+}
+
+static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst, struct err *e)
+{
+    const struct tensor_view *t = safetensors_find(s, name);
+    if (!t)
+        return err_set(e, ERR_INPUT, "%s: no tensor %s", s->path, name);
+    if (t->dtype != dtype)
+        return err_set(e, ERR_INPUT, "%s: %s is %s, expected %s", s->path, name, tensor_dtype_name(t->dtype),
+                       tensor_dtype_name(dtype));
+    if (tensor_expect_shape(s, t, 1, &n, e))
+        return e->code;
+    memcpy(dst, t->data, t->bytes);
+    return 0;
+}
+
+int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct err *e)
+{
+    char file[PATH_SIZE];
+    struct safetensors s = {0};
+    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, c, scale, e) ||
+        file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
+        return e->code;
+    const char *step = safetensors_metadata(&s, "step"), *rows = safetensors_metadata(&s, "rows");
+    char *end = NULL;
+    int result = 0;
+    if (!step || !rows || (t->step = strtoull(step, &end, 10), *end))
+        result = err_set(e, ERR_INPUT, "%s: step or rows missing or wrong", file);
+    else if (strtoull(rows, NULL, 10) != t->step * t->batch_size)
+        result = err_set(e, ERR_INPUT, "%s: %s rows, %llu steps of %zu make %llu", file, rows, (unsigned long long)t->step,
+                         t->batch_size, (unsigned long long)(t->step * t->batch_size));
+    if (result == 0)
+        result = read_tensor(&s, "adam_m", TENSOR_F32, c->n_params, t->m, e);
+    if (result == 0)
+        result = read_tensor(&s, "adam_v", TENSOR_F32, c->n_params, t->v, e);
+    if (result == 0)
+        result = read_tensor(&s, "rows_since_fired", TENSOR_I64, c->d_sae, t->rows_since_fired, e);
+    safetensors_close(&s);
+    return result;
+}

@@ -1,0 +1,672 @@
+/* ingest.c - the ingest thread: answers messages, leases blocks, stores rows; see ingest.h and PROTOCOL.md.
+ *
+ * All that the thread alone uses is free of locks; what the training thread asks for (scale, held-out rows, counters,
+ * failure) is in `shared`, under one lock. A producer is told REJECT and forgotten for what can only be wrong again; a bad
+ * chunk costs it the lease, and three of them its place. */
+#include "ingest.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "admission.h"
+#include "clock.h"
+#include "leases.h"
+#include "link.h"
+#include "log.h"
+#include "mem.h"
+#include "peers.h"
+#include "scale.h"
+
+#define POLL_MS 100
+#define MAX_FAILURES 3   /* of one block, by whatever producers, before the run fails */
+#define MAX_FAULTS 3     /* bad chunks of one producer before it is dropped */
+#define END_WAIT_MS 3000 /* for the producers' BYEs */
+
+struct shared {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool scale_known, evaluation_ready;
+    float scale[STREAM_MAX_SITES];
+    struct err failure;
+    struct ingest_counters counters;
+    bool ending, end_ok;
+    char end_reason[MESSAGE_TEXT_SIZE];
+};
+
+struct ingest {
+    struct ingest_options options;
+    struct link *link;
+    int wake;
+    pthread_t thread;
+    bool running;
+    struct peers peers;
+    struct leases leases;
+    struct ingest_run run;
+    char run_id[FINGERPRINT_SIZE];
+    struct ingest_wanted wanted;
+    struct stream stream; /* of the run, once fixed */
+    bool stream_known;
+    bool has_scale;             /* this thread's copy of shared.scale_known */
+    float scale[STREAM_MAX_SITES];
+    float *raw;                 /* [raw_rows, n_sites, d_model] while the scale is measured */
+    struct row_origin *raw_origins; /* [raw_rows] */
+    size_t raw_rows;
+    unsigned char *evaluation;  /* [evaluation_rows, n_sites, d_model] of the dtype */
+    size_t evaluation_rows;
+    uint32_t scale_blocks_left, evaluation_blocks_left;
+    bool ending; /* this thread's copy of shared.ending */
+    struct ingest_counters counters; /* copied to shared at every turn */
+    struct message message;          /* the one being handled or sent: 40 KB */
+    struct shared shared;
+};
+
+/* ---- life ---- */
+
+int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)
+{
+    struct ingest *in = calloc(1, sizeof *in);
+    *out = NULL;
+    if (!in)
+        return err_set(e, ERR_MEMORY, "ingest: out of memory");
+    in->options = *o;
+    pthread_mutex_init(&in->shared.lock, NULL);
+    clock_init_condition(&in->shared.changed);
+    in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
+                              : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
+    if (result) {
+        ingest_free(in);
+        return result;
+    }
+    *out = in;
+    return 0;
+}
+
+void ingest_free(struct ingest *in)
+{
+    if (!in)
+        return;
+    if (in->running)
+        ingest_finish(in, false, "trainer stopped");
+    link_close(in->link, 0);
+    if (in->wake >= 0)
+        close(in->wake);
+    mem_free(in->raw);
+    mem_free(in->raw_origins);
+    mem_free(in->evaluation);
+    pthread_mutex_destroy(&in->shared.lock);
+    pthread_cond_destroy(&in->shared.changed);
+    free(in);
+}
+
+const char *ingest_endpoint(const struct ingest *in, size_t i)
+{
+    return link_endpoint(in->link, i);
+}
+
+int ingest_wake_fd(const struct ingest *in)
+{
+    return in->wake;
+}
+
+/* ---- sending ---- */
+
+static void send_text(struct ingest *in, const struct link_peer *to, enum message_type type, const char *reason)
+{
+    struct message *m = &in->message;
+    m->type = type;
+    if (type == MESSAGE_REJECT)
+        snprintf(m->text.reason, sizeof m->text.reason, "%s", reason);
+    link_send(in->link, to, m, NULL); /* a peer that is gone will be noticed by its silence */
+}
+
+static void send_error(struct ingest *in, const struct link_peer *to, const char *code, const char *text)
+{
+    struct message *m = &in->message;
+    m->type = MESSAGE_ERROR;
+    m->error.lease = 0;
+    snprintf(m->error.code, sizeof m->error.code, "%s", code);
+    snprintf(m->error.text, sizeof m->error.text, "%s", text);
+    link_send(in->link, to, m, NULL);
+}
+
+static void send_welcome(struct ingest *in, const struct peer *p)
+{
+    struct message *m = &in->message;
+    m->type = MESSAGE_WELCOME;
+    m->welcome = (struct message_welcome){.dtype = in->run.dtype,
+                                          .has_scale = in->has_scale,
+                                          .n_scale = in->stream.n_sites,
+                                          .block_seqs = in->run.plan->block_seqs,
+                                          .credit = in->options.credit,
+                                          .heartbeat_ms = in->options.heartbeat_ms,
+                                          .timeout_ms = in->options.timeout_ms};
+    memcpy(m->welcome.run, in->run_id, sizeof m->welcome.run);
+    memcpy(m->welcome.scale, in->scale, sizeof m->welcome.scale);
+    link_send(in->link, &p->address, m, NULL);
+}
+
+static void send_end(struct ingest *in, const struct link_peer *to)
+{
+    struct message *m = &in->message;
+    m->type = MESSAGE_END;
+    m->end.ok = in->shared.end_ok;
+    memcpy(m->end.reason, in->shared.end_reason, sizeof m->end.reason);
+    link_send(in->link, to, m, NULL);
+}
+
+/* ---- producers ---- */
+
+static void fail_run(struct ingest *in, const struct err *why)
+{
+    pthread_mutex_lock(&in->shared.lock);
+    if (!in->shared.failure.code)
+        in->shared.failure = *why;
+    pthread_cond_broadcast(&in->shared.changed);
+    pthread_mutex_unlock(&in->shared.lock);
+    shuffle_fail(in->run.shuffle, why);
+}
+
+static void drop_peer(struct ingest *in, int index, const char *why)
+{
+    struct peer *p = &in->peers.peers[index];
+    size_t n = leases_give_back_all(&in->leases, index);
+    if (n)
+        log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
+    else
+        log_line("producer %s %s", p->name, why);
+    peers_remove(&in->peers, index);
+}
+
+/* Adds the producer or rejects it; returns its index or -1. */
+static int take_hello(struct ingest *in, const struct link_peer *from, struct err *e)
+{
+    struct message_hello *h = &in->message.hello;
+    char name[MESSAGE_NAME_SIZE];
+    memcpy(name, h->producer, sizeof name);
+    int index = peers_find(&in->peers, from);
+    if (index >= 0)
+        drop_peer(in, index, "says HELLO again");
+    index = -1;
+    struct admission terms = {.ours = in->stream_known ? &in->stream : in->wanted.expected,
+                              .need_bf16 = in->wanted.want_bf16,
+                              .need_f32 = in->wanted.want_f32,
+                              .stream_fixed = in->stream_known,
+                              .scale = in->has_scale ? in->scale : in->wanted.scale,
+                              .n_scale = in->has_scale ? in->stream.n_sites : in->wanted.n_scale};
+    if (admit_producer(&terms, h, e) == 0) {
+        index = peers_add(&in->peers, from, name, clock_ms());
+        if (index < 0)
+            err_set(e, ERR_PEER, "run has %d producers already", PEERS_MAX);
+    }
+    if (index < 0) {
+        in->counters.rejected++;
+        log_line("producer %s rejected: %s", name, e->message);
+        send_text(in, from, MESSAGE_REJECT, e->message);
+    }
+    return index;
+}
+
+static void welcome(struct ingest *in, int index)
+{
+    in->counters.producers_seen++;
+    log_line("producer %s joins", in->peers.peers[index].name);
+    send_welcome(in, &in->peers.peers[index]);
+}
+
+int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, struct stream *out,
+                        volatile sig_atomic_t *stop, struct err *e)
+{
+    struct link_peer from;
+    struct link_payload payload;
+    int64_t last_line = clock_ms();
+    in->wanted = *wanted;
+    for (;;) {
+        if (*stop)
+            return err_set(e, ERR_STOPPED, "stopped while waiting for the first producer");
+        if (clock_ms() - last_line > 10000) {
+            log_progress("waiting for a producer at %s", ingest_endpoint(in, 0));
+            last_line = clock_ms();
+        }
+        link_poll(in->link, -1, POLL_MS);
+        int got = link_receive(in->link, &from, &in->message, &payload, e);
+        link_payload_release(&payload);
+        if (got < 0 && got != ERR_PEER)
+            return got;
+        if (got != 1)
+            continue;
+        if (in->message.type != MESSAGE_HELLO) {
+            if (in->message.type == MESSAGE_BYE)
+                send_text(in, &from, MESSAGE_BYE_ACK, NULL);
+            else
+                send_error(in, &from, "unknown-peer", "say HELLO first");
+            continue;
+        }
+        struct stream stream = in->message.hello.stream;
+        if (take_hello(in, &from, e) >= 0) {
+            in->stream = *out = stream;
+            in->stream_known = true;
+            return 0;
+        }
+    }
+}
+
+/* ---- leases ---- */
+
+static void add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose)
+{
+    size_t row = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct lease_task *t = leases_add(&in->leases); /* ingest_start checked that they fit */
+        t->block = blocks[i];
+        t->purpose = purpose;
+        t->n_rows = plan_block_rows(in->run.plan, blocks[i]);
+        t->first_row = row;
+        row += t->n_rows;
+    }
+}
+
+/* The next block to lease; reserves a window block only now that somebody can compute it. */
+static struct lease_task *next_task(struct ingest *in)
+{
+    struct lease_task *t = leases_waiting(&in->leases);
+    struct shuffle_ticket ticket;
+    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.shuffle, &ticket))
+        return t;
+    t = leases_add(&in->leases);
+    t->block = ticket.block;
+    t->purpose = FOR_WINDOW;
+    t->n_rows = ticket.n_rows;
+    t->ticket = ticket;
+    return t;
+}
+
+/* One lease to each producer with credit, in turns, until there is no block or no credit left. */
+static void lease_blocks(struct ingest *in)
+{
+    struct peers *peers = &in->peers;
+    size_t idle = 0; /* producers passed in a row that could take nothing */
+    while (peers->n && idle < PEERS_MAX) {
+        size_t i = peers->next;
+        peers->next = (i + 1) % PEERS_MAX;
+        struct peer *p = &peers->peers[i];
+        if (!p->here || leases_held(&in->leases, (int)i) >= in->options.credit) {
+            idle++;
+            continue;
+        }
+        struct lease_task *t = next_task(in);
+        if (!t)
+            return;
+        leases_grant(&in->leases, t, (int)i);
+        struct message *m = &in->message;
+        m->type = MESSAGE_LEASE;
+        m->lease = (struct message_lease){.lease = t->lease,
+                                          .block = t->block,
+                                          .first = plan_block_first(in->run.plan, t->block),
+                                          .count = plan_block_seqs(in->run.plan, t->block),
+                                          .scaled = t->purpose != FOR_SCALE};
+        if (link_send(in->link, &p->address, m, NULL)) {
+            in->counters.producers_lost++;
+            drop_peer(in, (int)i, "is gone");
+            continue;
+        }
+        in->counters.blocks_leased++;
+        idle = 0;
+    }
+}
+
+/* ---- rows ---- */
+
+/* The scale from the raw rows; the shuffle then gets them as if they had come scaled. */
+static int settle_scale(struct ingest *in, struct err *e)
+{
+    const struct stream *s = &in->stream;
+    const struct plan *plan = in->run.plan;
+    size_t row_elements = (size_t)s->n_sites * s->d_model, row = 0;
+    if (scale_measure(in->raw, in->raw_rows, s, in->scale, e))
+        return e->code;
+    unsigned char *scaled = mem_alloc(plan->max_block_rows, stream_row_bytes(s, in->run.dtype), "scaled block", e);
+    int result = scaled ? 0 : ERR_MEMORY;
+    for (uint32_t i = 0; i < in->run.n_scale_blocks && result == 0; i++) {
+        struct shuffle_ticket ticket;
+        if (!shuffle_reserve(in->run.shuffle, &ticket) || ticket.block != in->run.scale_blocks[i]) {
+            result = err_set(e, ERR_INPUT, "measured block %u is not number %u of the run's order", in->run.scale_blocks[i], i);
+            break;
+        }
+        scale_apply(in->raw + row * row_elements, ticket.n_rows, s, in->scale, in->run.dtype, scaled);
+        shuffle_store(in->run.shuffle, &ticket, 0, ticket.n_rows, scaled, in->raw_origins + row);
+        shuffle_complete(in->run.shuffle, &ticket);
+        row += ticket.n_rows;
+    }
+    mem_free(scaled);
+    mem_free(in->raw);
+    mem_free(in->raw_origins);
+    in->raw = NULL;
+    in->raw_origins = NULL;
+    return result;
+}
+
+static void announce_scale(struct ingest *in)
+{
+    in->has_scale = true;
+    pthread_mutex_lock(&in->shared.lock);
+    in->shared.scale_known = true;
+    memcpy(in->shared.scale, in->scale, sizeof in->scale);
+    pthread_cond_broadcast(&in->shared.changed);
+    pthread_mutex_unlock(&in->shared.lock);
+    add_tasks(in, in->run.plan->eval_blocks, in->run.plan->n_eval, FOR_EVALUATION);
+}
+
+static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
+{
+    enum lease_purpose purpose = t->purpose;
+    if (purpose == FOR_WINDOW)
+        shuffle_complete(in->run.shuffle, &t->ticket);
+    leases_done(&in->leases, t);
+    in->counters.blocks_done++;
+    if (purpose == FOR_EVALUATION && --in->evaluation_blocks_left == 0) {
+        pthread_mutex_lock(&in->shared.lock);
+        in->shared.evaluation_ready = true;
+        pthread_cond_broadcast(&in->shared.changed);
+        pthread_mutex_unlock(&in->shared.lock);
+    }
+    if (purpose == FOR_SCALE && --in->scale_blocks_left == 0) {
+        if (settle_scale(in, e)) {
+            fail_run(in, e);
+            return;
+        }
+        announce_scale(in);
+        for (int i = 0; i < PEERS_MAX; i++)
+            if (in->peers.peers[i].here)
+                send_welcome(in, &in->peers.peers[i]);
+    }
+}
+
+/* Puts a sound chunk where its rows belong. */
+static void store_chunk(struct ingest *in, struct lease_task *t, size_t rows, const unsigned char *acts)
+{
+    const struct stream *s = &in->stream;
+    enum row_dtype dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype;
+    size_t row_bytes = stream_row_bytes(s, dtype), row = t->first_row + t->rows_taken;
+    const unsigned char *origins = acts + rows * row_bytes;
+    if (t->purpose == FOR_WINDOW) {
+        shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, rows, acts, origins);
+    } else if (t->purpose == FOR_EVALUATION) {
+        memcpy(in->evaluation + row * row_bytes, acts, rows * row_bytes);
+    } else {
+        memcpy((unsigned char *)in->raw + row * row_bytes, acts, rows * row_bytes);
+        memcpy(in->raw_origins + row, origins, rows * sizeof *in->raw_origins);
+    }
+    t->rows_taken += rows;
+    t->chunks_taken++;
+}
+
+static void take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
+{
+    const struct message_batch *b = &in->message.batch;
+    struct peer *p = &in->peers.peers[index];
+    struct lease_task *t = leases_find(&in->leases, b->lease, index);
+    if (!t) {
+        in->counters.duplicates_dropped += b->rows;
+        return;
+    }
+    struct chunk_place place = {.block = t->block,
+                                .first_sequence = plan_block_first(in->run.plan, t->block),
+                                .n_rows = t->n_rows,
+                                .rows_taken = t->rows_taken,
+                                .chunks_taken = t->chunks_taken,
+                                .dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype};
+    if (admit_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
+        in->counters.bad_chunks++;
+        leases_give_back(&in->leases, t);
+        log_line("producer %s: %s; block leased again", p->name, e->message);
+        if (++p->faults >= MAX_FAULTS) {
+            in->counters.producers_lost++;
+            send_text(in, &p->address, MESSAGE_REJECT, e->message);
+            drop_peer(in, index, "sent too many bad chunks, dropped");
+        }
+        return;
+    }
+    store_chunk(in, t, b->rows, payload->data);
+    p->rows += b->rows;
+    in->counters.rows_received += b->rows;
+    if (t->rows_taken == t->n_rows)
+        complete_task(in, t, e);
+}
+
+static void take_error(struct ingest *in, int index, struct err *e)
+{
+    const struct message_error *m = &in->message.error;
+    struct lease_task *t = leases_find(&in->leases, m->lease, index);
+    log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
+    if (!t)
+        return;
+    leases_give_back(&in->leases, t);
+    if (++t->failures < MAX_FAILURES)
+        return;
+    err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
+            plan_block_first(in->run.plan, t->block),
+            plan_block_first(in->run.plan, t->block) + plan_block_seqs(in->run.plan, t->block) - 1, t->failures,
+            in->peers.peers[index].name, m->text);
+    fail_run(in, e);
+}
+
+/* ---- the thread ---- */
+
+static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload, struct err *e)
+{
+    int index = peers_find(&in->peers, from);
+    enum message_type type = in->message.type;
+    if (index >= 0)
+        in->peers.peers[index].last_heard_ms = clock_ms();
+    if (type == MESSAGE_HELLO) {
+        index = take_hello(in, from, e);
+        if (index >= 0)
+            welcome(in, index);
+    } else if (type == MESSAGE_BYE) {
+        if (index >= 0)
+            drop_peer(in, index, in->ending ? "leaves, the run is over" : "leaves");
+        send_text(in, from, MESSAGE_BYE_ACK, NULL);
+    } else if (index < 0) {
+        send_error(in, from, "unknown-peer", "say HELLO first");
+    } else if (type == MESSAGE_BATCH) {
+        take_batch(in, index, payload, e);
+    } else if (type == MESSAGE_ERROR) {
+        take_error(in, index, e);
+    } else if (type == MESSAGE_PING) {
+        in->message.type = MESSAGE_PONG; /* with the same token */
+        link_send(in->link, from, &in->message, NULL);
+    } else if (type != MESSAGE_PONG) {
+        in->counters.producers_lost++;
+        drop_peer(in, index, "sent a message that only a trainer sends, dropped");
+    }
+}
+
+/* What is waiting on the socket, up to a bound so that the other duties get their turn. */
+static void receive_all(struct ingest *in, struct err *e)
+{
+    struct link_peer from;
+    struct link_payload payload;
+    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0; turn++) {
+        if (got == 1) {
+            take_message(in, &from, &payload, e);
+        } else if (got == ERR_PEER) {
+            int index = peers_find(&in->peers, &from);
+            in->counters.bad_chunks++;
+            if (index >= 0) {
+                log_line("producer %s: %s", in->peers.peers[index].name, e->message);
+                in->counters.producers_lost++;
+                drop_peer(in, index, "broke the protocol, dropped");
+            }
+            if (from.size)
+                send_text(in, &from, MESSAGE_REJECT, e->message);
+        } else {
+            fail_run(in, e);
+        }
+        link_payload_release(&payload);
+    }
+}
+
+static void drop_silent(struct ingest *in)
+{
+    int64_t now = clock_ms();
+    for (int i = 0; i < PEERS_MAX; i++) {
+        const struct peer *p = &in->peers.peers[i];
+        if (p->here && now - p->last_heard_ms > (int64_t)in->options.timeout_ms) {
+            in->counters.producers_lost++;
+            drop_peer(in, i, "fell silent, dropped");
+        }
+    }
+}
+
+static void publish(struct ingest *in)
+{
+    in->counters.producers = (uint32_t)in->peers.n;
+    in->counters.blocks_leased_again = in->leases.leased_again;
+    pthread_mutex_lock(&in->shared.lock);
+    in->shared.counters = in->counters;
+    in->ending = in->shared.ending;
+    pthread_mutex_unlock(&in->shared.lock);
+}
+
+static void *ingest_thread(void *argument)
+{
+    struct ingest *in = argument;
+    struct err e = {0};
+    for (int i = 0; i < PEERS_MAX; i++) /* whoever said HELLO while the run was being set up */
+        if (in->peers.peers[i].here) {
+            in->peers.peers[i].last_heard_ms = clock_ms();
+            welcome(in, i);
+        }
+    while (!in->ending) {
+        lease_blocks(in);
+        link_poll(in->link, in->wake, POLL_MS);
+        uint64_t count;
+        if (read(in->wake, &count, sizeof count) < 0 && errno != EAGAIN)
+            fail_run(in, (err_errno(&e, errno, "eventfd"), &e));
+        receive_all(in, &e);
+        drop_silent(in);
+        publish(in);
+    }
+    /* The end: everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (in->peers.peers[i].here)
+            send_end(in, &in->peers.peers[i].address);
+    for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
+        link_poll(in->link, -1, POLL_MS);
+        receive_all(in, &e);
+    }
+    publish(in);
+    link_close(in->link, 1000);
+    in->link = NULL;
+    return NULL;
+}
+
+/* ---- for the training thread ---- */
+
+void ingest_memory(const struct ingest_run *r, size_t *eval_bytes, size_t *raw_bytes)
+{
+    size_t eval_rows = 0, raw_rows = 0;
+    for (uint32_t i = 0; i < r->plan->n_eval; i++)
+        eval_rows += plan_block_rows(r->plan, r->plan->eval_blocks[i]);
+    for (uint32_t i = 0; i < r->n_scale_blocks; i++)
+        raw_rows += plan_block_rows(r->plan, r->scale_blocks[i]);
+    *eval_bytes = eval_rows * stream_row_bytes(r->stream, r->dtype);
+    *raw_bytes = raw_rows * (stream_row_bytes(r->stream, ROW_F32) + sizeof(struct row_origin));
+}
+
+int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
+{
+    size_t eval_bytes, raw_bytes, row_bytes = stream_row_bytes(r->stream, r->dtype);
+    in->run = *r;
+    in->stream = *r->stream;
+    snprintf(in->run_id, sizeof in->run_id, "%s", r->run_id);
+    if (r->plan->n_eval + r->n_scale_blocks > LEASES_MAX / 2)
+        return err_set(e, ERR_INPUT, "%u held-out and %u measured blocks, at most %d in all", r->plan->n_eval, r->n_scale_blocks,
+                       LEASES_MAX / 2);
+    ingest_memory(r, &eval_bytes, &raw_bytes);
+    in->evaluation_rows = eval_bytes / row_bytes;
+    in->evaluation_blocks_left = r->plan->n_eval;
+    in->shared.evaluation_ready = r->plan->n_eval == 0;
+    if (eval_bytes && !(in->evaluation = mem_alloc(in->evaluation_rows, row_bytes, "held-out rows", e)))
+        return ERR_MEMORY;
+    if (r->scale) {
+        memcpy(in->scale, r->scale, r->stream->n_sites * sizeof *in->scale);
+        announce_scale(in);
+    } else {
+        size_t raw_row = stream_row_bytes(r->stream, ROW_F32);
+        in->raw_rows = raw_bytes / (raw_row + sizeof(struct row_origin));
+        in->raw = mem_alloc(in->raw_rows, raw_row, "rows for measuring the scale", e);
+        in->raw_origins = mem_alloc(in->raw_rows, sizeof *in->raw_origins, "their origins", e);
+        if (!in->raw || !in->raw_origins)
+            return ERR_MEMORY;
+        in->scale_blocks_left = r->n_scale_blocks;
+        add_tasks(in, r->scale_blocks, r->n_scale_blocks, FOR_SCALE);
+    }
+    int failed = pthread_create(&in->thread, NULL, ingest_thread, in);
+    if (failed)
+        return err_errno(e, failed, "cannot start the ingest thread");
+    in->running = true;
+    return 0;
+}
+
+/* Waits, the lock taken, until *ready, a failure (e, its code) or the time is out (1). The lock stays taken. */
+static int wait_shared(struct ingest *in, const bool *ready, int timeout_ms, struct err *e)
+{
+    struct timespec until = clock_after(timeout_ms);
+    pthread_mutex_lock(&in->shared.lock);
+    int timed_out = 0;
+    while (!*ready && !in->shared.failure.code && !timed_out)
+        timed_out = pthread_cond_timedwait(&in->shared.changed, &in->shared.lock, &until) == ETIMEDOUT;
+    if (in->shared.failure.code) {
+        *e = in->shared.failure;
+        return e->code;
+    }
+    return *ready ? 0 : 1;
+}
+
+int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
+{
+    int result = wait_shared(in, &in->shared.scale_known, timeout_ms, e);
+    if (result == 0)
+        memcpy(scale, in->shared.scale, in->stream.n_sites * sizeof *scale);
+    pthread_mutex_unlock(&in->shared.lock);
+    return result;
+}
+
+int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)
+{
+    int result = wait_shared(in, &in->shared.evaluation_ready, timeout_ms, e);
+    pthread_mutex_unlock(&in->shared.lock);
+    *rows = in->evaluation;
+    *n_rows = in->evaluation_rows;
+    return result;
+}
+
+void ingest_counters(struct ingest *in, struct ingest_counters *c)
+{
+    pthread_mutex_lock(&in->shared.lock);
+    *c = in->shared.counters;
+    pthread_mutex_unlock(&in->shared.lock);
+}
+
+void ingest_finish(struct ingest *in, bool ok, const char *reason)
+{
+    if (!in->running)
+        return;
+    pthread_mutex_lock(&in->shared.lock);
+    in->shared.ending = true;
+    in->shared.end_ok = ok;
+    snprintf(in->shared.end_reason, sizeof in->shared.end_reason, "%s", reason);
+    pthread_mutex_unlock(&in->shared.lock);
+    uint64_t one = 1;
+    ssize_t written = write(in->wake, &one, sizeof one);
+    (void)written; /* the thread looks every POLL_MS anyway */
+    pthread_join(in->thread, NULL);
+    in->running = false;
+}

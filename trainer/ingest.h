@@ -1,0 +1,87 @@
+/* ingest.h - the trainer's side of the protocol: producers in, leases out, rows into their places.
+ *
+ * A thread of its own owns the socket. It decides which block is leased to whom, checks what comes back and stores the rows:
+ * the first blocks raw while the scale is measured, then the held-out rows, then the shuffle's windows. The training
+ * thread talks to it through the functions below only. */
+#ifndef CROSSFEED_INGEST_H
+#define CROSSFEED_INGEST_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "plan.h"
+#include "shuffle.h"
+#include "stream.h"
+
+struct ingest;
+
+struct ingest_options {
+    const char *const *endpoints;
+    size_t n_endpoints;
+    bool insecure;
+    uint32_t credit;       /* leases a producer may hold */
+    uint32_t heartbeat_ms; /* a producer pings this often; */
+    uint32_t timeout_ms;   /* silent for this long, it is dropped and its leases go elsewhere */
+};
+
+/* Binds. */
+int ingest_new(struct ingest **in, const struct ingest_options *o, struct err *e);
+void ingest_free(struct ingest *in); /* after ingest_finish, or instead of it; NULL is fine */
+const char *ingest_endpoint(const struct ingest *in, size_t i);
+int ingest_wake_fd(const struct ingest *in); /* for shuffle_config.wake */
+
+/* Waits for the first producer and takes its stream. expected: a resumed run's stream, others are rejected; NULL: any.
+ * want_bf16/want_f32: dtypes that it must offer. scale: NULL, or given [n_scale]: a producer with another one is rejected.
+ * ERR_STOPPED when *stop is set. */
+struct ingest_wanted {
+    const struct stream *expected;
+    bool want_bf16, want_f32;
+    const float *scale;
+    uint32_t n_scale;
+};
+int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, struct stream *out,
+                        volatile sig_atomic_t *stop, struct err *e);
+
+struct ingest_run {
+    const char *run_id; /* FINGERPRINT_SIZE - 1 characters at most */
+    const struct stream *stream;
+    const struct plan *plan; /* block geometry; its eval_blocks are fetched */
+    struct shuffle *shuffle;
+    enum row_dtype dtype;
+    const float *scale;    /* [n_sites], or NULL: measure it */
+    const uint32_t *scale_blocks; /* [n_scale_blocks] the first blocks of the run's order, if measured */
+    uint32_t n_scale_blocks;
+};
+
+/* Bytes: the held-out rows for the whole run; the raw rows only until the scale is known. */
+void ingest_memory(const struct ingest_run *r, size_t *eval_bytes, size_t *raw_bytes);
+
+/* Starts the thread; copies what it needs of r but the pointers to stream, plan and shuffle, which must outlive it. */
+int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e);
+
+/* Waits at most timeout_ms: 0 and the scale [n_sites]; 1 not yet known; or the error that ended the ingest. */
+int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e);
+
+/* Waits at most timeout_ms for the held-out rows: 0 and rows [*n_rows, n_sites, d_model] of the dtype, valid until
+ * ingest_free; 1 not all there yet; or the error. No held-out blocks: 0 and *n_rows = 0. */
+int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e);
+
+struct ingest_counters {
+    uint32_t producers;          /* here now */
+    uint64_t producers_seen;     /* ever welcomed */
+    uint64_t producers_lost;     /* fell silent or broke the protocol */
+    uint64_t rejected;           /* HELLOs refused */
+    uint64_t blocks_leased, blocks_done, blocks_leased_again;
+    uint64_t rows_received;      /* stored in a place */
+    uint64_t duplicates_dropped; /* rows of a lease that was given to somebody else */
+    uint64_t bad_chunks;         /* refused: checksum, order, size, NaN */
+};
+void ingest_counters(struct ingest *in, struct ingest_counters *c);
+
+/* Tells every producer END, waits a moment for their BYEs, stops the thread, closes the socket. */
+void ingest_finish(struct ingest *in, bool ok, const char *reason);
+
+#endif

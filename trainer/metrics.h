@@ -1,0 +1,48 @@
+/* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
+ *
+ * One JSON object a line. Training lines: step (steps done), rows, loss, l2, l1, l0, lr, l1_coeff, grad_norm, dead, fvu,
+ * fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last line).
+ * Evaluation lines: step, rows, and eval_loss, eval_l2, ... over the held-out rows. A value that does not exist is null.
+ * A resumed run cuts off the lines after its checkpoint. */
+#ifndef CROSSFEED_METRICS_H
+#define CROSSFEED_METRICS_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "err.h"
+#include "evaluation.h"
+#include "step.h"
+
+struct metrics {
+    FILE *f;
+    char path[4096];
+    uint64_t total_steps, batch_size;
+    double started, last_line, last_progress; /* clock_s */
+    double wait_began;
+    double waited, waited_at_line, waited_at_progress; /* seconds spent waiting: in all, and when those lines were written */
+    uint64_t first_step, step_at_line, step_at_progress;
+    double fvu; /* of the last training line: it is not computed at every step */
+};
+
+/* Opens OUT/metrics.jsonl; lines of steps beyond first_step are cut off. */
+int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
+                 struct err *e);
+int metrics_close(struct metrics *m, struct err *e); /* safe on a zeroed struct */
+
+/* Around every wait for activations; metrics_waiting while it lasts, with what is being waited for. */
+void metrics_wait_begins(struct metrics *m);
+void metrics_waiting(struct metrics *m, uint64_t steps, const char *what);
+void metrics_wait_ends(struct metrics *m);
+
+/* A training line; r->has_metrics. n_sites for the lists. */
+int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites, struct err *e);
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites, struct err *e);
+
+/* After a step. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
+void metrics_progress(struct metrics *m, const struct step_report *r);
+
+double metrics_rows_per_s(const struct metrics *m, uint64_t steps); /* over this session */
+double metrics_waiting_share(const struct metrics *m);
+
+#endif

@@ -1,0 +1,34 @@
+/* peers.c - the table of producers; see peers.h. */
+#include "peers.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int peers_find(const struct peers *p, const struct link_peer *address)
+{
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (p->peers[i].here && p->peers[i].address.size == address->size &&
+            memcmp(p->peers[i].address.id, address->id, address->size) == 0)
+            return i;
+    return -1;
+}
+
+int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms)
+{
+    for (int i = 0; i < PEERS_MAX; i++) {
+        struct peer *peer = &p->peers[i];
+        if (peer->here)
+            continue;
+        *peer = (struct peer){.here = true, .address = *address, .last_heard_ms = now_ms};
+        snprintf(peer->name, sizeof peer->name, "%s", name);
+        p->n++;
+        return i;
+    }
+    return -1;
+}
+
+void peers_remove(struct peers *p, int index)
+{
+    p->peers[index].here = false;
+    p->n--;
+}

@@ -1,0 +1,32 @@
+/* peers.h - the table of producers that are here: names, liveness, credit. One thread. */
+#ifndef CROSSFEED_PEERS_H
+#define CROSSFEED_PEERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "link.h"
+
+#define PEERS_MAX 256
+
+struct peer {
+    bool here;
+    struct link_peer address;
+    char name[MESSAGE_NAME_SIZE];
+    int64_t last_heard_ms;
+    uint64_t rows;   /* received and stored */
+    unsigned faults; /* bad chunks so far */
+};
+
+struct peers {
+    struct peer peers[PEERS_MAX]; /* an index is a producer's name in leases.h; free ones have here = false */
+    size_t n;                     /* here now */
+    size_t next;                  /* where peers_with_credit looks first: turns go round */
+};
+
+int peers_find(const struct peers *p, const struct link_peer *address); /* -1: not known */
+int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms); /* -1: full */
+void peers_remove(struct peers *p, int index);
+
+#endif

@@ -1,0 +1,79 @@
+/* report.c - the last table and summary.json; see report.h. */
+#include "report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "checkpoint.h"
+#include "file.h"
+#include "mem.h"
+
+static void print_recovered(const struct recovery_result *r)
+{
+    static const char *const kinds[RECOVERY_KINDS] = {"shared", "local", "exclusive"};
+    printf("planted latents recovered (cosine above %.1f over the stacked vector): %.1f %%, mean max cosine %.3f", RECOVERY_THRESHOLD,
+           100 * r->fraction, r->mean_max_cosine);
+    for (int i = 0; i < RECOVERY_KINDS; i++)
+        printf("%s %zu of %zu %s", i ? "," : ";", r->recovered[i], r->n[i], kinds[i]);
+    printf("\n");
+}
+
+static void print_table(const struct report *r, size_t peak)
+{
+    const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
+    printf("\n%-40s %10s %10s\n", r->evaluation ? "site (held-out rows)" : "site (last batch)", "fvu", "fvu_token");
+    for (uint32_t i = 0; i < r->stream->n_sites; i++)
+        printf("%-40s %10.4f %10.4f\n", r->stream->sites[i], fvu->fvu_site[i], fvu->fvu_token_site[i]);
+    printf("%-40s %10.4f %10.4f\n\n", "all", fvu->fvu, fvu->fvu_token);
+    printf("L0 %.1f   dead latents %zu of %zu   loss %.4g   %.0f rows/s   waiting for activations %.1f %%\n",
+           r->evaluation ? r->evaluation->l0 : r->step->l0, r->step->dead, r->d_sae,
+           r->evaluation ? r->evaluation->loss : r->step->loss, r->rows_per_s, 100 * r->waiting_share);
+    printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
+    if (r->recovered)
+        print_recovered(r->recovered);
+    printf("ledger: %" PRIu64 " rows trained (%.3f epochs of %" PRIu64 "), %" PRIu64 " in this session; %" PRIu64
+           " rows received, %" PRIu64 " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
+           " bad chunks; %" PRIu64 " producers joined, %" PRIu64 " lost, %" PRIu64 " rejected\n",
+           r->rows, (double)r->rows / (double)r->epoch_rows, r->epoch_rows, r->rows_this_session, r->ingest.rows_received,
+           r->ingest.duplicates_dropped, r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.bad_chunks,
+           r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
+    printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
+    fflush(stdout);
+}
+
+static json_t *real_or_null(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+int report_write(const struct report *r, struct err *e)
+{
+    size_t peak = mem_peak_rss();
+    const struct ingest_counters *c = &r->ingest;
+    const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
+    char path[4096];
+    print_table(r, peak);
+    json_t *ledger = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_expected", (json_int_t)r->rows, "rows_trained",
+        (json_int_t)r->rows, "rows_this_session", (json_int_t)r->rows_this_session, "epoch_rows", (json_int_t)r->epoch_rows,
+        "rows_received", (json_int_t)c->rows_received, "duplicates_dropped", (json_int_t)c->duplicates_dropped, "blocks_leased",
+        (json_int_t)c->blocks_leased, "blocks_leased_again", (json_int_t)c->blocks_leased_again, "bad_chunks",
+        (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected", (json_int_t)c->rejected);
+    json_t *summary = json_pack(
+        "{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
+        real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
+        real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu", real_or_null(fvu->fvu), "fvu_token",
+        real_or_null(fvu->fvu_token), "dead", (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting",
+        r->waiting_share, "peak_rss", (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    if (summary && r->recovered)
+        json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
+    int result = summary ? file_join(path, sizeof path, r->out, "summary.json", e)
+                         : err_set(e, ERR_MEMORY, "summary.json: out of memory");
+    if (result == 0)
+        result = checkpoint_write_json(path, summary, e);
+    json_decref(summary);
+    return result;
+}

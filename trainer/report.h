@@ -1,0 +1,33 @@
+/* report.h - the end of a finished run: a table on stdout, summary.json in its folder.
+ *
+ * The ledger says where every row went: rows expected (steps * batch_size) and trained, the same number or the run would
+ * have failed; chunks' rows dropped because their block had been leased to somebody else; blocks leased again. */
+#ifndef CROSSFEED_REPORT_H
+#define CROSSFEED_REPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "evaluation.h"
+#include "ingest.h"
+#include "recovery.h"
+#include "step.h"
+#include "stream.h"
+
+struct report {
+    const char *out;
+    const struct stream *stream;
+    uint64_t steps, rows, rows_this_session, epoch_rows;
+    const struct step_report *step;             /* the last one, with metrics */
+    const struct evaluation_report *evaluation; /* NULL: no held-out blocks */
+    const struct recovery_result *recovered;    /* NULL: no ground truth */
+    size_t d_sae;
+    double rows_per_s, waiting_share;
+    size_t budget_bytes;
+    struct ingest_counters ingest;
+};
+
+int report_write(const struct report *r, struct err *e);
+
+#endif

@@ -1,0 +1,22 @@
+/* scale.h - measures the scale: one float per site that brings rows to a common size.
+ *
+ *   scale[site] = sqrt(d_model) / mean over rows of |x[row, site]|
+ * over the rows of the first blocks of the run's order, raw fp32 as the producers send them. The reference writes the
+ * inverse (mean norm / sqrt(d_model)) and divides. Norms and sums in double, in the order of the rows, so the result does
+ * not depend on which producer sent what when. */
+#ifndef CROSSFEED_SCALE_H
+#define CROSSFEED_SCALE_H
+
+#include <stddef.h>
+
+#include "err.h"
+#include "stream.h"
+
+/* rows: [n_rows, n_sites, d_model] fp32, finite. scale: [n_sites]. Refuses a site whose rows are all zero. */
+int scale_measure(const float *rows, size_t n_rows, const struct stream *s, float *scale, struct err *e);
+
+/* dst [n_rows, n_sites, d_model] of dtype = rows * scale, rounded exactly as a producer does it (producer/rows.c). */
+void scale_apply(const float *rows, size_t n_rows, const struct stream *s, const float *scale, enum row_dtype dtype,
+                 unsigned char *dst);
+
+#endif

@@ -1,0 +1,35 @@
+/* schedule.h - learning rate and sparsity coefficient as functions of the step.
+ *
+ * With T = total_steps, step counted from 0:
+ *   lr(step)       = lr * min(1, (step + 1) / (lr_warmup_fraction * T), (T - step) / (lr_decay_fraction * T))
+ *   l1_coeff(step) = l1_coeff * min(1, step / (l1_warmup_fraction * T))
+ * The decay and l1_coeff are the reference's (trainer.py: lr_lambda, get_l1_coeff); the learning rate's warm-up is ours
+ * (DESIGN.md, section 4) and starts above 0, so that no step is wasted. A fraction of 0 leaves its term out. */
+#ifndef CROSSFEED_SCHEDULE_H
+#define CROSSFEED_SCHEDULE_H
+
+#include <stdint.h>
+
+#include "err.h"
+
+struct schedule {
+    uint64_t total_steps;
+    double lr, l1_coeff;       /* the plateau values */
+    double lr_warmup_fraction; /* of total_steps; default 0.05 */
+    double lr_decay_fraction;  /* default 0.2 */
+    double l1_warmup_fraction; /* default 0.05 */
+};
+
+#define SCHEDULE_LR_WARMUP_FRACTION 0.05
+#define SCHEDULE_LR_DECAY_FRACTION 0.2
+#define SCHEDULE_L1_WARMUP_FRACTION 0.05
+
+/* Refuses no steps, a negative or non-finite lr or l1_coeff, fractions outside [0, 1], and warm-up + decay of more
+ * than 1. */
+int schedule_check(const struct schedule *s, struct err *e);
+
+/* Any step is fine; at and after total_steps lr is 0 (with a decay). */
+double schedule_lr(const struct schedule *s, uint64_t step);
+double schedule_l1_coeff(const struct schedule *s, uint64_t step);
+
+#endif

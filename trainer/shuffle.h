@@ -1,0 +1,75 @@
+/* shuffle.h - the window of rows between the ingest thread and the training step.
+ *
+ * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots are
+ * refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus lookahead_rows (what
+ * is under way while the last rows of a window are served). A block's slots are reserved before the block is leased, so
+ * a row that arrives always has its place and memory cannot grow. Where a row lies and when it arrives do not matter:
+ * what is served next depends on (seed, g, position) alone.
+ *
+ * Two threads: the ingest thread reserves, stores and completes; the training thread takes. */
+#ifndef CROSSFEED_SHUFFLE_H
+#define CROSSFEED_SHUFFLE_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "plan.h"
+#include "stream.h"
+
+struct shuffle;
+
+struct shuffle_config {
+    struct plan *plan;     /* borrowed; used by the ingest thread only once the shuffle is made */
+    size_t row_elements;   /* n_sites * d_model */
+    enum row_dtype dtype;  /* of the slots */
+    size_t lookahead_rows; /* slots beyond one window */
+    uint64_t start_row;    /* rows that earlier sessions of this run trained on */
+    uint64_t total_rows;   /* of the whole run */
+    int wake;              /* eventfd written when slots become free; -1: none */
+};
+
+/* Bytes that shuffle_new will take: rows, and index (8 bytes a row twice, 16 a slot). */
+int shuffle_memory(const struct shuffle_config *c, size_t *row_bytes, size_t *index_bytes, struct err *e);
+
+int shuffle_new(struct shuffle **s, const struct shuffle_config *c, struct err *e);
+void shuffle_free(struct shuffle *s); /* NULL is fine; no other thread may be inside */
+
+/* ---- ingest thread ---- */
+
+/* A reserved block; a ticket is valid from shuffle_reserve to shuffle_complete. */
+struct shuffle_ticket {
+    uint32_t block;
+    unsigned window;    /* which of the two window records */
+    size_t first_row;   /* of the block in its window */
+    size_t n_rows;
+};
+
+/* Reserves slots for the next block wanted. false: no slots now, or no block is wanted any more. */
+bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t);
+/* Puts rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be repeated
+ * with the same content (a block leased again). origins: row_origin [n], may be unaligned. */
+void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
+                   const void *origins);
+/* All rows of the block are stored. */
+void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t);
+/* The rows cannot be had: the training thread gets this error. */
+void shuffle_fail(struct shuffle *s, const struct err *why);
+
+/* ---- training thread ---- */
+
+/* Takes the next n rows as fp32 into x [n, row_elements] and their origins (NULL: not wanted). Waits for them at most
+ * timeout_ms: returns 0 when taken, 1 if they are not all there yet (call again with the same x, origins and n: a batch
+ * that ends in the next window may be half filled), a negative code on shuffle_fail. */
+int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t n, int timeout_ms, struct err *e);
+
+struct shuffle_state {
+    uint64_t window, position; /* of the next row to be served */
+    uint64_t epoch;
+    size_t rows_held, slots;   /* rows reserved or stored; all slots */
+};
+void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* any thread */
+
+#endif

@@ -1,0 +1,49 @@
+/* sums.c - see sums.h. Eight lanes or whole columns side by side are what the compiler turns into vectors without being
+ * allowed to reorder a sum. */
+#include "sums.h"
+
+enum { LANES = 8, PIECES = 256, COLUMNS = 256 };
+
+double sum_squares(const float *a, size_t n)
+{
+    double lane[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            lane[k] += (double)a[i + k] * (double)a[i + k];
+    double sum = 0;
+    for (; i < n; i++)
+        sum += (double)a[i] * (double)a[i];
+    for (size_t k = 0; k < LANES; k++)
+        sum += lane[k];
+    return sum;
+}
+
+double sum_squares_parallel(const float *a, size_t n)
+{
+    double piece[PIECES];
+    size_t size = (n + PIECES - 1) / PIECES;
+#pragma omp parallel for schedule(static)
+    for (size_t p = 0; p < PIECES; p++) {
+        size_t first = p * size < n ? p * size : n, left = n - first;
+        piece[p] = sum_squares(a + first, left < size ? left : size);
+    }
+    double sum = 0;
+    for (size_t p = 0; p < PIECES; p++)
+        sum += piece[p];
+    return sum;
+}
+
+void sum_columns(double *sum, const float *x, size_t rows, size_t n)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t first = 0; first < n; first += COLUMNS) {
+        double *restrict s = sum + first;
+        size_t width = n - first < COLUMNS ? n - first : COLUMNS;
+        for (size_t row = 0; row < rows; row++) {
+            const float *restrict r = x + row * n + first;
+            for (size_t i = 0; i < width; i++)
+                s[i] += (double)r[i];
+        }
+    }
+}
