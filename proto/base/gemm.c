@@ -18,23 +18,46 @@ int gemm_threads(void)
     return n_threads;
 }
 
-void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-          const float *b, size_t ldb, float beta, float *c, size_t ldc)
+/* One product on one thread. small: may use BLIS's path for small products. */
+static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+                    const float *b, size_t ldb, float beta, float *c, size_t ldc, bool small)
 {
-    if (m == 0 || n == 0)
-        return;
-    /* A runtime object of our own, so that a product inside a parallel region (even of one thread) stays on its thread. So
-     * does one of a few microseconds: BLIS's threads spin for each other, for milliseconds if another program has a core. */
     rntm_t rntm = BLIS_RNTM_INITIALIZER;
-    bool single = omp_get_level() > 0 || (double)m * (double)n * (double)k < 1 << 20;
-    bli_rntm_set_num_threads(single ? 1 : n_threads, &rntm);
-    /* With more, without the path for small products: its edge kernels sum in another order, and where the edges lie depends
-     * on the number of threads (measured on BLIS 0.9: 531 of 11132 shapes differ between 1 and 2 threads; without it, none). */
-    if (!single)
+    bli_rntm_set_num_threads(1, &rntm);
+    if (!small)
         bli_rntm_disable_l3_sup(&rntm);
     /* BLIS takes row and column strides: a transposed operand only swaps them. BLIS does not write through a or b. */
     inc_t rs_a = transpose_a ? 1 : (inc_t)lda, cs_a = transpose_a ? (inc_t)lda : 1;
     inc_t rs_b = transpose_b ? 1 : (inc_t)ldb, cs_b = transpose_b ? (inc_t)ldb : 1;
     bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, (dim_t)m, (dim_t)n, (dim_t)k, &alpha, (float *)(uintptr_t)a, rs_a,
                  cs_a, (float *)(uintptr_t)b, rs_b, cs_b, &beta, c, (inc_t)ldc, 1, NULL, &rntm);
+}
+
+void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
+          const float *b, size_t ldb, float beta, float *c, size_t ldc)
+{
+    if (m == 0 || n == 0)
+        return;
+    /* Inside a parallel region (even of one thread), and for a product of some microseconds, one thread. */
+    if (omp_get_level() > 0 || (double)m * (double)n * (double)k < 1 << 20) {
+        product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, true);
+        return;
+    }
+    /* Pieces of rows or of columns, whichever are more; two a thread if they are large (packing is done for each piece).
+     * Never by the path for small products: its edge kernels sum in another order, and where the edges lie depends on the
+     * number of threads (measured on BLIS 0.9: 531 of 11132 shapes differ between 1 and 2 threads; without it, none). */
+    bool by_rows = m >= n;
+    size_t total = by_rows ? m : n, threads = (size_t)n_threads;
+    size_t pieces = total / threads >= 1024 ? 2 * threads : threads;
+    size_t step = ((total + pieces - 1) / pieces + 31) / 32 * 32;
+#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
+    for (size_t i = 0; i < total; i += step) {
+        size_t width = total - i < step ? total - i : step;
+        if (by_rows)
+            product(transpose_a, transpose_b, width, n, k, alpha, transpose_a ? a + i : a + i * lda, lda, b, ldb, beta,
+                    c + i * ldc, ldc, false);
+        else
+            product(transpose_a, transpose_b, m, width, k, alpha, a, lda, transpose_b ? b + i * ldb : b + i, ldb, beta, c + i,
+                    ldc, false);
+    }
 }
