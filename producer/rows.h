@@ -15,8 +15,9 @@ struct rows {
     size_t n_sites, d_model;
     enum row_dtype dtype;
     const float *scale;  /* [n_sites], or NULL: raw */
-    unsigned char *data; /* the chunks, one after the other; each [chunk rows, n_sites, d_model] then origins */
-    size_t data_size;    /* capacity, bytes */
+    unsigned char *data; /* [n_rows, n_sites, d_model] of the dtype */
+    struct row_origin *origins; /* [n_rows] */
+    size_t max_rows;     /* capacity */
 };
 
 /* Room for a block of max_rows rows in any dtype. */
@@ -30,7 +31,8 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
 
-/* Chunk i: its bytes and its rows. */
-const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows);
+/* Chunk i: its activations, their bytes, its rows and their origins [*n_rows]. */
+const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows,
+                                const struct row_origin **origins);
 
 #endif

@@ -297,14 +297,16 @@ static int send_block(struct conversation *c, struct outgoing *o, struct err *e)
     int result = 0;
     for (size_t i = 0; i < n_chunks; i++) {
         size_t bytes, n_rows;
-        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &n_rows);
+        const struct row_origin *origins;
+        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &n_rows, &origins);
         struct message m = {.type = MESSAGE_BATCH};
         m.batch = (struct message_batch){.lease = o->lease.lease,
                                          .block = o->lease.block,
                                          .chunk = (uint32_t)i,
                                          .chunks = (uint32_t)n_chunks,
                                          .rows = (uint32_t)n_rows,
-                                         .checksum = fingerprint_checksum(data, bytes)};
+                                         .checksum = fingerprint_checksum(data, bytes, origins, n_rows * sizeof *origins)};
+        memcpy(m.batch.origins, origins, n_rows * sizeof *origins);
         if (result)
             chunk_sent(o);
         else

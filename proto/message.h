@@ -58,7 +58,8 @@ struct message_lease {
 struct message_batch {
     uint64_t lease;
     uint32_t block, chunk, chunks, rows;
-    uint64_t checksum; /* XXH3-64 of the payload frame */
+    uint64_t checksum; /* XXH3-64 of the payload frame and the origins after it */
+    struct row_origin origins[CHUNK_MAX_ROWS]; /* [rows] */
 };
 
 struct message_error {

@@ -122,6 +122,23 @@ bool mpread_nil(struct mpread *r)
     return true;
 }
 
+size_t mpread_bin(struct mpread *r, void *dst, size_t size)
+{
+    unsigned tag = take_tag(r);
+    uint64_t n = 0;
+    if (tag >= 0xc4 && tag <= 0xc6)
+        n = take_be(r, (size_t)1 << (tag - 0xc4));
+    else
+        mpread_fail(r, "not a bin");
+    if (n > size)
+        mpread_fail(r, "bin too long");
+    const unsigned char *p = take(r, r->why ? 0 : (size_t)n);
+    if (r->why)
+        return 0;
+    memcpy(dst, p, (size_t)n);
+    return (size_t)n;
+}
+
 void mpread_text(struct mpread *r, char *dst, size_t size)
 {
     unsigned tag = take_tag(r);

@@ -74,7 +74,7 @@ int stream_check(const struct stream *s, struct err *e)
         return err_set(e, ERR_INPUT, "%u rows per sequence of %u tokens", s->rows_per_seq, s->seq_len);
     size_t row = 0, total = 0;
     size_t row_factors[] = {s->n_sites, s->d_model, 4}, total_factors[] = {s->n_seq, s->rows_per_seq};
-    if (!size_product(row_factors, 3, &row) || row + sizeof(struct row_origin) > CHUNK_MAX_BYTES)
+    if (!size_product(row_factors, 3, &row) || row > CHUNK_MAX_BYTES)
         return err_set(e, ERR_INPUT, "a row of %u sites x d_model %u in fp32 is larger than a chunk of %zu bytes", s->n_sites,
                        s->d_model, CHUNK_MAX_BYTES);
     if (!size_product(total_factors, 2, &total) || total > SIZE_MAX / row)
@@ -94,7 +94,8 @@ size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype)
 
 size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype)
 {
-    return CHUNK_MAX_BYTES / (stream_row_bytes(s, dtype) + sizeof(struct row_origin));
+    size_t rows = CHUNK_MAX_BYTES / stream_row_bytes(s, dtype);
+    return rows < CHUNK_MAX_ROWS ? rows : CHUNK_MAX_ROWS;
 }
 
 size_t stream_block_rows(const struct stream *s, uint32_t n_sequences)

@@ -51,9 +51,10 @@ struct row_origin {
     uint32_t token;    /* id at that position; 0 without tokens */
 };
 
-/* The payload of one chunk: activations [rows, n_sites, d_model] of the dtype, then row_origin [rows]. A block of n rows is
- * cut into chunks of chunk_rows rows, the last one shorter. */
+/* The payload of one chunk: activations [rows, n_sites, d_model] of the dtype; its origins stand in the header. A block of n
+ * rows is cut into chunks of chunk_rows rows, the last one shorter. */
 #define CHUNK_MAX_BYTES ((size_t)4 << 20)
+#define CHUNK_MAX_ROWS 4096 /* so that their origins fit in a header */
 size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype);               /* activations only */
 size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype);              /* >= 1 after stream_check */
 size_t stream_block_rows(const struct stream *s, uint32_t n_sequences);              /* rows of a block */

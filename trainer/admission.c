@@ -58,7 +58,7 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
 {
     size_t chunks = stream_chunk_count(s, place->dtype, place->n_rows), per_chunk = stream_chunk_rows(s, place->dtype);
     size_t left = place->n_rows - place->rows_taken, rows = left < per_chunk ? left : per_chunk;
-    size_t acts_bytes = rows * stream_row_bytes(s, place->dtype), bytes = acts_bytes + rows * sizeof(struct row_origin);
+    size_t bytes = rows * stream_row_bytes(s, place->dtype);
     if (b->block != place->block)
         return err_set(e, ERR_PEER, "chunk of block %u, lease is for block %u", b->block, place->block);
     if (b->chunks != chunks || b->chunk != place->chunks_taken)
@@ -67,7 +67,7 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
     if (b->rows != rows || payload_size != bytes)
         return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk, b->rows,
                        payload_size, rows, bytes);
-    uint64_t checksum = fingerprint_checksum(payload, payload_size);
+    uint64_t checksum = fingerprint_checksum(payload, payload_size, b->origins, rows * sizeof *b->origins);
     if (checksum != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
                        (unsigned long long)b->checksum, (unsigned long long)checksum);
@@ -76,8 +76,7 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
         return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block, b->chunk,
                        bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
     for (size_t i = 0; i < rows; i++) {
-        struct row_origin o;
-        memcpy(&o, payload + acts_bytes + i * sizeof o, sizeof o);
+        struct row_origin o = b->origins[i];
         size_t row = place->rows_taken + i;
         size_t sequence = place->first_sequence + row / s->rows_per_seq;
         size_t position = s->seq_len - s->rows_per_seq + row % s->rows_per_seq;

@@ -30,7 +30,7 @@ struct chunk_place {
     enum row_dtype dtype;
 };
 
-/* payload: activations, then row_origin; unaligned. Checks geometry, checksum, that every value is finite and that every row
+/* payload: activations, unaligned. Checks geometry, checksum, that every value is finite and that every row
  * is the (sequence, position) that belongs there: the last is what makes the ledger exact. */
 int admit_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
                 const unsigned char *payload, size_t payload_size, struct err *e);

@@ -7,6 +7,7 @@
 #include "err.h"
 
 struct budget { /* bytes */
+    size_t program;      /* what the program and its libraries hold before anything below is allocated: measured */
     size_t parameters;   /* weights, gradients, Adam's moments: 16 a parameter */
     size_t workspace;    /* one batch and what a step needs beside it */
     size_t window;       /* rows: the window and its lookahead */

@@ -15,6 +15,7 @@
 
 #define PATH_SIZE 4096
 #define NAME_FORMAT "step_%010llu"
+#define READ_PIECE ((size_t)4 << 20)
 #define MAX_JSON ((size_t)16 << 20)
 
 static int write_state(const char *folder, const struct train_state *t, struct err *e)
@@ -178,7 +179,12 @@ static int read_tensor(const struct safetensors *s, const char *name, enum tenso
                        tensor_dtype_name(dtype));
     if (tensor_expect_shape(s, t, 1, &n, e))
         return e->code;
-    memcpy(dst, t->data, t->bytes);
+    /* In pieces, so that the map of the file does not add to the peak memory. */
+    for (size_t begin = 0; begin < t->bytes; begin += READ_PIECE) {
+        size_t n = t->bytes - begin < READ_PIECE ? t->bytes - begin : READ_PIECE;
+        memcpy((unsigned char *)dst + begin, t->data + begin, n);
+        file_map_passed(t->data + begin, n);
+    }
     return 0;
 }
 

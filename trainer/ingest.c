@@ -388,21 +388,19 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
 }
 
 /* Puts a sound chunk where its rows belong. */
-static void store_chunk(struct ingest *in, struct lease_task *t, size_t rows, const unsigned char *acts)
+static void store_chunk(struct ingest *in, struct lease_task *t, const struct message_batch *b, const unsigned char *acts)
 {
-    const struct stream *s = &in->stream;
     enum row_dtype dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype;
-    size_t row_bytes = stream_row_bytes(s, dtype), row = t->first_row + t->rows_taken;
-    const unsigned char *origins = acts + rows * row_bytes;
+    size_t row_bytes = stream_row_bytes(&in->stream, dtype), row = t->first_row + t->rows_taken;
     if (t->purpose == FOR_WINDOW) {
-        shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, rows, acts, origins);
+        shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, b->rows, acts, b->origins);
     } else if (t->purpose == FOR_EVALUATION) {
-        memcpy(in->evaluation + row * row_bytes, acts, rows * row_bytes);
+        memcpy(in->evaluation + row * row_bytes, acts, b->rows * row_bytes);
     } else {
-        memcpy((unsigned char *)in->raw + row * row_bytes, acts, rows * row_bytes);
-        memcpy(in->raw_origins + row, origins, rows * sizeof *in->raw_origins);
+        memcpy((unsigned char *)in->raw + row * row_bytes, acts, b->rows * row_bytes);
+        memcpy(in->raw_origins + row, b->origins, b->rows * sizeof *in->raw_origins);
     }
-    t->rows_taken += rows;
+    t->rows_taken += b->rows;
     t->chunks_taken++;
 }
 
@@ -432,7 +430,7 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         }
         return;
     }
-    store_chunk(in, t, b->rows, payload->data);
+    store_chunk(in, t, b, payload->data);
     p->rows += b->rows;
     in->counters.rows_received += b->rows;
     if (t->rows_taken == t->n_rows)

@@ -206,6 +206,7 @@ static int print_budget(struct trainer *t, struct err *e)
         shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
     b->workspace += batch_bytes;
+    b->program = mem_rss();
     ingest_memory(&ir, &b->evaluation, &b->raw);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * CHUNK_MAX_BYTES ? c->credit * block_bytes

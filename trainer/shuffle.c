@@ -162,12 +162,12 @@ bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t)
 }
 
 void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
-                   const void *origins)
+                   const struct row_origin *origins)
 {
     const uint32_t *slot = s->windows[t->window].slot + t->first_row + row;
     for (size_t i = 0; i < n; i++) {
         memcpy(s->rows + slot[i] * s->row_bytes, acts + i * s->row_bytes, s->row_bytes);
-        memcpy(&s->origins[slot[i]], (const unsigned char *)origins + i * sizeof *s->origins, sizeof *s->origins);
+        s->origins[slot[i]] = origins[i];
     }
 }
 

@@ -50,9 +50,9 @@ struct shuffle_ticket {
 /* Reserves slots for the next block wanted. false: no slots now, or no block is wanted any more. */
 bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t);
 /* Puts rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be repeated
- * with the same content (a block leased again). origins: row_origin [n], may be unaligned. */
+ * with the same content (a block leased again). */
 void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
-                   const void *origins);
+                   const struct row_origin *origins);
 /* All rows of the block are stored. */
 void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t);
 /* The rows cannot be had: the training thread gets this error. */

@@ -42,6 +42,13 @@ void file_unmap(struct file_map *m)
     *m = (struct file_map){0};
 }
 
+void file_map_passed(const void *p, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)p / page * page;
+    if (n)
+        madvise((void *)begin, (uintptr_t)p + n - begin, MADV_DONTNEED); /* a read-only map: nothing can be lost */
+}
+
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
 {
     struct file_map m;

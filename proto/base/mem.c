@@ -4,9 +4,9 @@
 #include "mem.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 bool size_product(const size_t *factors, size_t n, size_t *out)
 {
@@ -45,9 +45,26 @@ void mem_free(void *p)
     free(raw);
 }
 
+/* A line "key:   123 kB" of /proc/self/status, in bytes. */
+static size_t own_status(const char *key)
+{
+    char line[256];
+    size_t kilobytes = 0, n = strlen(key);
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && kilobytes == 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, key, n) == 0 && line[n] == ':')
+            kilobytes = strtoull(line + n + 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return kilobytes * 1024;
+}
+
+size_t mem_rss(void)
+{
+    return own_status("VmRSS");
+}
+
 size_t mem_peak_rss(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (size_t)usage.ru_maxrss * 1024;
+    return own_status("VmHWM");
 }
