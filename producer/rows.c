@@ -34,6 +34,7 @@ void rows_release(struct rows *r)
 void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_dtype dtype, const float *scale)
 {
     r->n_rows = n_rows;
+    r->acts = r->data;
     r->dtype = dtype;
     r->scale = scale;
     r->chunk_rows = stream_chunk_rows(s, dtype);
@@ -65,6 +66,11 @@ void rows_put_origin(struct rows *r, size_t row, struct row_origin origin)
     r->origins[row] = origin;
 }
 
+void rows_borrow(struct rows *r, const unsigned char *acts)
+{
+    r->acts = acts;
+}
+
 const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows,
                                 const struct row_origin **origins)
 {
@@ -72,5 +78,5 @@ const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, s
     *n_rows = left < r->chunk_rows ? left : r->chunk_rows;
     *bytes = *n_rows * row_bytes(r);
     *origins = r->origins + first;
-    return r->data + first * row_bytes(r);
+    return r->acts + first * row_bytes(r);
 }

@@ -15,7 +15,8 @@ struct rows {
     size_t n_sites, d_model;
     enum row_dtype dtype;
     const float *scale;  /* [n_sites], or NULL: raw */
-    unsigned char *data; /* [n_rows, n_sites, d_model] of the dtype */
+    unsigned char *data;       /* [n_rows, n_sites, d_model] of the dtype, where rows_put puts them */
+    const unsigned char *acts; /* what is sent: data, or rows that lie elsewhere (rows_borrow) */
     struct row_origin *origins; /* [n_rows] */
     size_t max_rows;     /* capacity */
 };
@@ -30,6 +31,9 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 /* vector: [d_model] fp32, unscaled. */
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
+
+/* Sends acts instead, [n_rows, n_sites, d_model] of the block's dtype, scaled; they must stay until the next rows_begin. */
+void rows_borrow(struct rows *r, const unsigned char *acts);
 
 /* Chunk i: its activations, their bytes, its rows and their origins [*n_rows]. */
 const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows,

@@ -53,6 +53,7 @@ struct server {
     size_t n_leases;
     struct outgoing outgoing[N_OUTGOING];
     size_t block_rows;       /* that outgoing has room for; 0: not yet allocated */
+    struct err leaving; /* code != 0: why we leave before the end */
     bool finished;
     int result;
     struct err error;
@@ -101,14 +102,20 @@ static void compute_loop(struct server *s)
         o->lease = s->leases[0];
         memmove(s->leases, s->leases + 1, --s->n_leases * sizeof s->leases[0]);
         enum row_dtype dtype = s->terms.dtype;
+        uint32_t block_seqs = s->terms.block_seqs;
         memcpy(scale, s->terms.scale, sizeof scale);
         pthread_mutex_unlock(&s->lock);
 
         start = clock_s();
         compute_block(s, o, dtype, scale);
+        struct err kept = {0};
+        if (s->options->keep && !o->failed)
+            s->options->keep(s->options->keep_context, &o->lease, block_seqs, &o->rows, &kept);
 
         pthread_mutex_lock(&s->lock);
         s->report.computing_s += clock_s() - start;
+        if (kept.code && !s->leaving.code)
+            s->leaving = kept;
         o->state = BLOCK_READY;
         wake(s);
     }
@@ -189,7 +196,7 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     if (result == 0 && block_rows > s->block_rows && s->block_rows)
         result = err_set(e, ERR_MISMATCH, "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
                          block_rows, s->block_rows);
-    else
+    else if (!s->block_rows)
         s->block_rows = block_rows;
     pthread_mutex_unlock(&s->lock);
     if (first && result == 0)
@@ -248,7 +255,7 @@ static int take_message(struct conversation *c, const struct message *m, struct 
         break;
     case MESSAGE_ERROR:
         log_line("trainer: %s: %s", m->error.code, m->error.text);
-        return strcmp(m->error.code, "unknown-peer") == 0;
+        return strcmp(m->error.code, "unknown-peer") == 0 && !c->bye_sent;
     case MESSAGE_END: {
         pthread_mutex_lock(&s->lock);
         snprintf(s->report.end_reason, sizeof s->report.end_reason, "%s", m->end.reason);
@@ -263,7 +270,7 @@ static int take_message(struct conversation *c, const struct message *m, struct 
     }
     case MESSAGE_BYE_ACK:
         if (c->bye_sent)
-            finish(s, 0, NULL);
+            finish(s, s->leaving.code, &s->leaving);
         break;
     default:
         log_line("trainer sent %s, which only producers send; ignored", message_type_name(m->type));
@@ -368,14 +375,17 @@ static int keep_alive(struct conversation *c, struct err *e)
 {
     struct server *s = c->s;
     int64_t now = clock_ms();
-    if (*s->options->stop && !c->bye_sent) {
+    pthread_mutex_lock(&s->lock);
+    struct err leaving = s->leaving;
+    pthread_mutex_unlock(&s->lock);
+    if ((*s->options->stop || leaving.code) && !c->bye_sent) {
         struct message m = {.type = MESSAGE_BYE};
-        snprintf(m.text.reason, sizeof m.text.reason, "stopped by a signal");
+        snprintf(m.text.reason, sizeof m.text.reason, "%s", leaving.code ? leaving.message : "stopped by a signal");
         link_send(c->link, NULL, &m, NULL);
         c->bye_sent = now;
     }
     if (c->bye_sent && (!s->welcome || now - c->bye_sent > BYE_TIMEOUT_MS)) {
-        finish(s, 0, NULL);
+        finish(s, leaving.code, &leaving);
         return 0;
     }
     if (now - c->last_heard > s->options->give_up_after_ms) {

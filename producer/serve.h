@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "message.h"
 #include "source.h"
 
 struct serve_options {
@@ -17,6 +18,10 @@ struct serve_options {
     const char *producer;         /* this producer's name in the trainer's logs */
     int give_up_after_ms;         /* without contact for so long: ERR_PEER */
     volatile sig_atomic_t *stop;  /* set by a signal handler: leave politely (BYE) and return 0 */
+    /* Called on the computing thread with each block once it is computed (NULL: not). block_seqs: of the run. An error makes us
+     * leave politely and is what serve returns. */
+    int (*keep)(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows, struct err *e);
+    void *keep_context;
 };
 
 struct serve_report {

@@ -70,6 +70,27 @@ static int link_open(struct link **out, bool router, struct err *e)
     return 0;
 }
 
+/* ZeroMQ would say no more than "Invalid argument". */
+static int check_endpoint(const char *endpoint, struct err *e)
+{
+    const char *port = strrchr(endpoint, ':');
+    if ((strncmp(endpoint, "tcp://", 6) == 0 && port > endpoint + 6 && port[1]) ||
+        (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6]))
+        return 0;
+    return err_set(e, ERR_INPUT, "endpoint '%s': must be tcp://HOST:PORT or ipc://PATH", endpoint);
+}
+
+/* ZeroMQ writes IPv4 as mapped into IPv6, tcp://[::ffff:127.0.0.1]:5555; a user expects what he can give to --connect. */
+static void plain_ipv4(char *endpoint)
+{
+    static const char mapped[] = "tcp://[::ffff:";
+    char *close = strchr(endpoint, ']'), *address = endpoint + sizeof mapped - 1;
+    if (strncmp(endpoint, mapped, sizeof mapped - 1) != 0 || !close || !memchr(address, '.', (size_t)(close - address)))
+        return;
+    memmove(close, close + 1, strlen(close)); /* with the NUL */
+    memmove(endpoint + strlen("tcp://"), address, strlen(address) + 1);
+}
+
 /* tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port, ipc:// */
 static bool is_local(const char *endpoint)
 {
@@ -105,12 +126,15 @@ int link_listen(struct link **out, const char *const *endpoints, size_t n, bool 
     *out = NULL;
     if (n == 0 || n > MAX_ENDPOINTS)
         return err_set(e, ERR_INPUT, "%zu endpoints to listen on, must be 1 to %d", n, MAX_ENDPOINTS);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (check_endpoint(endpoints[i], e))
+            return ERR_INPUT;
         if (!insecure && !is_local(endpoints[i]))
             return err_set(e, ERR_INPUT,
                            "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; use --insecure to listen "
                            "there without keys",
                            endpoints[i]);
+    }
     struct link *l;
     if (link_open(&l, true, e))
         return ERR_SYSTEM;
@@ -122,6 +146,7 @@ int link_listen(struct link **out, const char *const *endpoints, size_t n, bool 
             link_close(l, 0);
             return ERR_SYSTEM;
         }
+        plain_ipv4(l->endpoints[i]);
         l->n_endpoints++;
     }
     *out = l;
@@ -137,6 +162,8 @@ int link_connect(struct link **out, const char *endpoint, struct err *e)
 {
     struct link *l;
     *out = NULL;
+    if (check_endpoint(endpoint, e))
+        return ERR_INPUT;
     if (link_open(&l, false, e))
         return ERR_SYSTEM;
     if (zmq_connect(l->socket, endpoint) != 0) {

@@ -62,6 +62,14 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
     return 0;
 }
 
+/* Printable ASCII: goes into logs and cfg.json as it is. */
+static bool is_plain(const char *text)
+{
+    while (*text > 0x20 && *text < 0x7f)
+        text++;
+    return *text == '\0';
+}
+
 int stream_check(const struct stream *s, struct err *e)
 {
     if (s->n_sites == 0 || s->n_sites > STREAM_MAX_SITES)
@@ -81,6 +89,14 @@ int stream_check(const struct stream *s, struct err *e)
         return err_set(e, ERR_INPUT, "%u sequences x %u rows do not fit in a size", s->n_seq, s->rows_per_seq);
     if (!s->can_bf16 && !s->can_f32)
         return err_set(e, ERR_INPUT, "no dtype offered");
+    for (uint32_t i = 0; i < s->n_sites; i++)
+        if (!is_plain(s->sites[i]))
+            return err_set(e, ERR_INPUT, "name of site %u: must be printable ASCII without spaces", i);
+    bool plain = is_plain(s->tokens_fingerprint);
+    for (uint32_t i = 0; i < s->n_models; i++)
+        plain = plain && is_plain(s->model_fingerprints[i]);
+    if (!plain)
+        return err_set(e, ERR_INPUT, "fingerprints must be printable ASCII without spaces");
     for (uint32_t i = 0; s->has_scale && i < s->n_sites; i++)
         if (!(s->scale[i] > 0) || !isfinite(s->scale[i]))
             return err_set(e, ERR_INPUT, "scale of site %u is %g, must be positive", i, (double)s->scale[i]);

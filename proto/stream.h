@@ -41,7 +41,7 @@ struct stream {
  * values: "site 3: blocks.3.hook_mlp_out, run has blocks.3.hook_resid_post". Scales are not compared here. */
 int stream_compare(const struct stream *ours, const struct stream *theirs, struct err *e);
 
-/* Refuses a stream that makes no sense: nothing of it, or sizes whose products do not fit. */
+/* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII. */
 int stream_check(const struct stream *s, struct err *e);
 
 /* Where a row comes from; travels with the row. 12 bytes, little-endian u32s on the wire. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "json_file.h"
 #include "safetensors.h"
 #include "version.h"
 #include "weights_file.h"
@@ -16,7 +17,6 @@
 #define PATH_SIZE 4096
 #define NAME_FORMAT "step_%010llu"
 #define READ_PIECE ((size_t)4 << 20)
-#define MAX_JSON ((size_t)16 << 20)
 
 static int write_state(const char *folder, const struct train_state *t, struct err *e)
 {
@@ -41,25 +41,6 @@ static int write_state(const char *folder, const struct train_state *t, struct e
         return e->code;
     }
     return 0;
-}
-
-int checkpoint_write_json(const char *path, const json_t *value, struct err *e)
-{
-    struct file_out o;
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    if (!text)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    int result = file_out_open(&o, path, e);
-    if (result == 0)
-        result = file_out_write(&o, text, strlen(text), e);
-    if (result == 0)
-        result = file_out_write(&o, "\n", 1, e);
-    if (result == 0)
-        result = file_out_commit(&o, e);
-    else
-        file_out_abandon(&o);
-    free(text);
-    return result;
 }
 
 /* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
@@ -116,7 +97,7 @@ int checkpoint_save(const char *out, const struct crosscoder *c, const float *sc
     if (result == 0)
         result = file_join(file, sizeof file, temporary, "cfg.json", e);
     if (result == 0)
-        result = checkpoint_write_json(file, cfg, e);
+        result = json_write(file, cfg, e);
     if (result == 0)
         result = file_sync_folder(temporary, e);
     if (result == 0)
@@ -141,8 +122,10 @@ int checkpoint_latest(const char *out, char *path, struct err *e)
     int n, result = file_join(folder, sizeof folder, out, "checkpoints", e);
     if (result)
         return result;
-    if (access(folder, F_OK) != 0 || list(folder, &names, &n, e))
+    if (access(folder, F_OK) != 0)
         return err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+    if (list(folder, &names, &n, e))
+        return e->code;
     if (n == 0)
         result = err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
     else
@@ -153,20 +136,9 @@ int checkpoint_latest(const char *out, char *path, struct err *e)
 
 int checkpoint_config(const char *path, json_t **cfg, struct err *e)
 {
-    char file[PATH_SIZE], *text;
-    size_t size;
-    json_error_t bad;
+    char file[PATH_SIZE];
     *cfg = NULL;
-    if (file_join(file, sizeof file, path, "cfg.json", e) || file_read_text(file, MAX_JSON, &text, &size, e))
-        return e->code;
-    *cfg = json_loadb(text, size, JSON_REJECT_DUPLICATES, &bad);
-    free(text);
-    if (!json_is_object(*cfg)) {
-        json_decref(*cfg);
-        *cfg = NULL;
-        return err_set(e, ERR_INPUT, "%s: not a JSON object: %s (line %d)", file, bad.text, bad.line);
-    }
-    return 0;
+    return file_join(file, sizeof file, path, "cfg.json", e) ? e->code : json_read_object(file, cfg, e);
 }
 
 static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst, struct err *e)
@@ -181,9 +153,9 @@ static int read_tensor(const struct safetensors *s, const char *name, enum tenso
         return e->code;
     /* In pieces, so that the map of the file does not add to the peak memory. */
     for (size_t begin = 0; begin < t->bytes; begin += READ_PIECE) {
-        size_t n = t->bytes - begin < READ_PIECE ? t->bytes - begin : READ_PIECE;
-        memcpy((unsigned char *)dst + begin, t->data + begin, n);
-        file_map_passed(t->data + begin, n);
+        size_t bytes = t->bytes - begin < READ_PIECE ? t->bytes - begin : READ_PIECE;
+        memcpy((unsigned char *)dst + begin, t->data + begin, bytes);
+        file_map_passed(t->data + begin, bytes);
     }
     return 0;
 }

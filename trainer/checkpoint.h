@@ -27,7 +27,4 @@ int checkpoint_config(const char *path, json_t **cfg, struct err *e);
 /* Fills the initialised c, scale [n_sites] and t (step, moments, rows_since_fired). */
 int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct err *e);
 
-/* Writes cfg.json-like JSON atomically. */
-int checkpoint_write_json(const char *path, const json_t *value, struct err *e);
-
 #endif

@@ -57,8 +57,4 @@ json_t *config_to_json(const struct config *c);
  * names the saved file in errors. */
 int config_resume(struct config *c, const json_t *saved, const char *path, struct err *e);
 
-/* The stream in cfg.json. */
-json_t *config_stream_to_json(const struct stream *s);
-int config_stream_from_json(struct stream *s, const json_t *saved, const char *path, struct err *e);
-
 #endif

@@ -169,7 +169,8 @@ static void fail_run(struct ingest *in, const struct err *why)
         in->shared.failure = *why;
     pthread_cond_broadcast(&in->shared.changed);
     pthread_mutex_unlock(&in->shared.lock);
-    shuffle_fail(in->run.shuffle, why);
+    if (in->run.shuffle) /* not yet there if set-up failed */
+        shuffle_fail(in->run.shuffle, why);
 }
 
 static void drop_peer(struct ingest *in, int index, const char *why)
@@ -328,7 +329,9 @@ static int settle_scale(struct ingest *in, struct err *e)
     const struct stream *s = &in->stream;
     const struct plan *plan = in->run.plan;
     size_t row_elements = (size_t)s->n_sites * s->d_model, row = 0;
-    if (scale_measure(in->raw, in->raw_rows, s, in->scale, e))
+    struct scale_sums sums = {0};
+    scale_add(&sums, (const unsigned char *)in->raw, in->raw_rows, s);
+    if (scale_finish(&sums, s, in->scale, e))
         return e->code;
     unsigned char *scaled = mem_alloc(plan->max_block_rows, stream_row_bytes(s, in->run.dtype), "scaled block", e);
     int result = scaled ? 0 : ERR_MEMORY;
@@ -464,7 +467,9 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
         in->peers.peers[index].last_heard_ms = clock_ms();
     if (type == MESSAGE_HELLO) {
         index = take_hello(in, from, e);
-        if (index >= 0)
+        if (index >= 0 && in->ending)
+            send_end(in, from);
+        else if (index >= 0)
             welcome(in, index);
     } else if (type == MESSAGE_BYE) {
         if (index >= 0)
@@ -532,6 +537,22 @@ static void publish(struct ingest *in)
     pthread_mutex_unlock(&in->shared.lock);
 }
 
+/* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
+static void say_end(struct ingest *in)
+{
+    struct err e = {0};
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (in->peers.peers[i].here)
+            send_end(in, &in->peers.peers[i].address);
+    for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
+        link_poll(in->link, -1, POLL_MS);
+        receive_all(in, &e);
+    }
+    publish(in);
+    link_close(in->link, 1000);
+    in->link = NULL;
+}
+
 static void *ingest_thread(void *argument)
 {
     struct ingest *in = argument;
@@ -551,17 +572,7 @@ static void *ingest_thread(void *argument)
         drop_silent(in);
         publish(in);
     }
-    /* The end: everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
-    for (int i = 0; i < PEERS_MAX; i++)
-        if (in->peers.peers[i].here)
-            send_end(in, &in->peers.peers[i].address);
-    for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
-        link_poll(in->link, -1, POLL_MS);
-        receive_all(in, &e);
-    }
-    publish(in);
-    link_close(in->link, 1000);
-    in->link = NULL;
+    say_end(in);
     return NULL;
 }
 
@@ -655,13 +666,18 @@ void ingest_counters(struct ingest *in, struct ingest_counters *c)
 
 void ingest_finish(struct ingest *in, bool ok, const char *reason)
 {
-    if (!in->running)
+    if (!in->link)
         return;
     pthread_mutex_lock(&in->shared.lock);
     in->shared.ending = true;
     in->shared.end_ok = ok;
     snprintf(in->shared.end_reason, sizeof in->shared.end_reason, "%s", reason);
     pthread_mutex_unlock(&in->shared.lock);
+    if (!in->running) { /* set-up failed: whoever said HELLO meanwhile must not wait for a WELCOME */
+        in->ending = true;
+        say_end(in);
+        return;
+    }
     uint64_t one = 1;
     ssize_t written = write(in->wake, &one, sizeof one);
     (void)written; /* the thread looks every POLL_MS anyway */

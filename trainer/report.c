@@ -7,8 +7,8 @@
 
 #include <jansson.h>
 
-#include "checkpoint.h"
 #include "file.h"
+#include "json_file.h"
 #include "mem.h"
 
 static void print_recovered(const struct recovery_result *r)
@@ -73,7 +73,7 @@ int report_write(const struct report *r, struct err *e)
     int result = summary ? file_join(path, sizeof path, r->out, "summary.json", e)
                          : err_set(e, ERR_MEMORY, "summary.json: out of memory");
     if (result == 0)
-        result = checkpoint_write_json(path, summary, e);
+        result = json_write(path, summary, e);
     json_decref(summary);
     return result;
 }

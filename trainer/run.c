@@ -21,6 +21,7 @@
 #include "file.h"
 #include "gemm.h"
 #include "ingest.h"
+#include "json_file.h"
 #include "link.h"
 #include "log.h"
 #include "mem.h"
@@ -31,6 +32,7 @@
 #include "schedule.h"
 #include "shuffle.h"
 #include "step.h"
+#include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
 
@@ -72,7 +74,8 @@ static int check_out(const struct run_options *o, struct err *e)
 {
     char path[PATH_SIZE];
     struct file_out probe;
-    if (file_make_folder(o->out, e) || file_join(path, sizeof path, o->out, "metrics.jsonl", e))
+    if ((o->resume ? checkpoint_latest(o->out, path, e) : file_make_folder(o->out, e)) ||
+        file_join(path, sizeof path, o->out, "metrics.jsonl", e))
         return e->code;
     if (!o->resume && access(path, F_OK) == 0)
         return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out", o->out);
@@ -90,7 +93,7 @@ static int read_checkpoint_config(struct trainer *t, struct stream *expected, st
         return e->code;
     int result = config_resume(&t->config, saved, t->checkpoint, e);
     if (result == 0)
-        result = config_stream_from_json(expected, json_object_get(saved, "stream"), t->checkpoint, e);
+        result = stream_from_json(expected, json_object_get(saved, "stream"), t->checkpoint, e);
     const char *run_id = json_string_value(json_object_get(saved, "run"));
     if (result == 0 && run_id)
         snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
@@ -102,6 +105,20 @@ static int read_checkpoint_config(struct trainer *t, struct stream *expected, st
     t->has_scale = result == 0;
     json_decref(saved);
     return result;
+}
+
+static int make_schedule(struct trainer *t, struct err *e)
+{
+    const struct config *c = &t->config;
+    t->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
+                                    .lr = c->lr,
+                                    .l1_coeff = c->l1_coeff,
+                                    .lr_warmup_fraction = c->lr_warmup,
+                                    .lr_decay_fraction = c->lr_decay,
+                                    .l1_warmup_fraction = c->l1_warmup};
+    if (t->schedule.total_steps == 0)
+        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens, c->batch_size);
+    return schedule_check(&t->schedule, e);
 }
 
 /* Settles config, scale and stream: from flags, the checkpoint and the first producer. */
@@ -129,7 +146,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
                                 .credit = (uint32_t)c->credit,
                                 .heartbeat_ms = (uint32_t)c->heartbeat_ms,
                                 .timeout_ms = (uint32_t)c->timeout_ms};
-    if (ingest_new(&t->ingest, &io, e))
+    if (make_schedule(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
     for (size_t i = 0; i < t->o->n_endpoints; i++)
         log_line("listening at %s", ingest_endpoint(t->ingest, i));
@@ -145,16 +162,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
 static int make_plan(struct trainer *t, struct err *e)
 {
     const struct config *c = &t->config;
-    t->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
-                                    .lr = c->lr,
-                                    .l1_coeff = c->l1_coeff,
-                                    .lr_warmup_fraction = c->lr_warmup,
-                                    .lr_decay_fraction = c->lr_decay,
-                                    .l1_warmup_fraction = c->l1_warmup};
-    if (t->schedule.total_steps == 0)
-        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens, c->batch_size);
-    if (schedule_check(&t->schedule, e) ||
-        plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
+    if (plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
                   c->batch_size * c->buffer_mult, e))
         return e->code;
     if (t->has_scale)
@@ -248,10 +256,15 @@ static int open_provenance(struct trainer *t, struct err *e)
     const char *path = t->o->provenance;
     if (!path)
         return 0;
-    long bytes = (long)(t->state.step * t->config.batch_size * sizeof(struct row_origin)); /* a resumed run goes on from there */
-    t->provenance = fopen(path, t->state.step ? "r+be" : "wbe");
-    if (!t->provenance || ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
-        return err_errno(e, errno, "%s: cannot open at %ld bytes", path, bytes);
+    /* A resumed run goes on from its checkpoint; a file that ends before that is not the run's. */
+    long bytes = (long)(t->state.step * t->config.batch_size * sizeof(struct row_origin)), had;
+    t->provenance = fopen(path, bytes ? "r+be" : "wbe");
+    if (!t->provenance || fseek(t->provenance, 0, SEEK_END) != 0 || (had = ftell(t->provenance)) < 0)
+        return err_errno(e, errno, "%s: cannot open", path);
+    if (had < bytes)
+        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had, t->state.step, bytes);
+    if (ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
+        return err_errno(e, errno, "%s: cannot cut to %ld bytes", path, bytes);
     return 0;
 }
 
@@ -357,7 +370,7 @@ static int make_cfg(struct trainer *t, struct err *e)
         json_array_append_new(scale, json_real((double)t->scale[i]));
     t->cfg = config_to_json(&t->config);
     if (!t->cfg || json_object_set_new(t->cfg, "run_scale", scale) ||
-        json_object_set_new(t->cfg, "stream", config_stream_to_json(&t->stream)) ||
+        json_object_set_new(t->cfg, "stream", stream_to_json(&t->stream)) ||
         json_object_set_new(t->cfg, "seq_len", json_integer((json_int_t)t->stream.seq_len)) ||
         json_object_set_new(t->cfg, "run", json_string(t->run_id)) ||
         json_object_set_new(t->cfg, "software", json_string(CROSSFEED_SOFTWARE)))
@@ -417,7 +430,7 @@ static int write_results(struct trainer *t, struct err *e)
     char path[PATH_SIZE];
     if (file_join(path, sizeof path, t->o->out, "crosscoder.safetensors", e) ||
         weights_file_write(path, &t->crosscoder, t->scale, e) || file_join(path, sizeof path, t->o->out, "cfg.json", e) ||
-        checkpoint_write_json(path, t->cfg, e))
+        json_write(path, t->cfg, e))
         return e->code;
     struct report r = {.out = t->o->out,
                        .stream = &t->stream,

@@ -12,8 +12,17 @@
 #include "err.h"
 #include "stream.h"
 
-/* rows: [n_rows, n_sites, d_model] fp32, finite. scale: [n_sites]. Refuses a site whose rows are all zero. */
-int scale_measure(const float *rows, size_t n_rows, const struct stream *s, float *scale, struct err *e);
+/* Sums over rows seen so far; zeroed to start. */
+struct scale_sums {
+    double norms[STREAM_MAX_SITES]; /* [n_sites] */
+    size_t rows;
+};
+
+/* rows: [n_rows, n_sites, d_model] fp32, finite; may be unaligned. */
+void scale_add(struct scale_sums *sums, const unsigned char *rows, size_t n_rows, const struct stream *s);
+
+/* scale: [n_sites]. Refuses a site whose rows are all zero, and no rows. */
+int scale_finish(const struct scale_sums *sums, const struct stream *s, float *scale, struct err *e);
 
 /* dst [n_rows, n_sites, d_model] of dtype = rows * scale, rounded exactly as a producer does it (producer/rows.c). */
 void scale_apply(const float *rows, size_t n_rows, const struct stream *s, const float *scale, enum row_dtype dtype,
