@@ -57,8 +57,9 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
                        ours->tokens_fingerprint);
     for (uint32_t i = 0; i < ours->n_models; i++)
         if (strcmp(theirs->model_fingerprints[i], ours->model_fingerprints[i]) != 0)
-            return err_set(e, ERR_MISMATCH, "model %u has fingerprint %s, run has %s", i, theirs->model_fingerprints[i],
-                           ours->model_fingerprints[i]);
+            return err_set(e, ERR_MISMATCH,
+                           "model %u has fingerprint %s, run has %s (other weights, or --center-writing-weights on one side only)",
+                           i, theirs->model_fingerprints[i], ours->model_fingerprints[i]);
     return 0;
 }
 

@@ -41,7 +41,8 @@ int stream_from_json(struct stream *s, const json_t *saved, const char *path, st
                     &models) ||
         text_list(sites, STREAM_MAX_SITES, s->sites[0], SITE_NAME_SIZE, &s->n_sites) ||
         text_list(models, STREAM_MAX_MODELS, s->model_fingerprints[0], FINGERPRINT_SIZE, &s->n_models) ||
-        strlen(tokens) >= FINGERPRINT_SIZE)
+        strlen(tokens) >= FINGERPRINT_SIZE ||
+        (uint64_t)(d_model | seq_len | rows_per_seq | n_seq | vocab_size) > UINT32_MAX) /* or one of them negative */
         return err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
     s->d_model = (uint32_t)d_model;
     s->seq_len = (uint32_t)seq_len;

@@ -144,7 +144,8 @@ int config_resume(struct config *c, const json_t *saved, const char *path, struc
         }
         json_t *ours = key_to_json(c, k), *theirs = key_to_json(&old, k);
         bool same = ours && theirs && json_equal(ours, theirs);
-        char *now = json_dumps(ours, JSON_ENCODE_ANY), *before = json_dumps(theirs, JSON_ENCODE_ANY);
+        char *now = json_dumps(ours, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)),
+             *before = json_dumps(theirs, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
         int result = 0;
         if (k->fixed && !same)
             result = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", k->name, now ? now : "?", path,

@@ -92,14 +92,14 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
         return err_set(e, ERR_INPUT, "%s: exists and is not a regular file", path);
     o->f = fopen(o->temporary, "wbe");
     if (!o->f)
-        return err_errno(e, errno, "%s: cannot create", o->temporary);
+        return err_errno(e, errno, "%s: cannot create", o->path);
     return 0;
 }
 
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e)
 {
     if (size && fwrite(data, 1, size, o->f) != size)
-        return err_errno(e, errno, "%s: cannot write %zu bytes", o->temporary, size);
+        return err_errno(e, errno, "%s: cannot write %zu bytes", o->path, size);
     return 0;
 }
 

@@ -34,20 +34,16 @@ class Program:
         self.name = name
         self.out_path, self.err_path = os.path.join(folder, name + ".out"), os.path.join(folder, name + ".err")
         self.status = self.peak_rss = None
-        self.pid = os.fork()  # not subprocess: wait4 gives this one child's peak memory
-        if self.pid == 0:
-            self.become(path, args)
-
-    def become(self, path, args):
-        """In the child: turns into the program."""
-        try:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            for number, name in enumerate(["/dev/null", self.out_path, self.err_path]):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY
-                os.dup2(os.open(name, flags, 0o666), number)
-            os.execvpe(path, [path, *args], dict(os.environ, OMP_WAIT_POLICY="passive"))
-        finally:
-            os._exit(127)
+        with open(os.devnull) as nothing, open(self.out_path, "w") as out, open(self.err_path, "w") as err:
+            self.pid = os.fork()  # not subprocess: wait4 gives this one child's peak memory
+            if self.pid == 0:
+                try:
+                    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                    for number, f in enumerate([nothing, out, err]):
+                        os.dup2(f.fileno(), number)
+                    os.execvpe(path, [path, *args], dict(os.environ, OMP_WAIT_POLICY="passive"))
+                finally:
+                    os._exit(127)
 
     @property
     def stdout(self):

@@ -5,7 +5,6 @@ where there are two, no crash, no hang, and nothing left behind that a later run
 rubbish or a full disk never costs the run what it had.
 """
 import contextlib
-import copy
 import os
 import re
 import shutil
@@ -13,7 +12,6 @@ import signal
 import socket
 import subprocess
 import time
-import unittest
 
 import harness
 
@@ -35,7 +33,8 @@ class BadInput(harness.ProgramTest):
         self.assertEqual(len(errors), 1, program.stderr)
         for pattern in patterns:
             self.assertRegex(errors[0], pattern)
-        print(f"\n    {errors[0]}", end="", flush=True)
+        if os.environ.get("SHOW"):
+            print(f"\n    {errors[0]}", end="", flush=True)
 
     def edited_model(self, edit, folder="model"):
         """A copy of the base model after edit(header, data)."""
@@ -245,7 +244,7 @@ class Resume(BadInput):
     def test_other_config(self):
         self.stopped_run()
         before = {name: harness.sha256(self.path("out", name)) for name in ("metrics.jsonl",)}
-        for flag, value, *patterns in (("--lr", "5e-4", "lr", "0.0005", "2e-0?5"), ("--seed", "1", "seed", "1", "49"),
+        for flag, value, *patterns in (("--lr", "5e-4", "lr is 0.0005,", "has 2e-0?5$"), ("--seed", "1", "seed", "1", "49"),
                                        ("--dict-size", "256", "dict_size", "256", "128"), ("--dtype", "fp32", '"fp32"', '"bf16"'),
                                        ("--num-tokens", "1e4", "num_tokens", "10000", "6400")):
             self.refused(self.trainer([*TRAINER, "--resume", flag, value]), "cannot resume", *patterns)
@@ -253,7 +252,7 @@ class Resume(BadInput):
             self.assertEqual(harness.sha256(self.path("out", name)), was)
         # Another stream is refused by the producer's name, and the run goes on with the right one.
         trainer = self.trainer(["--resume", "--save-every", "50"])
-        self.refused(self.producer(SYNTHETIC + ["--seed", "5"]), "tokens", "run has")
+        self.refused(self.producer(SYNTHETIC + ["--seed", "5"]), "model 0 has fingerprint", "run has")
         self.succeed(trainer, self.producer(SYNTHETIC))
 
     def test_checkpoint_damaged(self):
@@ -293,8 +292,6 @@ class Reject(BadInput):
             f.write(data)
         other = self.edited_model(self.set_weight(b"\x80\x3e"))
         pair = ["--model", BASE, "--model", CHAT]
-        scale = [line["run_scale"] for line in [harness.read_json(self.path("out/checkpoints/step_0000000020/cfg.json"))]] \
-            if os.path.exists(self.path("out/checkpoints/step_0000000020")) else None
         cases = [
             (good[:-1] + ["blocks.[023].hook_resid_post"], "site 2", "0:blocks.3.hook_resid_post", "run has 0:blocks.4.hook_resid_post"),
             (good[:-1] + ["blocks.[02].hook_resid_post"], "sites 4, run has 6"),
@@ -356,7 +353,10 @@ class Rubbish(BadInput):
         for data in bad:  # and while it works
             self.send(port, data)
         self.succeed(trainer, producer)
-        self.assertEqual(harness.summary(self.path("out"))["ledger"]["rows_trained"], 6400)
+        ledger = harness.summary(self.path("out"))["ledger"]
+        self.assertEqual(ledger["rows_trained"], 6400)
+        self.assertGreater(ledger["bad_chunks"], 0, "none of it reached the trainer's own checks")
+        self.assertEqual(ledger["producers_lost"], 0)
 
 
 class FullDisk(BadInput):
@@ -370,7 +370,6 @@ class FullDisk(BadInput):
         self.refused(trainer, "disk/out/.*", "No space left on device")
         self.refused(producer, "the run failed", "No space left")
         out = self.path("disk", "out")
-        print(harness.checkpoints(out), [(p, os.listdir(p)) for p, _, _ in os.walk(out)], trainer.stderr)
         self.assertGreaterEqual(len(harness.checkpoints(out)), 1)
         self.assertFalse([name for _, _, names in os.walk(out) for name in names if ".tmp" in name])
         # What is there is sound: moved to a larger disk, the run goes on and ends as one that never met a full disk.

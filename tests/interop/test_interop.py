@@ -51,7 +51,7 @@ class Runs(InteropTest):
     def test_provenance(self):
         """300 steps: more than an epoch; in the first, each row that is not held out comes once."""
         trainer, producer = self.trainer(), self.producer()
-        self.succeed(trainer, producer)
+        self.succeed(producer, trainer)
         losses = [line["loss"] for line in harness.metrics(self.path("out")) if "loss" in line]
         self.assertLess(losses[-1], losses[0] / 2, "it did not learn")
         rows = harness.provenance(self.path("out.prov"))
@@ -72,7 +72,7 @@ class Runs(InteropTest):
                 options = dict(dtype=dtype, num_tokens=100 * 64)
                 measured, source = f"measured-{dtype}", python_producer.Source()
                 trainer, producer = self.trainer(out=measured, **options), self.producer()
-                self.succeed(trainer, producer)
+                self.succeed(producer, trainer)
                 blocks = [int(line.split()[4]) for line in producer.stderr.splitlines() if line.endswith(" raw")]
                 self.assertEqual(len(set(blocks)), 3)  # the least that have 700 rows
                 raw = np.concatenate([source.rows(s)[0] for b in blocks for s in range(4 * b, 4 * b + 4)]).astype(np.float64)
@@ -81,7 +81,7 @@ class Runs(InteropTest):
 
                 scale = ",".join(f"{x:.9g}" for x in self.scale(measured))
                 trainer, producer = self.trainer(f"--scale={scale}", out="given", **options), self.producer()
-                self.succeed(trainer, producer)
+                self.succeed(producer, trainer)
                 self.assertNotIn("raw", producer.stderr)
                 self.assertEqual(self.weights("given"), self.weights(measured))
 
@@ -97,20 +97,21 @@ class Runs(InteropTest):
                     return super().rows(sequence)
             sys.exit(producer.Producer(Slow(), {self.endpoint()!r}).run())"""
         trainer = self.trainer(timeout_ms=1000, num_tokens=252 * 64)
-        self.succeed(trainer, self.start(sys.executable, ["-c", slow], "slow"))
+        self.succeed(self.start(sys.executable, ["-c", slow], "slow"), trainer)
         self.assertNotIn("silent", trainer.stderr)
         self.assertEqual(harness.summary(self.path("out"))["ledger"]["producers_lost"], 0)
 
     def test_trainer_killed_and_resumed(self):
         """The producer stays, finds the new trainer and goes on; the weights are those of a quiet run."""
         options = dict(save_every=20, timeout_ms=2000)
-        self.succeed(self.trainer(out="quiet", **options), self.producer())
+        trainer, producer = self.trainer(out="quiet", **options), self.producer()
+        self.succeed(producer, trainer)
         trainer, producer = self.trainer(**options), self.producer()
         self.until_step(60, trainer, producer)
         trainer.kill()
         self.assertLess(harness.last_step(self.path("out")), 300)
         again = self.trainer("--resume", **options)
-        self.succeed(again, producer)
+        self.succeed(producer, again)
         self.assertIn("resuming from", again.stderr)
         self.assertIn("producer.py: the trainer does not know us", producer.stderr)
         self.assertEqual(self.weights(), self.weights("quiet"))
@@ -134,7 +135,7 @@ class Faults(InteropTest):
         "origin": (r"block {block} row \d+: is sequence \d+ position \d+, expected \d+ and \d+; block leased again", True),
         "nan": (r"block {block} chunk 1: row \d+ site 3 has a value that is not finite; block leased again", True),
         "error": (r"source: RuntimeError\('fault asked for'\)", True),
-        "field": (r"BATCH with 5 fields(.|\n)* broke the protocol, dropped; \d blocks? leased again", False),
+        "field": (r"BATCH with 6 fields(.|\n)* broke the protocol, dropped; \d blocks? leased again", False),
         "vanish": (r"fell silent, dropped; \d blocks? leased again", False),
     }
 
@@ -147,7 +148,8 @@ class Faults(InteropTest):
 
     def expected(self):
         if Faults.undisturbed is None:
-            self.succeed(self.trainer(out="undisturbed"), self.producer())
+            trainer = self.trainer(out="undisturbed")
+            self.succeed(self.producer(), trainer)
             Faults.undisturbed = self.weights("undisturbed"), harness.sha256(self.path("undisturbed.prov"))
         return Faults.undisturbed
 
@@ -181,7 +183,7 @@ class Faults(InteropTest):
         self.check("error")
 
     def test_missing_field(self):
-        self.assertIn("rejected: BATCH with 5 fields", self.check("field").stderr)
+        self.assertIn("rejected: BATCH with 6 fields", self.check("field").stderr)
 
     def test_vanish(self):
         self.check("vanish")
@@ -205,7 +207,7 @@ class Messages(InteropTest):
 
     def next(self, socket, kind):
         """The next message of that type."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 5
         while socket.poll(max(0, end - time.monotonic()) * 1000):
             frames = socket.recv_multipart()
             self.assertEqual(len(frames), 1)
@@ -319,8 +321,8 @@ class Messages(InteropTest):
         for fault in range(3):
             lease = self.next(bad, "LEASE")
             chunk = {key: lease[key] for key in ("lease", "block")}
-            chunk |= {"type": "BATCH", "chunk": 0, "chunks": 1, "rows": 252, "checksum": 0}
-            bad.send_multipart([msgpack.packb({"type": "BATCH"} | chunk), bytes(252 * (512 + 12))])
+            chunk |= {"type": "BATCH", "chunk": 0, "chunks": 1, "rows": 252, "checksum": 0, "origins": bytes(252 * 12)}
+            bad.send_multipart([msgpack.packb({"type": "BATCH"} | chunk), bytes(252 * 512)])
         self.assertIn("checksum", self.next(bad, "REJECT")["reason"])
         self.assertRegex(trainer.stderr, "sent too many bad chunks, dropped; 2 blocks leased again")
 

@@ -34,7 +34,7 @@ static const char pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?[" LETTER "]+| ?[" NUMB
                               "|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+";
 
 enum {
-    BUFFER = 1 << 18, /* text is encoded when there is this much of it, or twice what was left the last time */
+    BUFFER = 1 << 18, /* bytes */
     PIECE = 1 << 16,  /* of what is fed, at a time */
     WORD_LOOKAHEAD = 16,
 };
@@ -47,8 +47,9 @@ struct tokenizer {
     pcre2_match_data *match;
     struct utf8 utf8;
     char *buffer; /* one spare byte, then the text */
-    size_t n, capacity, threshold;
-    bool in_stretch; /* the text goes on from a word, not from an added token or the document's start */
+    size_t n, capacity;
+    size_t least, threshold; /* text is encoded when n is at the threshold: least, or twice what was left before */
+    bool in_stretch;         /* the text goes on from a word, not from an added token or the document's start */
 };
 
 static int compile(struct tokenizer *t, struct err *e)
@@ -73,7 +74,7 @@ struct tokenizer *tokenizer_open(const char *path, struct err *e)
     struct tokenizer *t = mem_alloc(1, sizeof *t, "tokenizer", e);
     if (!t)
         return NULL;
-    t->threshold = BUFFER;
+    t->least = t->threshold = BUFFER;
     t->capacity = 2 * BUFFER;
     if (!vocabulary_load(&t->vocabulary, path, e) && !added_init(&t->raw, &t->vocabulary, false, e) &&
         !added_init(&t->normalized, &t->vocabulary, true, e) &&
@@ -169,6 +170,11 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+static size_t most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 static size_t minus(size_t a, size_t b)
 {
     return a < b ? 0 : a - b;
@@ -196,7 +202,7 @@ static int encode_between(struct tokenizer *t, char *text, size_t *from, size_t 
 static int encode_buffer(struct tokenizer *t, bool whole, struct ids *out, struct err *e)
 {
     char *text = t->buffer + 1;
-    size_t longest = t->raw.longest > t->normalized.longest ? t->raw.longest : t->normalized.longest, from = 0;
+    size_t longest = most(t->raw.longest, t->normalized.longest), from = 0;
     size_t certain = whole ? t->n : minus(t->n, longest); /* an added token that begins before is seen */
     while (from < t->n) {
         struct added_match m = added_find(&t->raw, text, from, t->n);
@@ -210,7 +216,7 @@ static int encode_buffer(struct tokenizer *t, bool whole, struct ids *out, struc
     }
     t->n -= from;
     memmove(text, text + from, t->n);
-    t->threshold = 2 * t->n < BUFFER ? BUFFER : 2 * t->n;
+    t->threshold = most(2 * t->n, t->least);
     return 0;
 }
 
@@ -253,7 +259,12 @@ int tokenizer_end(struct tokenizer *t, struct ids *out, struct err *e)
 void tokenizer_drop(struct tokenizer *t)
 {
     t->n = 0;
-    t->threshold = BUFFER;
+    t->threshold = t->least;
     t->utf8 = (struct utf8){0};
     t->in_stretch = false;
+}
+
+void tokenizer_set_buffer(struct tokenizer *t, size_t n)
+{
+    t->least = t->threshold = n;
 }

@@ -28,6 +28,8 @@ int tokenizer_find(const struct tokenizer *t, const char *text, uint32_t *id, st
 int tokenizer_feed(struct tokenizer *t, const char *text, size_t n, struct ids *out, struct err *e);
 /* The document ends; the next feed begins another. */
 int tokenizer_end(struct tokenizer *t, struct ids *out, struct err *e);
+/* Text is encoded when there are n bytes of it (256 KiB unless told). Ids do not depend on it; for tests. */
+void tokenizer_set_buffer(struct tokenizer *t, size_t n);
 /* Forgets the rest of the document. */
 void tokenizer_drop(struct tokenizer *t);
 
