@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -107,13 +108,16 @@ static bool is_local(const char *endpoint)
     return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
-/* ZeroMQ silently takes over an ipc path that another process is listening on; ask first. */
+/* ZeroMQ silently takes over an ipc path that another process is listening on, and deletes a file that lies there; ask first. */
 static bool ipc_in_use(const char *endpoint)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
         return false;
     strcpy(address.sun_path, endpoint + 6);
+    struct stat st;
+    if (lstat(address.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
+        return true;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool used = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
     if (fd >= 0)
@@ -139,7 +143,11 @@ int link_listen(struct link **out, const char *const *endpoints, size_t n, bool 
     if (link_open(&l, true, e))
         return ERR_SYSTEM;
     for (size_t i = 0; i < n; i++) {
-        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, endpoints[i]);
+        static const char localhost[] = "tcp://localhost:"; /* ZeroMQ resolves no names when it binds */
+        size_t name = strncmp(endpoints[i], localhost, sizeof localhost - 1) == 0 ? sizeof localhost - 1 : 0;
+        char address[sizeof l->endpoints[i]];
+        snprintf(address, sizeof address, "%s%s", name ? "tcp://127.0.0.1:" : "", endpoints[i] + name);
+        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, address);
         size_t size = sizeof l->endpoints[i];
         if (bound != 0 || zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoints[i], &size) != 0) {
             err_set(e, ERR_SYSTEM, "%s: cannot listen: %s", endpoints[i], zmq_strerror(errno));

@@ -21,7 +21,7 @@ build/actgen --connect "$endpoint" --threads 1 --model tools/demo/base --model t
 actgen=$!
 trap 'kill $actgen 2>/dev/null || true' EXIT
 build/xctrain --listen "$endpoint" --threads 1 --out "$out" --model-batch-size 32 --batch-size 512 --buffer-mult 64 \
-    --dict-size 1024 --num-tokens 4e5 --lr 1e-3 --l1-coeff 2 --log-every 50 --eval-every 400 --save-every 400
+    --dict-size 1024 --num-tokens 3e5 --lr 1e-3 --l1-coeff 1 --log-every 50 --eval-every 400 --save-every 400
 wait $actgen
 trap - EXIT
 rm -f "$out/socket"

@@ -213,6 +213,20 @@ static int take_hello(struct ingest *in, const struct link_peer *from, struct er
     return index;
 }
 
+/* What broke the rules of messages would only do so again. */
+static void refuse_message(struct ingest *in, const struct link_peer *from, const struct err *e)
+{
+    int index = peers_find(&in->peers, from);
+    log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
+    in->counters.bad_chunks++;
+    if (index >= 0) {
+        in->counters.producers_lost++;
+        drop_peer(in, index, "broke the protocol, dropped");
+    }
+    if (from->size)
+        send_text(in, from, MESSAGE_REJECT, e->message);
+}
+
 static void welcome(struct ingest *in, int index)
 {
     in->counters.producers_seen++;
@@ -239,6 +253,8 @@ int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, s
         link_payload_release(&payload);
         if (got < 0 && got != ERR_PEER)
             return got;
+        if (got == ERR_PEER)
+            refuse_message(in, &from, e);
         if (got != 1)
             continue;
         if (in->message.type != MESSAGE_HELLO) {
@@ -444,9 +460,11 @@ static void take_error(struct ingest *in, int index, struct err *e)
 {
     const struct message_error *m = &in->message.error;
     struct lease_task *t = leases_find(&in->leases, m->lease, index);
-    log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
-    if (!t)
+    if (!t) {
+        log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
         return;
+    }
+    log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code, m->text);
     leases_give_back(&in->leases, t);
     if (++t->failures < MAX_FAILURES)
         return;
@@ -499,15 +517,7 @@ static void receive_all(struct ingest *in, struct err *e)
         if (got == 1) {
             take_message(in, &from, &payload, e);
         } else if (got == ERR_PEER) {
-            int index = peers_find(&in->peers, &from);
-            in->counters.bad_chunks++;
-            if (index >= 0) {
-                log_line("producer %s: %s", in->peers.peers[index].name, e->message);
-                in->counters.producers_lost++;
-                drop_peer(in, index, "broke the protocol, dropped");
-            }
-            if (from.size)
-                send_text(in, &from, MESSAGE_REJECT, e->message);
+            refuse_message(in, &from, e);
         } else {
             fail_run(in, e);
         }
