@@ -483,7 +483,9 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     enum message_type type = in->message.type;
     if (index >= 0)
         in->peers.peers[index].last_heard_ms = clock_ms();
-    if (type == MESSAGE_HELLO) {
+    if (type == MESSAGE_HELLO && in->ending) {
+        send_end(in, from);
+    } else if (type == MESSAGE_HELLO) {
         index = take_hello(in, from, e);
         if (index >= 0 && in->ending)
             send_end(in, from);

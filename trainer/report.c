@@ -34,10 +34,11 @@ static void print_table(const struct report *r, size_t peak)
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
         print_recovered(r->recovered);
-    printf("ledger: %" PRIu64 " rows trained (%.3f epochs of %" PRIu64 "), %" PRIu64 " in this session; %" PRIu64
-           " rows received, %" PRIu64 " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
+    printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%.3f epochs of %" PRIu64 "), %" PRIu64
+           " of them in this session; %" PRIu64 " rows received, %" PRIu64 " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
            " bad chunks; %" PRIu64 " producers joined, %" PRIu64 " lost, %" PRIu64 " rejected\n",
-           r->rows, (double)r->rows / (double)r->epoch_rows, r->epoch_rows, r->rows_this_session, r->ingest.rows_received,
+           r->rows_expected, r->rows_resumed + r->rows_trained, (double)r->rows_expected / (double)r->epoch_rows, r->epoch_rows,
+           r->rows_trained, r->ingest.rows_received,
            r->ingest.duplicates_dropped, r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.bad_chunks,
            r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
     printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
@@ -57,8 +58,8 @@ int report_write(const struct report *r, struct err *e)
     char path[4096];
     print_table(r, peak);
     json_t *ledger = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_expected", (json_int_t)r->rows, "rows_trained",
-        (json_int_t)r->rows, "rows_this_session", (json_int_t)r->rows_this_session, "epoch_rows", (json_int_t)r->epoch_rows,
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_expected", (json_int_t)r->rows_expected,
+        "rows_trained", (json_int_t)(r->rows_resumed + r->rows_trained), "rows_this_session", (json_int_t)r->rows_trained, "epoch_rows", (json_int_t)r->epoch_rows,
         "rows_received", (json_int_t)c->rows_received, "duplicates_dropped", (json_int_t)c->duplicates_dropped, "blocks_leased",
         (json_int_t)c->blocks_leased, "blocks_leased_again", (json_int_t)c->blocks_leased_again, "bad_chunks",
         (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected", (json_int_t)c->rejected);
@@ -75,5 +76,8 @@ int report_write(const struct report *r, struct err *e)
     if (result == 0)
         result = json_write(path, summary, e);
     json_decref(summary);
+    if (result == 0 && r->rows_resumed + r->rows_trained != r->rows_expected)
+        result = err_set(e, ERR_INPUT, "ledger: %" PRIu64 " rows expected, %" PRIu64 " trained", r->rows_expected,
+                         r->rows_resumed + r->rows_trained);
     return result;
 }

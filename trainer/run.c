@@ -432,11 +432,14 @@ static int write_results(struct trainer *t, struct err *e)
         weights_file_write(path, &t->crosscoder, t->scale, e) || file_join(path, sizeof path, t->o->out, "cfg.json", e) ||
         json_write(path, t->cfg, e))
         return e->code;
+    struct shuffle_state served;
+    shuffle_state(t->shuffle, &served);
     struct report r = {.out = t->o->out,
                        .stream = &t->stream,
                        .steps = t->state.step,
-                       .rows = t->state.step * t->config.batch_size,
-                       .rows_this_session = (t->state.step - t->metrics.first_step) * t->config.batch_size,
+                       .rows_expected = t->schedule.total_steps * t->config.batch_size,
+                       .rows_resumed = t->metrics.first_step * t->config.batch_size,
+                       .rows_trained = served.rows_served,
                        .epoch_rows = t->plan.epoch_rows,
                        .step = &t->step,
                        .evaluation = t->evaluation_measured ? &t->evaluation_report : NULL,

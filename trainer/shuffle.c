@@ -33,6 +33,7 @@ struct shuffle {
     pthread_cond_t changed;
     struct window windows[2];   /* g is in windows[g % 2] */
     uint64_t serving, filling;  /* window numbers; filling is serving or serving + 1 */
+    uint64_t rows_served;       /* since shuffle_new */
     size_t position;            /* rows of `serving` already served */
     size_t batch_taken;         /* rows of the batch under way that shuffle_take has already delivered */
     uint64_t start_window;      /* the window that an earlier session had begun, */
@@ -256,6 +257,7 @@ int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t
         pthread_mutex_lock(&s->lock);
         free_rows(s, w, s->position, s->position + take);
         s->position += take;
+        s->rows_served += take;
         s->batch_taken += take;
         if (s->position == w->n_rows) {
             s->serving++;
@@ -276,6 +278,7 @@ void shuffle_state(struct shuffle *s, struct shuffle_state *out)
                                   .position = s->position,
                                   .epoch = s->serving / s->c.plan->windows_per_epoch,
                                   .rows_held = s->n_slots - s->n_free,
-                                  .slots = s->n_slots};
+                                  .slots = s->n_slots,
+                                  .rows_served = s->rows_served};
     pthread_mutex_unlock(&s->lock);
 }

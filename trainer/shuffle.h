@@ -69,6 +69,7 @@ struct shuffle_state {
     uint64_t window, position; /* of the next row to be served */
     uint64_t epoch;
     size_t rows_held, slots;   /* rows reserved or stored; all slots */
+    uint64_t rows_served;      /* since shuffle_new */
 };
 void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* any thread */
 

@@ -130,15 +130,18 @@ static int add_merge(struct vocabulary *v, json_t *vocab, const char *left, cons
                      struct err *e)
 {
     struct bpe_merge *m = v->merges + v->n_merges;
-    char joined[4096];
-    if ((size_t)snprintf(joined, sizeof joined, "%s%s", left, right) >= sizeof joined)
-        return err_set(e, ERR_INPUT, "%s: merge %zu makes a token of %zu bytes, at most %zu", path, v->n_merges,
-                       strlen(left) + strlen(right), sizeof joined - 1);
-    if (known(vocab, left, path, v->n_merges, &m->left, e) || known(vocab, right, path, v->n_merges, &m->right, e) ||
-        known(vocab, joined, path, v->n_merges, &m->result, e))
-        return e->code;
-    v->n_merges++;
-    return 0;
+    char *joined;
+    if (asprintf(&joined, "%s%s", left, right) < 0)
+        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    int result = known(vocab, left, path, v->n_merges, &m->left, e);
+    if (!result)
+        result = known(vocab, right, path, v->n_merges, &m->right, e);
+    if (!result)
+        result = known(vocab, joined, path, v->n_merges, &m->result, e);
+    free(joined);
+    if (!result)
+        v->n_merges++;
+    return result;
 }
 
 /* "a b" */
