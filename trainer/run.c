@@ -5,11 +5,14 @@
 #include "run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -66,6 +69,7 @@ struct trainer {
     FILE *provenance;
     json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
+    int lock; /* of the folder; -1: none */
 };
 
 /* ---- set-up ---- */
@@ -82,6 +86,17 @@ static int check_out(const struct run_options *o, struct err *e)
     if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
         return e->code;
     file_out_abandon(&probe);
+    return 0;
+}
+
+/* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. */
+static int lock_out(struct trainer *t, struct err *e)
+{
+    t->lock = open(t->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock < 0)
+        return err_errno(e, errno, "%s: cannot open", t->o->out);
+    if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
+        return err_set(e, ERR_MISMATCH, "%s: another trainer is writing to this folder", t->o->out);
     return 0;
 }
 
@@ -275,7 +290,7 @@ static int set_up(struct trainer *t, struct err *e)
         return err_errno(e, errno, "cannot get random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(t->run_id + 2 * i, 3, "%02x", random[i]);
-    if (check_out(t->o, e) || meet_first_producer(t, e))
+    if (check_out(t->o, e) || lock_out(t, e) || meet_first_producer(t, e))
         return e->code;
     int threads = t->config.threads ? (int)t->config.threads : omp_get_num_procs();
     omp_set_num_threads(threads);
@@ -389,6 +404,20 @@ static int save(struct trainer *t, struct err *e)
     return 0;
 }
 
+/* A finished run is resumed: only its results may be missing. They come from the held-out rows; of a last batch there is
+ * nothing to say. */
+static int finish_again(struct trainer *t, struct err *e)
+{
+    struct step_report *r = &t->step;
+    *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
+    r->l1_coeff = schedule_l1_coeff(&t->schedule, t->state.step - 1);
+    for (uint32_t i = 0; i < t->stream.n_sites; i++)
+        r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
+    for (size_t j = 0; j < t->crosscoder.d_sae; j++)
+        r->dead += t->state.rows_since_fired[j] >= t->config.dead_rows;
+    return evaluate(t, e);
+}
+
 /* Trains until the end or until stopped. 0, or an error; *stopped tells which. */
 static int train(struct trainer *t, bool *stopped, struct err *e)
 {
@@ -399,6 +428,8 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
     int result = wait_for_scale(t, e);
     if (result == 0)
         result = make_cfg(t, e);
+    if (result == 0 && t->state.step == t->schedule.total_steps)
+        result = finish_again(t, e);
     while (result == 0 && t->state.step < t->schedule.total_steps && !*t->o->stop && (result = take_batch(t, e)) == 0) {
         uint64_t next = t->state.step + 1; /* steps done after this one */
         bool last = next == t->schedule.total_steps;
@@ -463,6 +494,7 @@ int run(const struct run_options *o, struct err *e)
         return err_set(e, ERR_MEMORY, "trainer: out of memory");
     t->o = o;
     t->config = o->config;
+    t->lock = -1;
     bool stopped = false;
     int result = set_up(t, e);
     if (result == ERR_STOPPED) {
@@ -500,6 +532,8 @@ int run(const struct run_options *o, struct err *e)
     mem_free(t->x);
     mem_free(t->origins);
     json_decref(t->cfg);
+    if (t->lock >= 0)
+        close(t->lock);
     free(t);
     return result;
 }

@@ -241,6 +241,19 @@ class Resume(BadInput):
         self.refused(self.trainer(TRAINER), re.escape(self.path("out")), "holds a run", "--resume")
         self.assertEqual(sorted(os.listdir(self.path("out"))), before)
 
+    def test_run_is_over(self):
+        """Resuming a finished run trains nothing, and says what the run said (not zeros)."""
+        self.train(TRAINER, SYNTHETIC)
+        weights, before = self.path("out", "crosscoder.safetensors"), harness.summary(self.path("out"))
+        sha = harness.sha256(weights)
+        os.remove(weights)
+        self.train([*TRAINER, "--resume"], SYNTHETIC)
+        after = harness.summary(self.path("out"))
+        self.assertEqual(harness.sha256(weights), sha)
+        self.assertEqual(after["ledger"]["rows_this_session"], 0)
+        for key in "steps", "loss", "l0", "fvu", "fvu_token", "dead":
+            self.assertEqual(after[key], before[key], key)
+
     def test_other_config(self):
         self.stopped_run()
         before = {name: harness.sha256(self.path("out", name)) for name in ("metrics.jsonl",)}
