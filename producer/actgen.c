@@ -89,7 +89,7 @@ static const struct argp_option options[] = {
     {"truth", OPTION_TRUTH, "FILE", 0, "write the planted dictionary there (safetensors)", 3},
     {0, 0, 0, 0, "Recording, replay and import:", 4},
     {"record", OPTION_RECORD, "DIR", 0, "store the activations there; without --connect all of them and no trainer, with it a copy of what is served", 4},
-    {"resume", OPTION_RESUME, 0, 0, "go on with the recording in DIR", 4},
+    {"resume", OPTION_RESUME, 0, 0, "go on with the recording in DIR, if there is one", 4},
     {"dtype", OPTION_DTYPE, "TYPE", 0, "of a recording without a trainer: bf16 (default) or fp32", 4},
     {"shard-seqs", OPTION_SHARD_SEQS, "N", 0, "sequences a shard, without a trainer (default 16)", 4},
     {"scale-rows", OPTION_SCALE_ROWS, "N", 0, "rows over which the scale is measured, without a trainer (default 16384)", 4},
@@ -336,6 +336,8 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
         log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, waiting for leases %.1f s",
                  *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
                  (unsigned long long)report.blocks, report.computing_s, report.waiting_s);
+    if (report.absent)
+        log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
     if (result == 0 && tee)
         result = tee_finish(tee, e);
     tee_free(tee);

@@ -15,15 +15,16 @@ struct record_options {
     enum row_dtype dtype;
     uint32_t shard_seqs;
     size_t scale_rows;           /* over which the scale is measured, if the source has none: as many shards as it takes, from the first */
-    bool resume;                 /* go on with what is there */
-    volatile sig_atomic_t *stop; /* finish the shard, return 0 */
+    bool resume;                 /* go on with what is there, or start if nothing is */
+    volatile sig_atomic_t *stop; /* finish the shard, return 0; while the scale is measured: ERR_STOPPED */
 };
 
 /* Prints the disk budget before the first byte and refuses if the disk has less free. The source's stream gets the scale. */
 int record(struct source *source, const struct record_options *o, struct err *e);
 
 /* A copy of what a serving producer computes: a shard is a block of the run. Blocks leased raw, while the trainer measures the
- * scale, cannot be kept as they are: tee_finish computes them again. */
+ * scale, cannot be kept as they are: tee_finish computes them again. A run with another scale, dtype or block is an error: one
+ * recording holds rows of one kind. */
 struct tee;
 int tee_new(struct tee **t, struct source *source, const char *folder, bool resume, struct err *e);
 /* serve_options.keep; context: the tee. */

@@ -1,12 +1,17 @@
 /* recording.c - writes and reads recordings; see recording.h. */
 #include "recording.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "file.h"
 #include "json_file.h"
 #include "mem.h"
@@ -17,9 +22,12 @@
 #define PATH_SIZE 4096
 #define FORMAT "crossfeed-recording"
 #define FORMAT_VERSION 1
+#define MANIFEST_SHARE 20 /* of a writer's time, at most one part in so many goes into manifests */
 
 struct recording_shard {
-    struct safetensors file; /* n_tensors 0: not opened yet */
+    uint32_t shard;
+    uint64_t used;           /* 0: free */
+    struct safetensors file;
 };
 
 static int manifest_path(const struct recording *r, char path[PATH_SIZE], struct err *e)
@@ -37,9 +45,40 @@ static int shard_path(const struct recording *r, uint32_t shard, char path[PATH_
 static int allocate(struct recording *r, struct err *e)
 {
     r->n_shards = (r->stream.n_seq - 1) / r->shard_seqs + 1;
+    if (r->n_shards > RECORDING_MAX_SHARDS)
+        return err_set(e, ERR_INPUT, "%s: %" PRIu32 " sequences in shards of %" PRIu32 " are %" PRIu32 " shards, at most %" PRIu32,
+                       r->folder, r->stream.n_seq, r->shard_seqs, r->n_shards, RECORDING_MAX_SHARDS);
     r->checksums = mem_alloc(r->n_shards, sizeof *r->checksums, "shard list", e);
-    r->open = mem_alloc(r->n_shards, sizeof *r->open, "shard list", e);
+    r->open = mem_alloc(RECORDING_MAX_OPEN, sizeof *r->open, "open shards", e);
     return r->checksums && r->open ? 0 : ERR_MEMORY;
+}
+
+static int set_folder(struct recording *r, const char *folder, struct err *e)
+{
+    if (strlen(folder) >= sizeof r->folder)
+        return err_set(e, ERR_INPUT, "folder name of %zu bytes, at most %zu", strlen(folder), sizeof r->folder - 1);
+    snprintf(r->folder, sizeof r->folder, "%s", folder);
+    return 0;
+}
+
+/* This process is the folder's only writer from now on, and what an earlier one left half-written is gone. */
+static int begin_writing(struct recording *r, struct err *e)
+{
+    r->lock = open(r->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->lock < 0)
+        return err_errno(e, errno, "%s: cannot open folder", r->folder);
+    r->writing = true;
+    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* a file system without locks is no reason to fail */
+        return err_set(e, ERR_INPUT, "%s: another process is recording there", r->folder);
+    DIR *files = opendir(r->folder);
+    if (!files)
+        return err_errno(e, errno, "%s: cannot read folder", r->folder);
+    for (struct dirent *entry; (entry = readdir(files));)
+        if ((strncmp(entry->d_name, "shard_", 6) == 0 || strncmp(entry->d_name, "manifest.json", 13) == 0) &&
+            strstr(entry->d_name, ".tmp."))
+            unlinkat(dirfd(files), entry->d_name, 0);
+    closedir(files);
+    return 0;
 }
 
 static int write_manifest(const struct recording *r, struct err *e)
@@ -64,23 +103,35 @@ static int write_manifest(const struct recording *r, struct err *e)
     return result;
 }
 
+int recording_flush(struct recording *r, struct err *e)
+{
+    double start = clock_s();
+    if (!r->unnamed)
+        return 0;
+    if (write_manifest(r, e))
+        return e->code;
+    double end = clock_s();
+    r->next_manifest = end + MANIFEST_SHARE * (end - start);
+    r->unnamed = false;
+    return 0;
+}
+
 int recording_create(struct recording *r, const char *folder, const struct stream *stream, enum row_dtype dtype,
                      uint32_t shard_seqs, struct err *e)
 {
     char path[PATH_SIZE];
     *r = (struct recording){.stream = *stream, .dtype = dtype, .shard_seqs = shard_seqs};
-    if (strlen(folder) >= sizeof r->folder)
-        return err_set(e, ERR_INPUT, "folder name of %zu bytes, at most %zu", strlen(folder), sizeof r->folder - 1);
-    snprintf(r->folder, sizeof r->folder, "%s", folder);
-    if (manifest_path(r, path, e) || file_make_folder(folder, e))
-        return e->code;
-    if (access(path, F_OK) == 0)
-        return err_set(e, ERR_INPUT, "%s holds a recording already: --resume goes on with it, or choose another folder", folder);
-    if (allocate(r, e) || write_manifest(r, e)) {
+    r->stream.has_scale = true;
+    int result = set_folder(r, folder, e);
+    if (result == 0 && (manifest_path(r, path, e) || file_make_folder(folder, e) || begin_writing(r, e)))
+        result = e->code;
+    if (result == 0 && access(path, F_OK) == 0)
+        result = err_set(e, ERR_INPUT, "%s holds a recording already: --resume goes on with it, or choose another folder", folder);
+    if (result == 0 && (allocate(r, e) || write_manifest(r, e)))
+        result = e->code;
+    if (result)
         recording_close(r);
-        return e->code;
-    }
-    return 0;
+    return result;
 }
 
 /* The list of finished shards. */
@@ -90,10 +141,11 @@ static int read_shards(struct recording *r, const json_t *shards, const char *pa
     json_t *value, *object = (json_t *)(uintptr_t)shards;
     json_object_foreach(object, key, value)
     {
-        char *end;
-        unsigned long i = strtoul(key, &end, 10);
+        char number[32];
+        unsigned long i = strtoul(key, NULL, 10);
         const char *checksum = json_string_value(value);
-        if (*end || i >= r->n_shards || !checksum || strlen(checksum) != FINGERPRINT_SIZE - 1)
+        snprintf(number, sizeof number, "%lu", i);
+        if (strcmp(key, number) != 0 || i >= r->n_shards || !checksum || strlen(checksum) != FINGERPRINT_SIZE - 1)
             return err_set(e, ERR_INPUT, "%s: shard '%s' is not one of %" PRIu32 " with a checksum", path, key, r->n_shards);
         snprintf(r->checksums[i], FINGERPRINT_SIZE, "%s", checksum);
         r->n_recorded++;
@@ -109,10 +161,7 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     int version;
     json_int_t shard_seqs;
     *r = (struct recording){0};
-    if (strlen(folder) >= sizeof r->folder)
-        return err_set(e, ERR_INPUT, "folder name of %zu bytes, at most %zu", strlen(folder), sizeof r->folder - 1);
-    snprintf(r->folder, sizeof r->folder, "%s", folder);
-    if (manifest_path(r, path, e) || json_read_object(path, &manifest, e))
+    if (set_folder(r, folder, e) || manifest_path(r, path, e) || json_read_object(path, &manifest, e))
         return e->code;
     int result = 0;
     if (json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream", &stream,
@@ -143,12 +192,27 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     return result;
 }
 
+int recording_continue(struct recording *r, const char *folder, struct err *e)
+{
+    struct recording writer = {0}; /* locked before the manifest is read */
+    if (set_folder(&writer, folder, e) || begin_writing(&writer, e) || recording_open(r, folder, e)) {
+        recording_close(&writer);
+        return e->code;
+    }
+    r->writing = true;
+    r->lock = writer.lock;
+    return 0;
+}
+
 void recording_close(struct recording *r)
 {
-    for (uint32_t i = 0; r->open && i < r->n_shards; i++)
+    for (uint32_t i = 0; r->open && i < RECORDING_MAX_OPEN; i++)
         safetensors_close(&r->open[i].file);
+    if (r->writing && r->lock >= 0)
+        close(r->lock);
     mem_free(r->open);
     mem_free(r->checksums);
+    r->writing = false;
     r->open = NULL;
     r->checksums = NULL;
 }
@@ -175,7 +239,6 @@ size_t recording_shard_bytes(const struct recording *r, uint32_t shard)
     return rows * (stream_row_bytes(&r->stream, r->dtype) + 4 + 4 + 8);
 }
 
-/* Data of the shard in the order of its tensors, to whoever wants the bytes. */
 static int origins_to_columns(const struct rows *rows, int32_t **tokens, int32_t **positions, int64_t **sequence, struct err *e)
 {
     *tokens = mem_alloc(rows->n_rows, sizeof **tokens, "tokens of a shard", e);
@@ -236,7 +299,8 @@ int recording_write(struct recording *r, uint32_t shard, const struct rows *rows
         return result;
     r->n_recorded += !recording_has(r, shard);
     memcpy(r->checksums[shard], checksum, sizeof checksum);
-    return write_manifest(r, e);
+    r->unnamed = true;
+    return clock_s() < r->next_manifest ? 0 : recording_flush(r, e);
 }
 
 int recording_verify_shard(const struct recording *r, uint32_t shard, struct err *e)
@@ -249,43 +313,59 @@ int recording_verify_shard(const struct recording *r, uint32_t shard, struct err
     return 0;
 }
 
-/* The shard's map, its tensors checked against the manifest. */
-static int open_shard(struct recording *r, uint32_t shard, struct err *e)
+/* Opens the shard's file and checks its tensors against the manifest. */
+static int open_shard(const struct recording *r, uint32_t shard, struct safetensors *f, struct err *e)
 {
-    struct safetensors *f = &r->open[shard].file;
     char path[PATH_SIZE];
-    if (f->n_tensors)
-        return 0;
     size_t n = stream_block_rows(&r->stream, recording_shard_count(r, shard));
     const size_t shape[] = {n, r->stream.n_sites, r->stream.d_model};
     if (shard_path(r, shard, path, e) || safetensors_open(f, path, e))
         return e->code;
-    const struct tensor_view *acts = safetensors_require(f, "acts", 3, shape, e);
-    int result = acts && safetensors_require(f, "tokens", 1, &n, e) && safetensors_require(f, "positions", 1, &n, e) &&
-                         safetensors_require(f, "sequence", 1, &n, e)
-                     ? 0
-                     : e->code;
-    if (result == 0 && acts->dtype != (r->dtype == ROW_BF16 ? TENSOR_BF16 : TENSOR_F32))
+    const struct tensor_view *acts = safetensors_require(f, "acts", 3, shape, e), *tokens, *positions, *sequence;
+    int result = 0;
+    if (!acts || !(tokens = safetensors_require(f, "tokens", 1, &n, e)) ||
+        !(positions = safetensors_require(f, "positions", 1, &n, e)) || !(sequence = safetensors_require(f, "sequence", 1, &n, e)))
+        result = e->code;
+    else if (acts->dtype != (r->dtype == ROW_BF16 ? TENSOR_BF16 : TENSOR_F32))
         result = err_set(e, ERR_INPUT, "%s: acts are %s, the manifest has %s", path, acts->dtype_name, row_dtype_name(r->dtype));
-    if (result == 0 && (safetensors_find(f, "tokens")->dtype != TENSOR_I32 || safetensors_find(f, "positions")->dtype != TENSOR_I32 ||
-                        safetensors_find(f, "sequence")->dtype != TENSOR_I64))
-        result = err_set(e, ERR_INPUT, "%s: tokens, positions and sequence must be I32, I32 and I64", path);
-    if (result) {
+    else if (tokens->dtype != TENSOR_I32 || positions->dtype != TENSOR_I32 || sequence->dtype != TENSOR_I64)
+        result = err_set(e, ERR_INPUT, "%s: tokens, positions and sequence are %s, %s and %s, must be I32, I32 and I64", path,
+                         tokens->dtype_name, positions->dtype_name, sequence->dtype_name);
+    if (result)
         safetensors_close(f);
-        *f = (struct safetensors){0};
-    }
     return result;
+}
+
+/* The shard's map; NULL with e filled. */
+static const struct safetensors *find_shard(struct recording *r, uint32_t shard, struct err *e)
+{
+    struct recording_shard *oldest = &r->open[0];
+    for (struct recording_shard *s = r->open; s < r->open + RECORDING_MAX_OPEN; s++) {
+        if (s->used && s->shard == shard) {
+            s->used = ++r->uses;
+            return &s->file;
+        }
+        if (s->used < oldest->used)
+            oldest = s;
+    }
+    safetensors_close(&oldest->file);
+    oldest->used = 0;
+    if (open_shard(r, shard, &oldest->file, e))
+        return NULL;
+    oldest->shard = shard;
+    oldest->used = ++r->uses;
+    return &oldest->file;
 }
 
 int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recording_rows *rows, struct err *e)
 {
     uint32_t shard = first / r->shard_seqs;
     if (shard >= r->n_shards || !recording_has(r, shard))
-        return err_set(e, ERR_INPUT, "sequences %" PRIu32 " to %" PRIu32 " are not recorded in %s (%" PRIu32 " of %" PRIu32
+        return err_set(e, ERR_ABSENT, "sequences %" PRIu32 " to %" PRIu32 " are not recorded in %s (%" PRIu32 " of %" PRIu32
                        " shards are)", first, first + n - 1, r->folder, r->n_recorded, r->n_shards);
-    if (open_shard(r, shard, e))
+    const struct safetensors *f = find_shard(r, shard, e);
+    if (!f)
         return e->code;
-    const struct safetensors *f = &r->open[shard].file;
     uint32_t skipped = first - recording_shard_first(r, shard), left = recording_shard_count(r, shard) - skipped;
     size_t row = stream_block_rows(&r->stream, skipped);
     *rows = (struct recording_rows){

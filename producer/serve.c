@@ -181,6 +181,8 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     const struct stream *stream = &s->source->stream;
     if (w->has_scale && w->n_scale != stream->n_sites)
         return err_set(e, ERR_PEER, "WELCOME: %u scales, we have %u sites", w->n_scale, stream->n_sites);
+    if (w->dtype == ROW_BF16 ? !stream->can_bf16 : !stream->can_f32)
+        return err_set(e, ERR_PEER, "WELCOME: rows in %s, which this source does not offer", row_dtype_name(w->dtype));
     if (w->block_seqs == 0 || w->heartbeat_ms == 0 || w->timeout_ms < w->heartbeat_ms || w->credit > MAX_LEASES)
         return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u", w->block_seqs,
                        w->heartbeat_ms, w->timeout_ms, w->credit);
@@ -343,8 +345,10 @@ static int send_ready(struct conversation *c, struct err *e)
             return 0;
         if (stale || o->failed) {
             if (!stale) {
-                log_line("block %u: %s", o->lease.block, o->error.message);
-                send_error(c, o->lease.lease, "source", o->error.message);
+                bool absent = o->error.code == ERR_ABSENT;
+                if (!absent || s->report.absent++ == 0)
+                    log_line("block %u: %s", o->lease.block, o->error.message);
+                send_error(c, o->lease.lease, absent ? "not-recorded" : "source", o->error.message);
             }
             give_back(s, o);
         } else if (send_block(c, o, e)) {

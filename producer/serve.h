@@ -26,6 +26,7 @@ struct serve_options {
 
 struct serve_report {
     uint64_t blocks, rows;          /* sent */
+    uint64_t absent;                /* leases refused because their rows are not recorded; the first is logged */
     double computing_s, waiting_s;  /* of the computing thread */
     char end_reason[512];           /* what END said; empty if we left first */
 };

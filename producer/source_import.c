@@ -58,6 +58,12 @@ static int site_names(struct import *im, const struct found *f, struct err *e)
         int n = f->n_sites == 1 ? snprintf(name, SITE_NAME_SIZE, "%s", f->name) : snprintf(name, SITE_NAME_SIZE, "site.%zu", i);
         if (n >= SITE_NAME_SIZE)
             return err_set(e, ERR_INPUT, "%s: name %s has %d characters, at most %d", f->path, f->name, n, SITE_NAME_SIZE - 1);
+        size_t stem = strlen(name);
+        if (im->npy && stem > 4 && strcmp(name + stem - 4, ".npy") == 0)
+            name[stem - 4] = '\0';
+        for (size_t k = 0; k < s->n_sites; k++)
+            if (strcmp(s->sites[k], name) == 0)
+                return err_set(e, ERR_INPUT, "%s: there is a site %s already, from another file of that name", f->path, name);
     }
     return 0;
 }
@@ -66,8 +72,9 @@ static int site_names(struct import *im, const struct found *f, struct err *e)
 static int add(struct import *im, const struct found *f, struct err *e)
 {
     struct stream *s = &im->stream;
-    if (f->n_rows == 0 || f->n_sites == 0 || f->d_model == 0 || f->d_model > UINT32_MAX)
-        return err_set(e, ERR_INPUT, "%s: %s has %zu rows of %zu sites of %zu", f->path, f->name, f->n_rows, f->n_sites, f->d_model);
+    if (f->n_rows == 0 || f->n_sites == 0 || f->d_model == 0 || f->d_model > UINT32_MAX || f->seq_len > UINT32_MAX)
+        return err_set(e, ERR_INPUT, "%s: %s has %zu rows of %zu sites of %zu, in sequences of %zu", f->path, f->name, f->n_rows,
+                       f->n_sites, f->d_model, f->seq_len);
     if (s->n_sites && (f->n_rows != im->n_rows || f->d_model != s->d_model))
         return err_set(e, ERR_MISMATCH, "%s: %s has %zu rows of d_model %zu, the first tensor has %zu of %" PRIu32, f->path, f->name,
                        f->n_rows, f->d_model, im->n_rows, s->d_model);

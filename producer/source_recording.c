@@ -12,13 +12,14 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
     struct recording *recording = self;
     const struct stream *s = &recording->stream;
     size_t row_bytes = stream_row_bytes(s, recording->dtype), row = 0;
+    size_t shard_rows = stream_block_rows(s, recording->shard_seqs);
     assert(r->dtype == recording->dtype); /* the only one that the stream offers */
     for (uint32_t done = 0; done < n;) {
         struct recording_rows piece;
         if (recording_read(recording, first + done, n - done, &piece, e))
             return e->code;
         size_t n_rows = stream_block_rows(s, piece.n);
-        if (piece.n == n)
+        if (piece.n == n && r->max_rows <= shard_rows) /* then no block gathers from so many shards that a map goes away */
             rows_borrow(r, piece.acts);
         else
             memcpy(r->data + row * row_bytes, piece.acts, n_rows * row_bytes);

@@ -31,18 +31,18 @@ static struct lease_task *add(uint32_t block)
 static void waiting_in_the_order_added(void **state)
 {
     (void)state;
-    assert_null(leases_waiting(&l));
+    assert_null(leases_waiting(&l, 99));
     add(7);
     add(3);
     add(5);
     for (int holder = 0; holder < 3; holder++) {
-        struct lease_task *t = leases_waiting(&l);
+        struct lease_task *t = leases_waiting(&l, 99);
         assert_int_equal(t->block, ((uint32_t[]){7, 3, 5})[holder]);
         leases_grant(&l, t, holder);
         assert_true(t->lease != 0);
         assert_int_equal(t->holder, holder);
     }
-    assert_null(leases_waiting(&l));
+    assert_null(leases_waiting(&l, 99));
     assert_int_equal(l.n, 3);
 }
 
@@ -60,7 +60,7 @@ static void given_back_goes_first_under_a_new_id(void **state)
     t->failures = 1;
     leases_give_back(&l, t);
     assert_null(leases_find(&l, 1, 0));
-    assert_ptr_equal(leases_waiting(&l), t);
+    assert_ptr_equal(leases_waiting(&l, 99), t);
     leases_grant(&l, t, 1);
     assert_int_equal(t->lease, 3);
     assert_int_equal(t->rows_taken, 0);
@@ -89,16 +89,58 @@ static void all_of_a_holder(void **state)
         leases_grant(&l, add(i), (int)(i % 2));
     add(6);
     assert_int_equal(leases_held(&l, 0), 3);
-    assert_int_equal(leases_give_back_all(&l, 0), 3);
+    assert_int_equal(leases_forget(&l, 0), 3);
     assert_int_equal(leases_held(&l, 0), 0);
     assert_int_equal(leases_held(&l, 1), 3);
-    assert_int_equal(leases_give_back_all(&l, 0), 0);
+    assert_int_equal(leases_forget(&l, 0), 0);
     assert_int_equal(l.leased_again, 3);
     for (uint32_t i = 0; i < 4; i++) { /* 0, 2, 4, then 6, which came last */
-        struct lease_task *t = leases_waiting(&l);
+        struct lease_task *t = leases_waiting(&l, 99);
         assert_int_equal(t->block, 2 * i);
         leases_grant(&l, t, 7);
     }
+}
+
+/* Who does not have a block is passed over for it, until he is gone and his number is somebody else's. */
+static void refused_by_a_holder(void **state)
+{
+    (void)state;
+    leases_grant(&l, add(1), 70);
+    add(2);
+    leases_refuse(&l, leases_find(&l, 1, 70));
+    assert_null(leases_find(&l, 1, 70));
+    assert_true(leases_refused(&l.tasks[0], 70));
+    assert_false(leases_refused(&l.tasks[0], 6));
+    assert_int_equal(leases_waiting(&l, 70)->block, 2);
+    assert_int_equal(leases_waiting(&l, 71)->block, 1);
+    assert_int_equal(leases_waiting(&l, 6)->block, 1);
+    leases_grant(&l, leases_waiting(&l, 70), 70);
+    assert_null(leases_waiting(&l, 70));
+    assert_int_equal(leases_forget(&l, 70), 1);
+    assert_int_equal(leases_waiting(&l, 70)->block, 1);
+    assert_int_equal(l.leased_again, 2);
+    leases_grant(&l, leases_waiting(&l, LEASES_HOLDERS - 1), LEASES_HOLDERS - 1);
+    leases_refuse(&l, &l.tasks[0]);
+    assert_int_equal(leases_waiting(&l, LEASES_HOLDERS - 1)->block, 2);
+}
+
+static void nobodys(void **state)
+{
+    (void)state;
+    uint64_t here[LEASES_HOLDERS / 64] = {[0] = 1 << 3, [3] = 1 << 8}; /* 3 and 200 */
+    size_t n;
+    add(1);
+    add(2);
+    for (int i = 0; i < 2; i++) {
+        assert_null(leases_nobodys(&l, here, &n));
+        int holder = i ? 200 : 3;
+        leases_grant(&l, leases_waiting(&l, holder), holder);
+        leases_refuse(&l, leases_find(&l, l.last_lease, holder));
+    }
+    assert_int_equal(leases_nobodys(&l, here, &n)->block, 1);
+    assert_int_equal(n, 1);
+    leases_grant(&l, leases_waiting(&l, 4), 4); /* somebody new takes it */
+    assert_null(leases_nobodys(&l, here, &n));
 }
 
 static void done_tasks_are_gone(void **state)
@@ -164,6 +206,8 @@ int main(void)
         cmocka_unit_test_setup(given_back_goes_first_under_a_new_id, reset),
         cmocka_unit_test_setup(lease_zero_is_nobodys, reset),
         cmocka_unit_test_setup(all_of_a_holder, reset),
+        cmocka_unit_test_setup(refused_by_a_holder, reset),
+        cmocka_unit_test_setup(nobodys, reset),
         cmocka_unit_test_setup(done_tasks_are_gone, reset),
         cmocka_unit_test_setup(a_full_table, reset),
         cmocka_unit_test(peers),

@@ -564,8 +564,7 @@ static void to_a_vanished_peer(void **state)
     link_close(NULL, 0);
 }
 
-/* What was sent before a polite close arrives. */
-static void linger(void **state)
+static void what_was_sent_before_a_polite_close_arrives(void **state)
 {
     (void)state;
     struct link *router = listen_at(ipc_endpoint("linger")), *dealer = connect_to(link_endpoint(router, 0));
@@ -595,7 +594,7 @@ int main(void)
         cmocka_unit_test(a_frame_too_large),
         cmocka_unit_test(routing_ids_of_their_own),
         cmocka_unit_test(to_a_vanished_peer),
-        cmocka_unit_test(linger),
+        cmocka_unit_test(what_was_sent_before_a_polite_close_arrives),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

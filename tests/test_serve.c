@@ -21,7 +21,7 @@
 #define QUIET_MS 100
 #define N_SITES 2
 #define SEQ_ROWS 3
-#define N_SEQ 20
+#define N_SEQ 18
 
 /* ---- the source ---- */
 
@@ -184,6 +184,8 @@ static void take_hello(void)
     producer = peer;
 }
 
+static uint32_t seqs_a_block = 4;
+
 static void welcome_with(const float *scale, uint32_t block_seqs, uint32_t heartbeat_ms, uint32_t timeout_ms)
 {
     memset(&m, 0, sizeof m);
@@ -193,7 +195,7 @@ static void welcome_with(const float *scale, uint32_t block_seqs, uint32_t heart
     m.welcome.n_scale = N_SITES;
     if (scale)
         memcpy(m.welcome.scale, scale, N_SITES * sizeof *scale);
-    m.welcome.block_seqs = block_seqs;
+    m.welcome.block_seqs = seqs_a_block = block_seqs;
     m.welcome.credit = 2;
     m.welcome.heartbeat_ms = heartbeat_ms;
     m.welcome.timeout_ms = timeout_ms;
@@ -210,7 +212,7 @@ static void welcome(void)
 static void lease(uint64_t id, uint32_t first, uint32_t count, bool scaled)
 {
     memset(&m, 0, sizeof m);
-    m.lease = (struct message_lease){id, first / 4, first, count, scaled};
+    m.lease = (struct message_lease){id, first / seqs_a_block, first, count, scaled};
     say(MESSAGE_LEASE);
 }
 
@@ -225,7 +227,7 @@ static void expect_block(uint64_t id, uint32_t first, uint32_t count, bool scale
         const struct message_batch *b = &m.batch;
         assert_memory_equal(&peer, &producer, sizeof peer);
         assert_int_equal(b->lease, id);
-        assert_int_equal(b->block, first / 4);
+        assert_int_equal(b->block, first / seqs_a_block);
         assert_int_equal(b->chunk, chunk);
         assert_int_equal(b->chunks, chunks);
         assert_int_equal(payload.size, b->rows * stream_row_bytes(s, dtype));
@@ -278,17 +280,17 @@ static void a_whole_run(void **state)
     expect_block(1, 8, 4, false);
     expect_block(2, 0, 4, false);
     welcome();
-    lease(3, 16, 4, true);
-    lease(4, 19, 1, true); /* a short last block */
+    lease(3, 12, 4, true);
+    lease(4, 16, 2, true); /* a short last block */
     lease(5, 8, 4, true);  /* one computed before, scaled now */
-    expect_block(3, 16, 4, true);
-    expect_block(4, 19, 1, true);
+    expect_block(3, 12, 4, true);
+    expect_block(4, 16, 2, true);
     expect_block(5, 8, 4, true);
     end_run(true, "all steps done");
     producer_returns(0, "");
     assert_string_equal(report.end_reason, "all steps done");
     assert_int_equal(report.blocks, 5);
-    assert_int_equal(report.rows, 17 * SEQ_ROWS);
+    assert_int_equal(report.rows, 18 * SEQ_ROWS);
 }
 
 static void blocks_of_several_chunks(void **state)
@@ -298,15 +300,15 @@ static void blocks_of_several_chunks(void **state)
     start();
     take_hello();
     welcome_with(NULL, 3, 1000, PATIENCE_MS);
-    lease(1, 4, 1, false);
-    expect_block(1, 4, 1, false);
+    lease(1, 6, 3, false);
+    expect_block(1, 6, 3, false);
     welcome_with(scale, 3, 1000, PATIENCE_MS);
-    lease(2, 4, 3, true);
+    lease(2, 6, 3, true);
     lease(3, 0, 3, true);
-    lease(4, 8, 3, true); /* more blocks than it has room for: one waits for the other to be read */
-    expect_block(2, 4, 3, true);
+    lease(4, 15, 3, true); /* more blocks than it has room for: one waits for the other to be read */
+    expect_block(2, 6, 3, true);
     expect_block(3, 0, 3, true);
-    expect_block(4, 8, 3, true);
+    expect_block(4, 15, 3, true);
     end_run(true, "");
     producer_returns(0, "");
 }
@@ -359,15 +361,15 @@ static void leases_that_make_no_sense(void **state)
     take_hello();
     refuses_lease(1, 0, 4, false, "before WELCOME");
     welcome_with(NULL, 4, 1000, PATIENCE_MS);
-    refuses_lease(2, N_SEQ, 1, false, "outside");
-    refuses_lease(3, N_SEQ - 3, 4, false, "outside");
-    refuses_lease(4, UINT32_MAX, 1, false, "outside");
-    refuses_lease(5, 1, UINT32_MAX, false, "outside");
-    refuses_lease(6, 0, 0, false, "outside");
-    refuses_lease(7, 0, 5, false, "more than a block");
+    refuses_lease(2, 20, 4, false, "outside the token tensor");
+    refuses_lease(3, 16, 4, false, "outside the token tensor");
+    refuses_lease(4, UINT32_MAX, 1, false, "outside the token tensor");
+    refuses_lease(5, 4, UINT32_MAX, false, "outside the token tensor");
+    refuses_lease(6, 0, 0, false, "outside the token tensor");
+    refuses_lease(7, 0, 5, false, "outside the token tensor"); /* more than a block */
     refuses_lease(8, 0, 4, true, "before a scale");
-    lease(9, N_SEQ - 4, 4, false); /* the last ones are fine */
-    expect_block(9, N_SEQ - 4, 4, false);
+    lease(9, 16, 2, false); /* the last ones are fine */
+    expect_block(9, 16, 2, false);
     end_run(true, "");
     producer_returns(0, "");
     assert_int_equal(report.blocks, 1);

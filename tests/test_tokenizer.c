@@ -449,13 +449,50 @@ static void refusals(void **state)
     assert_null(tokenizer_open(scratch_path("absent"), &e));
 }
 
+/* Files with a few bytes changed are read or refused, no more. */
+static void changed_files(void **state)
+{
+    (void)state;
+    static char text[100];
+    char *file, *changed;
+    size_t size, opened = 0, trials = 400;
+    struct ids ids = {0};
+    assert_int_equal(file_read_text(FOLDER "prefix.json", 1 << 20, &file, &size, NULL), 0);
+    changed = malloc(size);
+    for (size_t trial = 0; trial < trials; trial++) {
+        struct rng r;
+        struct err e = {0};
+        rng_init(&r, 9, RNG_TEST, trial);
+        memcpy(changed, file, size);
+        for (uint32_t n = 1 + rng_below(&r, 3); n; n--) {
+            size_t from = rng_below(&r, (uint32_t)size - 16), to = rng_below(&r, (uint32_t)size - 16);
+            if (rng_below(&r, 2))
+                changed[to] = (char)('0' + rng_below(&r, 75));
+            else
+                memmove(changed + to, changed + from, 1 + rng_below(&r, 16));
+        }
+        struct tokenizer *t = tokenizer_open(scratch_write("t.json", changed, size), &e);
+        if (t) {
+            feed(t, text, difficult_text(&r, text, sizeof text), 7, &ids);
+            opened++;
+        } else {
+            assert_true(e.code < 0 && *e.message);
+        }
+        tokenizer_close(t);
+    }
+    assert_true(opened > 0 && opened < trials);
+    free(changed);
+    free(file);
+    free(ids.data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden),    cmocka_unit_test(cuts_do_not_matter),
         cmocka_unit_test(long_runs), cmocka_unit_test(white_space),
         cmocka_unit_test(packing),   cmocka_unit_test(corpora),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(refusals),  cmocka_unit_test(changed_files),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -23,7 +23,7 @@ int budget_print(const struct budget *b, struct err *e)
              "window index + %.1f held-out rows + %.1f wire a producer + %.1f program",
              mb(total), mb(b->parameters), mb(b->workspace), mb(b->window), mb(b->window_index), mb(b->evaluation), mb(b->wire), mb(b->program));
     if (b->raw)
-        log_line("memory budget: until the scale is measured also %.1f MB of raw rows, before the window fills", mb(b->raw));
+        log_line("memory budget: until the scale is measured %.1f MB of raw rows and their scaled copies, before the window fills", mb(b->raw));
     if (peak > machine)
         return err_set(e, ERR_MEMORY, "the run needs %.1f MB of memory, this machine has %.1f MB", mb(peak), mb(machine));
     return 0;

@@ -13,7 +13,7 @@ struct budget { /* bytes */
     size_t window;       /* rows: the window and its lookahead */
     size_t window_index; /* where each row lies and comes from */
     size_t evaluation;   /* held-out rows */
-    size_t raw;          /* unscaled rows while the scale is measured; given back before the window is full, not in the total */
+    size_t raw;          /* unscaled rows and their scaled copies while the scale is measured; given back before the window is full, not in the total */
     size_t wire;         /* chunks of one producer received and not yet stored; each further producer adds as much */
 };
 

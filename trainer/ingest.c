@@ -27,6 +27,8 @@
 #define MAX_FAULTS 3     /* bad chunks of one producer before it is dropped */
 #define END_WAIT_MS 3000 /* for the producers' BYEs */
 
+_Static_assert(PEERS_MAX <= LEASES_HOLDERS, "a producer's index is a holder");
+
 struct shared {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -59,6 +61,7 @@ struct ingest {
     unsigned char *evaluation;  /* [evaluation_rows, n_sites, d_model] of the dtype */
     size_t evaluation_rows;
     uint32_t scale_blocks_left, evaluation_blocks_left;
+    int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */
     bool ending; /* this thread's copy of shared.ending */
     struct ingest_counters counters; /* copied to shared at every turn */
     struct message message;          /* the one being handled or sent: 40 KB */
@@ -176,7 +179,7 @@ static void fail_run(struct ingest *in, const struct err *why)
 static void drop_peer(struct ingest *in, int index, const char *why)
 {
     struct peer *p = &in->peers.peers[index];
-    size_t n = leases_give_back_all(&in->leases, index);
+    size_t n = leases_forget(&in->leases, index);
     if (n)
         log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
     else
@@ -288,10 +291,10 @@ static void add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
     }
 }
 
-/* The next block to lease; reserves a window block only now that somebody can compute it. */
-static struct lease_task *next_task(struct ingest *in)
+/* The next block to lease to this producer; reserves a window block only now that somebody can compute it. */
+static struct lease_task *next_task(struct ingest *in, int holder)
 {
-    struct lease_task *t = leases_waiting(&in->leases);
+    struct lease_task *t = leases_waiting(&in->leases, holder);
     struct shuffle_ticket ticket;
     if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.shuffle, &ticket))
         return t;
@@ -303,7 +306,7 @@ static struct lease_task *next_task(struct ingest *in)
     return t;
 }
 
-/* One lease to each producer with credit, in turns, until there is no block or no credit left. */
+/* One lease to each producer with credit, in turns, until there is no block for them or no credit left. */
 static void lease_blocks(struct ingest *in)
 {
     struct peers *peers = &in->peers;
@@ -316,9 +319,11 @@ static void lease_blocks(struct ingest *in)
             idle++;
             continue;
         }
-        struct lease_task *t = next_task(in);
-        if (!t)
-            return;
+        struct lease_task *t = next_task(in, (int)i);
+        if (!t) {
+            idle++;
+            continue;
+        }
         leases_grant(&in->leases, t, (int)i);
         struct message *m = &in->message;
         m->type = MESSAGE_LEASE;
@@ -456,12 +461,50 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         complete_task(in, t, e);
 }
 
+/* The producer is not asked for this block again; others may have it. */
+static void take_refusal(struct ingest *in, int index, struct lease_task *t, const char *text)
+{
+    struct peer *p = &in->peers.peers[index];
+    if (p->absent++ == 0)
+        log_line("producer %s: block %u: %s; it is asked for others", p->name, t->block, text);
+    leases_refuse(&in->leases, t);
+}
+
+/* A block that every producer here has refused waits timeout_ms for one that has it; then the run fails. */
+static void check_refusals(struct ingest *in, struct err *e)
+{
+    uint64_t here[PEERS_MAX / 64];
+    size_t n = 0;
+    int64_t now = clock_ms();
+    peers_here(&in->peers, here);
+    const struct lease_task *t = in->peers.n ? leases_nobodys(&in->leases, here, &n) : NULL;
+    if (!t) {
+        in->nobodys_since_ms = 0;
+        return;
+    }
+    uint32_t first = plan_block_first(in->run.plan, t->block), last = first + plan_block_seqs(in->run.plan, t->block) - 1;
+    if (!in->nobodys_since_ms) {
+        in->nobodys_since_ms = now;
+        log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->peers.n, first, last,
+                 in->options.timeout_ms / 1000);
+    }
+    if (now - in->nobodys_since_ms < (int64_t)in->options.timeout_ms)
+        return;
+    err_set(e, ERR_ABSENT, "none of the %zu producers has sequences %u to %u (block %u), recorded nowhere, and %zu more blocks",
+            in->peers.n, first, last, t->block, n - 1);
+    fail_run(in, e);
+}
+
 static void take_error(struct ingest *in, int index, struct err *e)
 {
     const struct message_error *m = &in->message.error;
     struct lease_task *t = leases_find(&in->leases, m->lease, index);
     if (!t) {
         log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
+        return;
+    }
+    if (strcmp(m->code, "not-recorded") == 0) {
+        take_refusal(in, index, t, m->text);
         return;
     }
     log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code, m->text);
@@ -582,6 +625,7 @@ static void *ingest_thread(void *argument)
             fail_run(in, (err_errno(&e, errno, "eventfd"), &e));
         receive_all(in, &e);
         drop_silent(in);
+        check_refusals(in, &e);
         publish(in);
     }
     say_end(in);

@@ -52,6 +52,24 @@ bool leases_refused(const struct lease_task *t, int holder)
     return t->refused[holder / 64] >> holder % 64 & 1;
 }
 
+const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t here[LEASES_HOLDERS / 64], size_t *n)
+{
+    const struct lease_task *first = NULL;
+    *n = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        const struct lease_task *t = &l->tasks[i];
+        uint64_t willing = 0;
+        for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
+            willing |= here[word] & ~t->refused[word];
+        if (t->lease || willing)
+            continue;
+        ++*n;
+        if (!first || t->order < first->order)
+            first = t;
+    }
+    return first;
+}
+
 size_t leases_forget(struct leases *l, int holder)
 {
     size_t n = 0;

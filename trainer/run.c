@@ -70,6 +70,7 @@ struct trainer {
     json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
     int lock; /* of the folder; -1: none */
+    uint64_t saved_step; /* of the newest checkpoint; 0: none */
 };
 
 /* ---- set-up ---- */
@@ -131,6 +132,8 @@ static int make_schedule(struct trainer *t, struct err *e)
                                     .lr_warmup_fraction = c->lr_warmup,
                                     .lr_decay_fraction = c->lr_decay,
                                     .l1_warmup_fraction = c->l1_warmup};
+    if (c->timeout_ms < c->heartbeat_ms)
+        return err_set(e, ERR_INPUT, "timeout_ms %" PRIu64 " is less than heartbeat_ms %" PRIu64, c->timeout_ms, c->heartbeat_ms);
     if (t->schedule.total_steps == 0)
         return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens, c->batch_size);
     return schedule_check(&t->schedule, e);
@@ -231,6 +234,7 @@ static int print_budget(struct trainer *t, struct err *e)
     b->workspace += batch_bytes;
     b->program = mem_rss();
     ingest_memory(&ir, &b->evaluation, &b->raw);
+    b->raw += b->raw / 4 * row_dtype_size(c->dtype); /* the scaled rows, made while the raw ones are still there */
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * CHUNK_MAX_BYTES ? c->credit * block_bytes
                                                                            : LINK_RECEIVE_HWM * CHUNK_MAX_BYTES;
@@ -257,6 +261,7 @@ static int set_weights(struct trainer *t, struct err *e)
     if (t->o->resume) {
         if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, e))
             return e->code;
+        t->saved_step = t->state.step;
         log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step, t->schedule.total_steps);
     } else if (t->o->init) {
         return weights_file_load(t->o->init, &t->crosscoder, scale, e);
@@ -396,10 +401,13 @@ static int make_cfg(struct trainer *t, struct err *e)
 static int save(struct trainer *t, struct err *e)
 {
     char path[PATH_SIZE];
+    if (t->state.step && t->saved_step == t->state.step)
+        return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
     if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, t->cfg, t->config.keep, path, e))
         return e->code;
+    t->saved_step = t->state.step;
     log_line("step %" PRIu64 ": saved %s", t->state.step, path);
     return 0;
 }

@@ -58,6 +58,8 @@ static int put_object(struct corpus *c, const char *path, const struct line *lin
 
 static int keep(struct line *line, const char *path, const char *p, size_t n, struct err *e)
 {
+    if (n == 0)
+        return 0;
     if (line->capacity - line->n < n) {
         size_t capacity = 2 * (line->n + n);
         char *data = realloc(line->data, capacity);

@@ -10,7 +10,7 @@
 #include "mem.h"
 #include "utf8.h"
 
-enum { FILE_MAX = 1 << 29, ID_MAX = (1 << 24) - 1 };
+enum { FILE_MAX = 1 << 29, ID_MAX = (1 << 22) - 1 };
 
 /* GPT-2's bytes_to_unicode: printable bytes stand for themselves, the others for U+0100 and on, in order. */
 static unsigned byte_character(unsigned byte)
