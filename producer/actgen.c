@@ -24,6 +24,7 @@ enum {
     OPTION_SOURCE,
     OPTION_MODEL,
     OPTION_TOKENS,
+    OPTION_LENGTHS,
     OPTION_SITES,
     OPTION_SEQ_LEN,
     OPTION_KEEP_BOS,
@@ -74,6 +75,7 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "GPT-2:", 2},
     {"model", OPTION_MODEL, "DIR", 0, "folder with config.json and model.safetensors; twice for a base/chat pair", 2},
     {"tokens", OPTION_TOKENS, "FILE", 0, "token tensor, .npy [n_seq, seq_len]", 2},
+    {"lengths", OPTION_LENGTHS, "FILE", 0, "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training", 2},
     {"sites", OPTION_SITES, "GLOBS", 0, "hook points, comma-separated (default blocks.*.hook_resid_post)", 2},
     {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
     {"center-writing-weights", OPTION_CENTER, 0, 0, "centre the weights that write to the residual stream, as TransformerLens does", 2},
@@ -174,6 +176,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_TOKENS:
         a->gpt2.tokens = text;
+        return 0;
+    case OPTION_LENGTHS:
+        a->gpt2.lengths = text;
         return 0;
     case OPTION_SITES:
         a->gpt2.sites = text;

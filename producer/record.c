@@ -26,7 +26,7 @@ static int measure(struct source *source, const struct record_options *o, struct
         rows_begin(rows, s, stream_block_rows(s, n), ROW_F32, NULL);
         if (source->compute(source->self, first, n, rows, e))
             return e->code;
-        scale_add(&sums, rows->acts, rows->n_rows, s);
+        scale_add(&sums, rows->acts, rows->origins, rows->n_rows, s);
     }
     if (*o->stop)
         return err_set(e, ERR_STOPPED, "stopped while the scale was measured, nothing is recorded");

@@ -170,8 +170,10 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
         result = err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
     else if (version != FORMAT_VERSION)
         result = err_set(e, ERR_INPUT, "%s: version %d, this program reads %d", path, version, FORMAT_VERSION);
-    else if (stream_from_json(&r->stream, stream, path, e) || row_dtype_parse(&r->dtype, dtype, e))
+    else if (stream_from_json(&r->stream, stream, path, e))
         result = e->code;
+    else if (row_dtype_parse(&r->dtype, dtype, e))
+        result = err_prefix(e, "%s", path);
     else if (shard_seqs < 1 || shard_seqs > UINT32_MAX || json_array_size(scale) != r->stream.n_sites)
         result = err_set(e, ERR_INPUT, "%s: %lld sequences a shard, %zu scales for %" PRIu32 " sites", path, (long long)shard_seqs,
                          json_array_size(scale), r->stream.n_sites);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "file.h"
 #include "finite.h"
 #include "mem.h"
 #include "npy.h"
@@ -269,6 +270,18 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
         rows_put_origin(r, i, (struct row_origin){first + (uint32_t)(i / s->seq_len), (uint32_t)(i % s->seq_len), 0});
     }
     return 0;
+}
+
+void source_import_read(const struct source *s, size_t first, size_t n, float *dst)
+{
+    const struct import *im = s->self;
+    size_t d = s->stream.d_model, n_sites = s->stream.n_sites;
+    for (size_t i = 0; i < n; i++)
+        for (size_t site = 0; site < n_sites; site++)
+            read_vector(dst + (i * n_sites + site) * d, im->columns[site].data + (first + i) * im->columns[site].stride,
+                        im->columns[site].element, d);
+    for (size_t site = 0; site < n_sites; site++)
+        file_map_passed(im->columns[site].data + first * im->columns[site].stride, n * d * element_size(im->columns[site].element));
 }
 
 static void close_source(void *self)

@@ -30,4 +30,7 @@ struct import_options {
  * of the lease that meets it, with its row and site. Close with s->close(s->self). */
 int source_import_open(struct source *s, const struct import_options *o, struct err *e);
 
+/* For those who look at a cache: rows first .. first + n - 1 as they are, NaN and all: dst [n, n_sites, d_model]. */
+void source_import_read(const struct source *s, size_t first, size_t n, float *dst);
+
 #endif

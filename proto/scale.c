@@ -6,18 +6,24 @@
 
 #include "bf16.h"
 
-void scale_add(struct scale_sums *sums, const unsigned char *rows, size_t n_rows, const struct stream *s)
+void scale_add(struct scale_sums *sums, const unsigned char *rows, const struct row_origin *origins, size_t n_rows,
+               const struct stream *s)
 {
-    for (size_t i = 0; i < n_rows * s->n_sites; i++) {
-        double norm2 = 0;
-        for (size_t k = 0; k < s->d_model; k++) {
-            float x;
-            memcpy(&x, rows + (i * s->d_model + k) * sizeof x, sizeof x);
-            norm2 += (double)x * (double)x;
+    for (size_t i = 0; i < n_rows; i++) {
+        if (origins && origins[i].token == ROW_MASKED)
+            continue;
+        for (size_t site = 0; site < s->n_sites; site++) {
+            const unsigned char *vector = rows + (i * s->n_sites + site) * s->d_model * sizeof(float);
+            double norm2 = 0;
+            for (size_t k = 0; k < s->d_model; k++) {
+                float x;
+                memcpy(&x, vector + k * sizeof x, sizeof x);
+                norm2 += (double)x * (double)x;
+            }
+            sums->norms[site] += sqrt(norm2);
         }
-        sums->norms[i % s->n_sites] += sqrt(norm2);
+        sums->rows++;
     }
-    sums->rows += n_rows;
 }
 
 int scale_finish(const struct scale_sums *sums, const struct stream *s, float *scale, struct err *e)

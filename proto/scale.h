@@ -18,8 +18,9 @@ struct scale_sums {
     size_t rows;
 };
 
-/* rows: [n_rows, n_sites, d_model] fp32, finite; may be unaligned. */
-void scale_add(struct scale_sums *sums, const unsigned char *rows, size_t n_rows, const struct stream *s);
+/* rows: [n_rows, n_sites, d_model] fp32, finite; may be unaligned. origins: [n_rows], masked rows do not count; NULL: all do. */
+void scale_add(struct scale_sums *sums, const unsigned char *rows, const struct row_origin *origins, size_t n_rows,
+               const struct stream *s);
 
 /* scale: [n_sites]. Refuses a site whose rows are all zero, and no rows. */
 int scale_finish(const struct scale_sums *sums, const struct stream *s, float *scale, struct err *e);

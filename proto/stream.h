@@ -48,8 +48,12 @@ int stream_check(const struct stream *s, struct err *e);
 struct row_origin {
     uint32_t sequence; /* index in the token tensor */
     uint32_t position; /* in the sequence, 0 = BOS */
-    uint32_t token;    /* id at that position; 0 without tokens */
+    uint32_t token;    /* id at that position; 0 without tokens; ROW_MASKED */
 };
+
+/* The token of a row that is not to be trained on (padding): it has its place in the block, and is dropped from the window, the
+ * held-out rows and the scale. */
+#define ROW_MASKED UINT32_MAX
 
 /* The payload of one chunk: activations [rows, n_sites, d_model] of the dtype; its origins stand in the header. A block of n
  * rows is cut into chunks of chunk_rows rows, the last one shorter. */

@@ -67,6 +67,8 @@ static void training_fill(struct training *x, uint64_t seed, uint64_t step)
 static struct training a, b;
 static char out[512], path[4096]; /* out: a run's folder, fresh in each test */
 static json_t *cfg;
+static const struct plan_place place = {3, 17};
+static struct plan_place read_place;
 
 static int open_both(void **state)
 {
@@ -103,14 +105,16 @@ static int close_both(void **state)
 static void save(size_t keep)
 {
     struct err e = {0};
-    if (checkpoint_save(out, &a.c, a.scale, &a.t, cfg, keep, path, &e))
+    if (checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, keep, path, &e))
         fail_msg("%s", e.message);
 }
 
 static void load_refuses(const char *folder, int code, const char *why, const char *also)
 {
     struct err e = {0};
-    int result = checkpoint_load(folder, &b.c, b.scale, &b.t, &e);
+    int result = checkpoint_load(folder, &b.c, b.scale, &b.t, &read_place, &e);
+    if (result == 0)
+        assert_true(read_place.window == place.window && read_place.position == place.position);
     if (result != code || e.code != code)
         fail_msg("gives %d, should be %d: %s", result, code, why);
     if (!strstr(e.message, why) || !strstr(e.message, also))
@@ -165,7 +169,7 @@ static void every_bit_comes_back(void **state)
         training_fill(&a, turn, turn * 70000000);
         training_fill(&b, 100, 1);
         save(3);
-        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, &b.c, b.scale, &b.t, &e))
+        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, &b.c, b.scale, &b.t, &read_place, &e))
             fail_msg("%s", e.message);
         assert_string_equal(latest, path);
         same_training();
@@ -202,7 +206,7 @@ static void the_same_step_again(void **state)
     training_fill(&a, 2, 5);
     save(1);
     assert_string_equal(names(), "step_0000000005");
-    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, NULL), 0);
+    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0);
     same_training();
 }
 
@@ -274,7 +278,7 @@ static void cut_files(void **state)
         FILE *f = fopen(file, "wb");
         assert_true(f && fwrite(whole, 1, size, f) == size && fclose(f) == 0);
         free(whole);
-        assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &e), 0);
+        assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, &e), 0);
         same_training();
     }
 }
@@ -321,11 +325,11 @@ static void rewrite_state(const char *step, const char *rows, enum tensor_dtype 
         {"adam_v", TENSOR_F32, 1, {a.c.n_params}},
         {"rows_since_fired", ages, 1, {n_ages}},
     };
-    const char *metadata[] = {"step", step, "rows", rows};
+    const char *metadata[] = {"step", step, "rows", rows, "window", "3", "position", "17"};
     static const uint64_t zeros[4096];
     size_t bytes = 2 * a.c.n_params * 4 + n_ages * tensor_dtype_size(ages);
     assert_true(bytes <= sizeof zeros);
-    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? 2 : 0, &e) ||
+    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? 4 : 0, &e) ||
         safetensors_write_data(&w, zeros, bytes, &e) || safetensors_write_commit(&w, &e))
         fail_msg("%s", e.message);
 }
@@ -336,15 +340,15 @@ static void a_state_of_something_else(void **state)
     training_fill(&a, 4, 6);
     save(1);
     rewrite_state("6", "48", TENSOR_I64, D_SAE);
-    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, NULL), 0); /* the helper itself is sound */
+    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0); /* the helper itself is sound */
     rewrite_state("6", "48", TENSOR_I64, D_SAE + 1);
     load_refuses(path, ERR_INPUT, "rows_since_fired", "17");
     rewrite_state("6", "48", TENSOR_I32, D_SAE);
     load_refuses(path, ERR_INPUT, "rows_since_fired is I32", "expected I64");
     rewrite_state("6x", "48", TENSOR_I64, D_SAE);
-    load_refuses(path, ERR_INPUT, "step or rows", "");
+    load_refuses(path, ERR_INPUT, "step is 6x", "must be a number");
     rewrite_state(NULL, NULL, TENSOR_I64, D_SAE);
-    load_refuses(path, ERR_INPUT, "step or rows", "");
+    load_refuses(path, ERR_INPUT, "step is missing", "must be a number");
     rewrite_state("6", "56", TENSOR_I64, D_SAE);
     load_refuses(path, ERR_INPUT, "56 rows", "6 steps of 8 make 48");
 }
@@ -358,16 +362,16 @@ static void unwritable(void **state)
     char file[1024];
     training_fill(&a, 4, 6);
     const char *not_a_folder = scratch_write("file", "x", 1);
-    assert_int_equal(checkpoint_save(not_a_folder, &a.c, a.scale, &a.t, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(not_a_folder, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, not_a_folder));
-    assert_int_equal(checkpoint_save("/proc/nowhere", &a.c, a.scale, &a.t, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save("/proc/nowhere", &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "/proc/nowhere"));
 
     save(1);
     a.t.step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
     snprintf(file, sizeof file, "%s/checkpoints/step_0000000007/kept", out);
     assert_int_equal(file_make_folder(file, NULL), 0);
-    assert_int_equal(checkpoint_save(out, &a.c, a.scale, &a.t, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "step_0000000007"));
     assert_string_equal(names(), "step_0000000006 step_0000000007"); /* the old one stays, no tmp is left */
     assert_int_equal(rmdir(file), 0);

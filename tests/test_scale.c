@@ -28,8 +28,8 @@ static int measure(const float *rows, size_t n_rows, const struct stream *s, flo
     size_t bytes = n_rows * stream_row_bytes(s, ROW_F32), first = n_rows / 3;
     unsigned char *copy = malloc(bytes + 1);
     memcpy(copy + 1, rows, bytes);
-    scale_add(&sums, copy + 1, first, s);
-    scale_add(&sums, copy + 1 + first * stream_row_bytes(s, ROW_F32), n_rows - first, s);
+    scale_add(&sums, copy + 1, NULL, first, s);
+    scale_add(&sums, copy + 1 + first * stream_row_bytes(s, ROW_F32), NULL, n_rows - first, s);
     free(copy);
     assert_int_equal(sums.rows, n_rows);
     return scale_finish(&sums, s, scale, e);

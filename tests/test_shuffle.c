@@ -50,11 +50,20 @@ static struct stream stream_of(const struct geometry *g)
     return (struct stream){.n_seq = g->n_seq, .rows_per_seq = g->rows_per_seq, .seq_len = g->rows_per_seq + 1};
 }
 
+/* With mask_share n, every n-th row or so is masked; 1: all of them, 0: none. */
+static uint32_t mask_share;
+
+static bool is_masked(uint32_t sequence, uint32_t position)
+{
+    return mask_share && (sequence * 5 + position * 11) % mask_share == 0;
+}
+
 static struct row_origin origin_of(const struct plan *p, uint32_t block, size_t row)
 {
     uint32_t sequence = plan_block_first(p, block) + (uint32_t)row / p->rows_per_seq;
     uint32_t position = 1 + (uint32_t)row % p->rows_per_seq;
-    return (struct row_origin){sequence, position, sequence * 1000 + position};
+    uint32_t token = is_masked(sequence, position) ? ROW_MASKED : sequence * 1000 + position;
+    return (struct row_origin){sequence, position, token};
 }
 
 /* The rows that must be served, from the plan alone. */
@@ -69,9 +78,12 @@ static size_t expected_rows(const struct geometry *g, uint64_t seed, struct row_
     for (uint64_t w = 0; done < n; w++) {
         size_t n_rows = plan_window(&p, w, blocks, &n_blocks), at = 0;
         for (uint32_t b = 0; b < n_blocks; b++)
-            for (size_t i = 0; i < plan_block_rows(&p, blocks[b]); i++)
-                window[at++] = origin_of(&p, blocks[b], i);
-        assert_int_equal(at, n_rows);
+            for (size_t i = 0; i < plan_block_rows(&p, blocks[b]); i++) {
+                window[at] = origin_of(&p, blocks[b], i);
+                at += window[at].token != ROW_MASKED;
+            }
+        assert_true(mask_share ? at <= n_rows : at == n_rows);
+        n_rows = at;
         plan_window_order(&p, w, order, n_rows);
         for (size_t i = 0; i < n_rows && done < n; i++)
             rows[done++] = window[order[i]];
@@ -95,8 +107,17 @@ struct ingest {
     uint64_t reserved_rows; /* ever */
 };
 
-static void ingest_open(struct ingest *in, const struct geometry *g, enum row_dtype dtype, uint64_t seed,
-                        uint64_t start, uint64_t total)
+/* Where the row is that is served after `rows` others. */
+static struct plan_place place_of(struct plan *p, uint64_t rows)
+{
+    uint64_t g = 0;
+    while (plan_rows_before(p, g + 1) <= rows)
+        g++;
+    return (struct plan_place){g, (size_t)(rows - plan_rows_before(p, g))};
+}
+
+static void ingest_open_at(struct ingest *in, const struct geometry *g, enum row_dtype dtype, uint64_t seed,
+                           uint64_t start, struct plan_place place, uint64_t total)
 {
     struct stream s = stream_of(g);
     struct err e = {0};
@@ -107,10 +128,22 @@ static void ingest_open(struct ingest *in, const struct geometry *g, enum row_dt
                                          .dtype = dtype,
                                          .lookahead_rows = g->lookahead,
                                          .start_row = start,
+                                         .start = place,
                                          .total_rows = total,
                                          .wake = -1};
     if (shuffle_new(&in->shuffle, &in->config, &e))
         fail_msg("%s", e.message);
+}
+
+static void ingest_open(struct ingest *in, const struct geometry *g, enum row_dtype dtype, uint64_t seed,
+                        uint64_t start, uint64_t total)
+{
+    struct stream s = stream_of(g);
+    struct plan p;
+    assert_int_equal(plan_init(&p, &s, seed, g->block_seqs, g->eval, g->window_rows, NULL), 0);
+    struct plan_place place = place_of(&p, start);
+    plan_release(&p);
+    ingest_open_at(in, g, dtype, seed, start, place, total);
 }
 
 static void ingest_close(struct ingest *in)
@@ -220,9 +253,11 @@ static void serve_all(struct ingest *in, const struct geometry *g, const struct 
         check_rows(x, origins, expected + served, g->batch);
         served += g->batch;
         shuffle_state(in->shuffle, &state);
-        uint64_t place = plan_rows_before(&in->plan, state.window) + state.position;
-        assert_int_equal(place, served);
-        assert_int_equal(state.epoch, served / in->plan.epoch_rows);
+        if (!mask_share) {
+            uint64_t place = plan_rows_before(&in->plan, state.next.window) + state.next.position;
+            assert_int_equal(place, served);
+            assert_int_equal(state.epoch, served / in->plan.epoch_rows);
+        }
         if (in->manner == RANDOM && rng_below(&in->rng, 2))
             ingest_one(in);
     }
@@ -265,6 +300,46 @@ static void same_sequence_whatever_arrives_when(void **state)
                 ingest_close(&in);
             }
     }
+}
+
+/* Masked rows are never served, the rest in the order of a window without them; resumed from any batch on. */
+static void masked_rows_are_dropped(void **state)
+{
+    (void)state;
+    static struct row_origin expected[MAX_ROWS];
+    for (uint32_t share = 2; share < 6; share++)
+        for (size_t i = 0; i < N_GEOMETRIES; i++) {
+            const struct geometry *g = &geometries[i];
+            mask_share = share;
+            uint64_t total = whole_batches(g, 2 * epoch_rows(g) + g->batch);
+            expected_rows(g, 11, expected, total);
+            struct ingest in;
+            ingest_open(&in, g, ROW_F32, 11, 0, total);
+            serve_all(&in, g, expected);
+            /* What the checkpoint of the middle would say. */
+            uint64_t half = total / g->batch / 2 * g->batch;
+            ingest_close(&in);
+            ingest_open(&in, g, ROW_F32, 11, 0, half);
+            serve_all(&in, g, expected);
+            struct shuffle_state place;
+            shuffle_state(in.shuffle, &place);
+            ingest_close(&in);
+            ingest_open_at(&in, g, ROW_F32, 11, half, place.next, total);
+            serve_all(&in, g, expected);
+            ingest_close(&in);
+        }
+    mask_share = 1;
+    struct ingest in;
+    struct err e = {0};
+    float x[64 * ELEMENTS];
+    ingest_open(&in, &geometries[0], ROW_F32, 11, 0, 1000);
+    int result;
+    while ((result = shuffle_take(in.shuffle, x, NULL, geometries[0].batch, 0, &e)) == 1 && ingest_one(&in))
+        ;
+    assert_int_equal(result, ERR_INPUT);
+    assert_non_null(strstr(e.message, "masked"));
+    ingest_close(&in);
+    mask_share = 0;
 }
 
 /* The expected sequence itself: each row of an epoch once before any of the next one, and none that is held out. */
@@ -431,7 +506,7 @@ static void *ingest_thread(void *argument)
         pause_at_random(&in->rng);
         struct shuffle_state s;
         shuffle_state(in->shuffle, &s);
-        if (plan_rows_before(&in->plan, s.window) + s.position >= in->config.total_rows)
+        if (plan_rows_before(&in->plan, s.next.window) + s.next.position >= in->config.total_rows)
             break;
     }
     return NULL;
@@ -510,6 +585,7 @@ int main(void)
 #endif
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_sequence_whatever_arrives_when),
+        cmocka_unit_test(masked_rows_are_dropped),
         cmocka_unit_test(each_row_once_an_epoch),
         cmocka_unit_test(resume_serves_the_rest),
         cmocka_unit_test(no_block_beyond_the_end),

@@ -18,9 +18,9 @@
 #define NAME_FORMAT "step_%010llu"
 #define READ_PIECE ((size_t)4 << 20)
 
-static int write_state(const char *folder, const struct train_state *t, struct err *e)
+static int write_state(const char *folder, const struct train_state *t, const struct plan_place *next, struct err *e)
 {
-    char path[PATH_SIZE], step[32], rows[32];
+    char path[PATH_SIZE], step[32], rows[32], window[32], position[32];
     size_t n_params = t->c->n_params, d_sae = t->c->d_sae;
     struct safetensors_writer w = {0};
     const struct tensor_spec specs[] = {
@@ -30,9 +30,11 @@ static int write_state(const char *folder, const struct train_state *t, struct e
     };
     snprintf(step, sizeof step, "%llu", (unsigned long long)t->step);
     snprintf(rows, sizeof rows, "%llu", (unsigned long long)(t->step * t->batch_size));
-    const char *metadata[] = {"step", step, "rows", rows, "software", CROSSFEED_SOFTWARE};
+    snprintf(window, sizeof window, "%llu", (unsigned long long)next->window);
+    snprintf(position, sizeof position, "%zu", next->position);
+    const char *metadata[] = {"step", step, "rows", rows, "window", window, "position", position, "software", CROSSFEED_SOFTWARE};
     if (file_join(path, sizeof path, folder, "state.safetensors", e) ||
-        safetensors_write_begin(&w, path, specs, 3, metadata, 3, e) ||
+        safetensors_write_begin(&w, path, specs, 3, metadata, 5, e) ||
         safetensors_write_data(&w, t->m, n_params * sizeof *t->m, e) ||
         safetensors_write_data(&w, t->v, n_params * sizeof *t->v, e) ||
         safetensors_write_data(&w, t->rows_since_fired, d_sae * sizeof *t->rows_since_fired, e) ||
@@ -81,7 +83,7 @@ static int remove_old(const char *folder, size_t keep, struct err *e)
 }
 
 int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
-                    const json_t *cfg, size_t keep, char *path, struct err *e)
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
 {
     char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
     snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)t->step);
@@ -93,7 +95,7 @@ int checkpoint_save(const char *out, const struct crosscoder *c, const float *sc
     if (result == 0)
         result = weights_file_write(file, c, scale, e);
     if (result == 0)
-        result = write_state(temporary, t, e);
+        result = write_state(temporary, t, next, e);
     if (result == 0)
         result = file_join(file, sizeof file, temporary, "cfg.json", e);
     if (result == 0)
@@ -160,21 +162,35 @@ static int read_tensor(const struct safetensors *s, const char *name, enum tenso
     return 0;
 }
 
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct err *e)
+static int read_number(const struct safetensors *s, const char *key, uint64_t *value, struct err *e)
+{
+    const char *text = safetensors_metadata(s, key);
+    char *end = NULL;
+    if (!text || !*text || (*value = strtoull(text, &end, 10), *end))
+        return err_set(e, ERR_INPUT, "%s: %s is %s, must be a number", s->path, key, text ? text : "missing");
+    return 0;
+}
+
+int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct plan_place *next,
+                    struct err *e)
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};
     if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, c, scale, e) ||
         file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
         return e->code;
-    const char *step = safetensors_metadata(&s, "step"), *rows = safetensors_metadata(&s, "rows");
-    char *end = NULL;
-    int result = 0;
-    if (!step || !rows || (t->step = strtoull(step, &end, 10), *end))
-        result = err_set(e, ERR_INPUT, "%s: step or rows missing or wrong", file);
-    else if (strtoull(rows, NULL, 10) != t->step * t->batch_size)
-        result = err_set(e, ERR_INPUT, "%s: %s rows, %llu steps of %zu make %llu", file, rows, (unsigned long long)t->step,
-                         t->batch_size, (unsigned long long)(t->step * t->batch_size));
+    uint64_t rows = 0, position = 0;
+    int result = read_number(&s, "step", &t->step, e);
+    if (result == 0)
+        result = read_number(&s, "rows", &rows, e);
+    if (result == 0)
+        result = read_number(&s, "window", &next->window, e);
+    if (result == 0)
+        result = read_number(&s, "position", &position, e);
+    next->position = position;
+    if (result == 0 && rows != t->step * t->batch_size)
+        result = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %zu make %llu", file, (unsigned long long)rows,
+                         (unsigned long long)t->step, t->batch_size, (unsigned long long)(t->step * t->batch_size));
     if (result == 0)
         result = read_tensor(&s, "adam_m", TENSOR_F32, c->n_params, t->m, e);
     if (result == 0)

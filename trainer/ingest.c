@@ -59,7 +59,8 @@ struct ingest {
     struct row_origin *raw_origins; /* [raw_rows] */
     size_t raw_rows;
     unsigned char *evaluation;  /* [evaluation_rows, n_sites, d_model] of the dtype */
-    size_t evaluation_rows;
+    bool *evaluation_masked;    /* [evaluation_rows] until all are there */
+    size_t evaluation_rows;     /* then: without the masked ones */
     uint32_t scale_blocks_left, evaluation_blocks_left;
     int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */
     bool ending; /* this thread's copy of shared.ending */
@@ -102,6 +103,7 @@ void ingest_free(struct ingest *in)
     mem_free(in->raw);
     mem_free(in->raw_origins);
     mem_free(in->evaluation);
+    mem_free(in->evaluation_masked);
     pthread_mutex_destroy(&in->shared.lock);
     pthread_cond_destroy(&in->shared.changed);
     free(in);
@@ -351,7 +353,7 @@ static int settle_scale(struct ingest *in, struct err *e)
     const struct plan *plan = in->run.plan;
     size_t row_elements = (size_t)s->n_sites * s->d_model, row = 0;
     struct scale_sums sums = {0};
-    scale_add(&sums, (const unsigned char *)in->raw, in->raw_rows, s);
+    scale_add(&sums, (const unsigned char *)in->raw, in->raw_origins, in->raw_rows, s);
     if (scale_finish(&sums, s, in->scale, e))
         return e->code;
     unsigned char *scaled = mem_alloc(plan->max_block_rows, stream_row_bytes(s, in->run.dtype), "scaled block", e);
@@ -386,6 +388,16 @@ static void announce_scale(struct ingest *in)
     add_tasks(in, in->run.plan->eval_blocks, in->run.plan->n_eval, FOR_EVALUATION);
 }
 
+/* The held-out rows close up; before the training thread sees them. */
+static void drop_masked_evaluation(struct ingest *in)
+{
+    size_t kept = 0, row_bytes = stream_row_bytes(&in->stream, in->run.dtype);
+    for (size_t i = 0; i < in->evaluation_rows; i++)
+        if (!in->evaluation_masked[i])
+            memmove(in->evaluation + kept++ * row_bytes, in->evaluation + i * row_bytes, row_bytes);
+    in->evaluation_rows = kept;
+}
+
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
 {
     enum lease_purpose purpose = t->purpose;
@@ -394,6 +406,7 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
     leases_done(&in->leases, t);
     in->counters.blocks_done++;
     if (purpose == FOR_EVALUATION && --in->evaluation_blocks_left == 0) {
+        drop_masked_evaluation(in);
         pthread_mutex_lock(&in->shared.lock);
         in->shared.evaluation_ready = true;
         pthread_cond_broadcast(&in->shared.changed);
@@ -420,6 +433,8 @@ static void store_chunk(struct ingest *in, struct lease_task *t, const struct me
         shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, b->rows, acts, b->origins);
     } else if (t->purpose == FOR_EVALUATION) {
         memcpy(in->evaluation + row * row_bytes, acts, b->rows * row_bytes);
+        for (size_t i = 0; i < b->rows; i++)
+            in->evaluation_masked[row + i] = b->origins[i].token == ROW_MASKED;
     } else {
         memcpy((unsigned char *)in->raw + row * row_bytes, acts, b->rows * row_bytes);
         memcpy(in->raw_origins + row, b->origins, b->rows * sizeof *in->raw_origins);
@@ -658,7 +673,9 @@ int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
     in->evaluation_rows = eval_bytes / row_bytes;
     in->evaluation_blocks_left = r->plan->n_eval;
     in->shared.evaluation_ready = r->plan->n_eval == 0;
-    if (eval_bytes && !(in->evaluation = mem_alloc(in->evaluation_rows, row_bytes, "held-out rows", e)))
+    in->evaluation = mem_alloc(in->evaluation_rows, row_bytes, "held-out rows", e);
+    in->evaluation_masked = mem_alloc(in->evaluation_rows, sizeof *in->evaluation_masked, "held-out rows", e);
+    if (!in->evaluation || !in->evaluation_masked)
         return ERR_MEMORY;
     if (r->scale) {
         memcpy(in->scale, r->scale, r->stream->n_sites * sizeof *in->scale);

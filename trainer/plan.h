@@ -14,6 +14,12 @@
 #include "err.h"
 #include "stream.h"
 
+/* Which row is served next: the position in the order of a window. */
+struct plan_place {
+    uint64_t window;
+    size_t position;
+};
+
 struct plan {
     uint64_t seed;
     uint32_t n_seq, block_seqs, rows_per_seq;

@@ -22,6 +22,7 @@ struct report {
     uint64_t steps, epoch_rows;
     uint64_t rows_expected;     /* steps * batch_size */
     uint64_t rows_trained;      /* in this session, counted as they left the window, */
+    uint64_t rows_masked;       /* dropped from the window in this session: padding */
     uint64_t rows_resumed;      /* and before it, as its checkpoint says */
     const struct step_report *step;             /* the last one, with metrics */
     const struct evaluation_report *evaluation; /* NULL: no held-out blocks */

@@ -66,6 +66,7 @@ struct trainer {
     uint32_t n_scale_blocks;
     float *x;                   /* [batch_size, n_inputs] */
     struct row_origin *origins; /* [batch_size] if provenance is wanted */
+    struct plan_place next;     /* of the row after the batch in x */
     FILE *provenance;
     json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
@@ -259,7 +260,7 @@ static int set_weights(struct trainer *t, struct err *e)
 {
     float scale[STREAM_MAX_SITES];
     if (t->o->resume) {
-        if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, e))
+        if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, &t->next, e))
             return e->code;
         t->saved_step = t->state.step;
         log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step, t->schedule.total_steps);
@@ -305,6 +306,7 @@ static int set_up(struct trainer *t, struct err *e)
         return e->code;
     struct shuffle_config sc = shuffle_config_of(t);
     sc.start_row = t->state.step * t->config.batch_size;
+    sc.start = t->next;
     if (shuffle_new(&t->shuffle, &sc, e))
         return e->code;
     struct ingest_run ir = ingest_run_of(t);
@@ -338,6 +340,11 @@ static int take_batch(struct trainer *t, struct err *e)
     while ((result = shuffle_take(t->shuffle, t->x, t->origins, t->config.batch_size, WAIT_MS, e)) == 1 && !*t->o->stop)
         metrics_waiting(&t->metrics, t->state.step, waiting_for(t));
     metrics_wait_ends(&t->metrics);
+    if (result == 0) {
+        struct shuffle_state state;
+        shuffle_state(t->shuffle, &state);
+        t->next = state.next;
+    }
     if (result == 0 && t->provenance &&
         fwrite(t->origins, sizeof *t->origins, t->config.batch_size, t->provenance) != t->config.batch_size)
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
@@ -405,7 +412,7 @@ static int save(struct trainer *t, struct err *e)
         return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
-    if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, t->cfg, t->config.keep, path, e))
+    if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, &t->next, t->cfg, t->config.keep, path, e))
         return e->code;
     t->saved_step = t->state.step;
     log_line("step %" PRIu64 ": saved %s", t->state.step, path);
@@ -479,6 +486,7 @@ static int write_results(struct trainer *t, struct err *e)
                        .rows_expected = t->schedule.total_steps * t->config.batch_size,
                        .rows_resumed = t->metrics.first_step * t->config.batch_size,
                        .rows_trained = served.rows_served,
+                       .rows_masked = served.rows_masked,
                        .epoch_rows = t->plan.epoch_rows,
                        .step = &t->step,
                        .evaluation = t->evaluation_measured ? &t->evaluation_report : NULL,

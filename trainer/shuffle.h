@@ -3,7 +3,8 @@
  * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots are
  * refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus lookahead_rows (what
  * is under way while the last rows of a window are served). A block's slots are reserved before the block is leased, so
- * a row that arrives always has its place and memory cannot grow. Where a row lies and when it arrives do not matter:
+ * a row that arrives always has its place and memory cannot grow. Masked rows (stream.h) are dropped once their window is
+ * complete, and its permutation is of the rows that remain. Where a row lies and when it arrives do not matter:
  * what is served next depends on (seed, g, position) alone.
  *
  * Two threads: the ingest thread reserves, stores and completes; the training thread takes. */
@@ -26,7 +27,8 @@ struct shuffle_config {
     size_t row_elements;   /* n_sites * d_model */
     enum row_dtype dtype;  /* of the slots */
     size_t lookahead_rows; /* slots beyond one window */
-    uint64_t start_row;    /* rows that earlier sessions of this run trained on */
+    uint64_t start_row;    /* rows that earlier sessions of this run trained on, */
+    struct plan_place start; /* and where the next one is */
     uint64_t total_rows;   /* of the whole run */
     int wake;              /* eventfd written when slots become free; -1: none */
 };
@@ -66,10 +68,11 @@ void shuffle_fail(struct shuffle *s, const struct err *why);
 int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t n, int timeout_ms, struct err *e);
 
 struct shuffle_state {
-    uint64_t window, position; /* of the next row to be served */
-    uint64_t epoch;
+    struct plan_place next;
+    uint64_t epoch; /* of the next row */
     size_t rows_held, slots;   /* rows reserved or stored; all slots */
     uint64_t rows_served;      /* since shuffle_new */
+    uint64_t rows_masked;      /* dropped, since shuffle_new */
 };
 void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* any thread */
 

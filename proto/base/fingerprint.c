@@ -6,7 +6,11 @@
 #include <string.h>
 
 #define XXH_STATIC_LINKING_ONLY /* the state on the stack */
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h> /* the same hashes by the widest vectors that the processor has; the plain calls use SSE2 only */
+#else
 #include <xxhash.h>
+#endif
 
 uint64_t fingerprint_checksum(const void *data, size_t size, const void *more, size_t more_size)
 {

@@ -187,6 +187,14 @@ def write_npy(path, rows, dtype="<u2"):
             f.write(struct.pack(f"<{len(row)}{code}", *row))
 
 
+def write_npy_vector(path, values):
+    """int32 [n]."""
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': ({len(values)},), }}"
+    header += " " * (-(10 + len(header) + 1) % 64) + "\n"
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{len(values)}i", *values))
+
+
 def read_safetensors(path):
     """(header, data): header maps names to {dtype, shape, data_offsets} into the bytearray data."""
     with open(path, "rb") as f:
