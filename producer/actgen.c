@@ -67,18 +67,24 @@ static const char doc[] = "Computes activations and sends them to an xctrain tra
 static const struct argp_option options[] = {
     {"connect", OPTION_CONNECT, "ENDPOINT", 0, "of the trainer (default tcp://127.0.0.1:5555)", 1},
     {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default), synthetic, recording, npy or safetensors", 1},
-    {"scale", OPTION_SCALE, "LIST", 0, "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
+    {"scale", OPTION_SCALE, "LIST", 0,
+     "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
     {"threads", OPTION_THREADS, "N", 0, "default: one a core", 1},
     {"name", OPTION_NAME, "TEXT", 0, "in the trainer's messages (default host and process id)", 1},
     {"give-up-after", OPTION_GIVE_UP, "SECONDS", 0, "without a trainer (default 300)", 1},
-    {"seq-len", OPTION_SEQ_LEN, "N", 0, "tokens a sequence: at most what the token tensor has (gpt2: default all), rows a sequence (synthetic: 128; npy, safetensors: default 1 or as the tensors say)", 1},
+    {"seq-len", OPTION_SEQ_LEN, "N", 0,
+     "tokens a sequence: at most what the token tensor has (gpt2: default all), rows a sequence (synthetic: 128; npy, "
+     "safetensors: default 1 or as the tensors say)",
+     1},
     {0, 0, 0, 0, "GPT-2:", 2},
     {"model", OPTION_MODEL, "DIR", 0, "folder with config.json and model.safetensors; twice for a base/chat pair", 2},
     {"tokens", OPTION_TOKENS, "FILE", 0, "token tensor, .npy [n_seq, seq_len]", 2},
-    {"lengths", OPTION_LENGTHS, "FILE", 0, "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training", 2},
+    {"lengths", OPTION_LENGTHS, "FILE", 0,
+     "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training", 2},
     {"sites", OPTION_SITES, "GLOBS", 0, "hook points, comma-separated (default blocks.*.hook_resid_post)", 2},
     {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
-    {"center-writing-weights", OPTION_CENTER, 0, 0, "centre the weights that write to the residual stream, as TransformerLens does", 2},
+    {"center-writing-weights", OPTION_CENTER, 0, 0,
+     "centre the weights that write to the residual stream, as TransformerLens does", 2},
     {0, 0, 0, 0, "Synthetic:", 3},
     {"d-model", OPTION_D_MODEL, "N", 0, "default 64", 3},
     {"n-sites", OPTION_N_SITES, "N", 0, "default 4", 3},
@@ -90,11 +96,13 @@ static const struct argp_option options[] = {
     {"seed", OPTION_SEED, "N", 0, "of the planted dictionary and the rows", 3},
     {"truth", OPTION_TRUTH, "FILE", 0, "write the planted dictionary there (safetensors)", 3},
     {0, 0, 0, 0, "Recording, replay and import:", 4},
-    {"record", OPTION_RECORD, "DIR", 0, "store the activations there; without --connect all of them and no trainer, with it a copy of what is served", 4},
+    {"record", OPTION_RECORD, "DIR", 0,
+     "store the activations there; without --connect all of them and no trainer, with it a copy of what is served", 4},
     {"resume", OPTION_RESUME, 0, 0, "go on with the recording in DIR, if there is one", 4},
     {"dtype", OPTION_DTYPE, "TYPE", 0, "of a recording without a trainer: bf16 (default) or fp32", 4},
     {"shard-seqs", OPTION_SHARD_SEQS, "N", 0, "sequences a shard, without a trainer (default 16)", 4},
-    {"scale-rows", OPTION_SCALE_ROWS, "N", 0, "rows over which the scale is measured, without a trainer (default 16384)", 4},
+    {"scale-rows", OPTION_SCALE_ROWS, "N", 0,
+     "rows over which the scale is measured, without a trainer (default 16384)", 4},
     {"input", OPTION_INPUT, "PATH", 0, "recording: its folder; npy: a file, or one per site; safetensors: files", 4},
     {"verify", OPTION_VERIFY, 0, 0, "check a recording's checksums first", 4},
     {"npy-dtype", OPTION_NPY_DTYPE, "bf16", 0, "16-bit integers in .npy are bfloat16", 4},
@@ -184,7 +192,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->gpt2.sites = text;
         return 0;
     case OPTION_SEQ_LEN:
-        a->gpt2.seq_len = a->planted.seq_len = a->import.seq_len = (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
+        a->gpt2.seq_len = a->planted.seq_len = a->import.seq_len =
+            (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
         return 0;
     case OPTION_KEEP_BOS:
         a->gpt2.keep_bos = true;
@@ -351,7 +360,8 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
 
 int main(int argc, char **argv)
 {
-    static struct arguments a = {.planted.n_latents = 0, .record.dtype = ROW_BF16, .record.shard_seqs = 16, .record.scale_rows = 16384};
+    static struct arguments a = {
+        .planted.n_latents = 0, .record.dtype = ROW_BF16, .record.shard_seqs = 16, .record.scale_rows = 16384};
     struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
     struct source source = {0};
     struct err e = {0};
@@ -379,8 +389,8 @@ int main(int argc, char **argv)
     int result = open_source(&source, &a, &e);
     if (result == 0) {
         const struct stream *s = &source.stream;
-        log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites, s->sites[0],
-                 s->sites[s->n_sites - 1], s->d_model);
+        log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites,
+                 s->sites[0], s->sites[s->n_sites - 1], s->d_model);
         result = set_scale(&source.stream, a.scale, &e);
     }
     if (result == 0)

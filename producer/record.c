@@ -50,8 +50,8 @@ static int disk_budget(const struct recording *r, size_t *need, size_t *availabl
     if (statvfs(r->folder, &fs) != 0)
         return err_errno(e, errno, "%s: cannot ask for free space", r->folder);
     *available = (size_t)fs.f_bavail * fs.f_frsize;
-    log_line("disk budget: %.1f MB in %" PRIu32 " shards, %.1f MB of it still to write; %.1f MB free", (double)total / 1e6,
-             r->n_shards, (double)*need / 1e6, (double)*available / 1e6);
+    log_line("disk budget: %.1f MB in %" PRIu32 " shards, %.1f MB of it still to write; %.1f MB free",
+             (double)total / 1e6, r->n_shards, (double)*need / 1e6, (double)*available / 1e6);
     return 0;
 }
 
@@ -61,7 +61,8 @@ static int check_disk(const struct recording *r, struct err *e)
     if (disk_budget(r, &need, &available, e))
         return e->code;
     if (need > available)
-        return err_set(e, ERR_SYSTEM, "%s: %.1f MB to write, %.1f MB free", r->folder, (double)need / 1e6, (double)available / 1e6);
+        return err_set(e, ERR_SYSTEM, "%s: %.1f MB to write, %.1f MB free", r->folder, (double)need / 1e6,
+                       (double)available / 1e6);
     return 0;
 }
 
@@ -73,8 +74,9 @@ static int open_again(struct recording *r, struct source *source, const struct r
         return e->code;
     int result = stream_compare(&r->stream, s, e) ? err_prefix(e, "%s", o->folder) : 0;
     if (result == 0 && (r->dtype != o->dtype || r->shard_seqs != o->shard_seqs))
-        result = err_set(e, ERR_MISMATCH, "%s: %s in shards of %" PRIu32 " sequences, asked for %s in shards of %" PRIu32, o->folder,
-                         row_dtype_name(r->dtype), r->shard_seqs, row_dtype_name(o->dtype), o->shard_seqs);
+        result =
+            err_set(e, ERR_MISMATCH, "%s: %s in shards of %" PRIu32 " sequences, asked for %s in shards of %" PRIu32,
+                    o->folder, row_dtype_name(r->dtype), r->shard_seqs, row_dtype_name(o->dtype), o->shard_seqs);
     for (uint32_t i = 0; result == 0 && s->has_scale && i < s->n_sites; i++)
         if (s->scale[i] != r->stream.scale[i])
             result = err_set(e, ERR_MISMATCH, "%s: scale of site %" PRIu32 " is %.9g, asked for %.9g", o->folder, i,
@@ -192,14 +194,17 @@ static bool is_shard(const struct recording *r, const struct message_lease *l)
 }
 
 /* A producer that outlives its trainer may join a run of other terms. */
-static int check_terms(const struct recording *r, const struct message_lease *l, uint32_t block_seqs, const struct rows *rows,
-                       struct err *e)
+static int check_terms(const struct recording *r, const struct message_lease *l, uint32_t block_seqs,
+                       const struct rows *rows, struct err *e)
 {
     if (!is_shard(r, l))
-        return err_set(e, ERR_PEER, "%s: lease of block %" PRIu32 " is for sequences %" PRIu32 " and %" PRIu32
-                       " after, which are no shard", r->folder, l->block, l->first, l->count - 1);
+        return err_set(e, ERR_PEER,
+                       "%s: lease of block %" PRIu32 " is for sequences %" PRIu32 " and %" PRIu32
+                       " after, which are no shard",
+                       r->folder, l->block, l->first, l->count - 1);
     if (r->dtype != rows->dtype || r->shard_seqs != block_seqs)
-        return err_set(e, ERR_MISMATCH, "%s: %s in shards of %" PRIu32 " sequences, the run has %s in blocks of %" PRIu32, r->folder,
+        return err_set(e, ERR_MISMATCH,
+                       "%s: %s in shards of %" PRIu32 " sequences, the run has %s in blocks of %" PRIu32, r->folder,
                        row_dtype_name(r->dtype), r->shard_seqs, row_dtype_name(rows->dtype), block_seqs);
     for (uint32_t i = 0; i < r->stream.n_sites; i++)
         if (rows->scale[i] != r->stream.scale[i])
@@ -222,7 +227,8 @@ static int remember_raw(struct tee *t, const struct message_lease *lease, struct
     return 0;
 }
 
-int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows, struct err *e)
+int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows,
+             struct err *e)
 {
     struct tee *t = context;
     if (!lease->scaled)
@@ -240,7 +246,8 @@ int tee_finish(struct tee *t, struct err *e)
         log_line("%s: nothing recorded, no scaled block was computed", t->folder);
         return 0;
     }
-    int result = t->n_raw ? rows_init(&rows, &r->stream, stream_block_rows(&r->stream, recording_shard_count(r, 0)), e) : 0;
+    int result =
+        t->n_raw ? rows_init(&rows, &r->stream, stream_block_rows(&r->stream, recording_shard_count(r, 0)), e) : 0;
     for (size_t i = 0; i < t->n_raw && result == 0; i++) {
         const struct message_lease *l = &t->raw[i];
         if (!is_shard(r, l) || recording_has(r, l->block)) /* no shard: of an earlier run with other blocks */

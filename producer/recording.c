@@ -26,7 +26,7 @@
 
 struct recording_shard {
     uint32_t shard;
-    uint64_t used;           /* 0: free */
+    uint64_t used; /* 0: free */
     struct safetensors file;
 };
 
@@ -46,7 +46,8 @@ static int allocate(struct recording *r, struct err *e)
 {
     r->n_shards = (r->stream.n_seq - 1) / r->shard_seqs + 1;
     if (r->n_shards > RECORDING_MAX_SHARDS)
-        return err_set(e, ERR_INPUT, "%s: %" PRIu32 " sequences in shards of %" PRIu32 " are %" PRIu32 " shards, at most %" PRIu32,
+        return err_set(e, ERR_INPUT,
+                       "%s: %" PRIu32 " sequences in shards of %" PRIu32 " are %" PRIu32 " shards, at most %" PRIu32,
                        r->folder, r->stream.n_seq, r->shard_seqs, r->n_shards, RECORDING_MAX_SHARDS);
     r->checksums = mem_alloc(r->n_shards, sizeof *r->checksums, "shard list", e);
     r->open = mem_alloc(RECORDING_MAX_OPEN, sizeof *r->open, "open shards", e);
@@ -68,7 +69,8 @@ static int begin_writing(struct recording *r, struct err *e)
     if (r->lock < 0)
         return err_errno(e, errno, "%s: cannot open folder", r->folder);
     r->writing = true;
-    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) /* a file system without locks is no reason to fail */
+    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0 &&
+        errno == EWOULDBLOCK) /* a file system without locks is no reason to fail */
         return err_set(e, ERR_INPUT, "%s: another process is recording there", r->folder);
     DIR *files = opendir(r->folder);
     if (!files)
@@ -92,10 +94,10 @@ static int write_manifest(const struct recording *r, struct err *e)
             snprintf(number, sizeof number, "%" PRIu32, i);
             json_object_set_new(shards, number, json_string(r->checksums[i]));
         }
-    json_t *manifest = json_pack("{s:s, s:i, s:s, s:o, s:s, s:o, s:I, s:I, s:o}", "format", FORMAT, "version", FORMAT_VERSION,
-                                 "software", CROSSFEED_SOFTWARE, "stream", stream_to_json(&r->stream), "dtype",
-                                 row_dtype_name(r->dtype), "scale", scale, "shard_seqs", (json_int_t)r->shard_seqs, "n_shards",
-                                 (json_int_t)r->n_shards, "shards", shards);
+    json_t *manifest = json_pack("{s:s, s:i, s:s, s:o, s:s, s:o, s:I, s:I, s:o}", "format", FORMAT, "version",
+                                 FORMAT_VERSION, "software", CROSSFEED_SOFTWARE, "stream", stream_to_json(&r->stream),
+                                 "dtype", row_dtype_name(r->dtype), "scale", scale, "shard_seqs",
+                                 (json_int_t)r->shard_seqs, "n_shards", (json_int_t)r->n_shards, "shards", shards);
     int result = manifest ? manifest_path(r, path, e) : err_set(e, ERR_MEMORY, "manifest: out of memory");
     if (result == 0)
         result = json_write(path, manifest, e);
@@ -126,7 +128,8 @@ int recording_create(struct recording *r, const char *folder, const struct strea
     if (result == 0 && (manifest_path(r, path, e) || file_make_folder(folder, e) || begin_writing(r, e)))
         result = e->code;
     if (result == 0 && access(path, F_OK) == 0)
-        result = err_set(e, ERR_INPUT, "%s holds a recording already: --resume goes on with it, or choose another folder", folder);
+        result = err_set(e, ERR_INPUT,
+                         "%s holds a recording already: --resume goes on with it, or choose another folder", folder);
     if (result == 0 && (allocate(r, e) || write_manifest(r, e)))
         result = e->code;
     if (result)
@@ -146,7 +149,8 @@ static int read_shards(struct recording *r, const json_t *shards, const char *pa
         const char *checksum = json_string_value(value);
         snprintf(number, sizeof number, "%lu", i);
         if (strcmp(key, number) != 0 || i >= r->n_shards || !checksum || strlen(checksum) != FINGERPRINT_SIZE - 1)
-            return err_set(e, ERR_INPUT, "%s: shard '%s' is not one of %" PRIu32 " with a checksum", path, key, r->n_shards);
+            return err_set(e, ERR_INPUT, "%s: shard '%s' is not one of %" PRIu32 " with a checksum", path, key,
+                           r->n_shards);
         snprintf(r->checksums[i], FINGERPRINT_SIZE, "%s", checksum);
         r->n_recorded++;
     }
@@ -164,8 +168,8 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     if (set_folder(r, folder, e) || manifest_path(r, path, e) || json_read_object(path, &manifest, e))
         return e->code;
     int result = 0;
-    if (json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream", &stream,
-                    "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards) ||
+    if (json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream",
+                    &stream, "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards) ||
         strcmp(format, FORMAT) != 0 || !json_is_array(scale) || !json_is_object(shards))
         result = err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
     else if (version != FORMAT_VERSION)
@@ -175,8 +179,8 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     else if (row_dtype_parse(&r->dtype, dtype, e))
         result = err_prefix(e, "%s", path);
     else if (shard_seqs < 1 || shard_seqs > UINT32_MAX || json_array_size(scale) != r->stream.n_sites)
-        result = err_set(e, ERR_INPUT, "%s: %lld sequences a shard, %zu scales for %" PRIu32 " sites", path, (long long)shard_seqs,
-                         json_array_size(scale), r->stream.n_sites);
+        result = err_set(e, ERR_INPUT, "%s: %lld sequences a shard, %zu scales for %" PRIu32 " sites", path,
+                         (long long)shard_seqs, json_array_size(scale), r->stream.n_sites);
     if (result == 0) {
         r->shard_seqs = (uint32_t)shard_seqs;
         for (uint32_t i = 0; i < r->stream.n_sites; i++)
@@ -241,7 +245,8 @@ size_t recording_shard_bytes(const struct recording *r, uint32_t shard)
     return rows * (stream_row_bytes(&r->stream, r->dtype) + 4 + 4 + 8);
 }
 
-static int origins_to_columns(const struct rows *rows, int32_t **tokens, int32_t **positions, int64_t **sequence, struct err *e)
+static int origins_to_columns(const struct rows *rows, int32_t **tokens, int32_t **positions, int64_t **sequence,
+                              struct err *e)
 {
     *tokens = mem_alloc(rows->n_rows, sizeof **tokens, "tokens of a shard", e);
     *positions = mem_alloc(rows->n_rows, sizeof **positions, "positions of a shard", e);
@@ -285,11 +290,12 @@ int recording_write(struct recording *r, uint32_t shard, const struct rows *rows
         {"sequence", TENSOR_I64, 1, {n}},
     };
     int result = origins_to_columns(rows, &tokens, &positions, &sequence, e);
-    if (result == 0 && (shard_path(r, shard, path, e) || safetensors_write_begin(&w, path, specs, 4, NULL, 0, e) ||
-                        safetensors_write_data(&w, rows->acts, acts_bytes, e) ||
-                        safetensors_write_data(&w, tokens, n * sizeof *tokens, e) ||
-                        safetensors_write_data(&w, positions, n * sizeof *positions, e) ||
-                        safetensors_write_data(&w, sequence, n * sizeof *sequence, e) || safetensors_write_commit(&w, e)))
+    if (result == 0 &&
+        (shard_path(r, shard, path, e) || safetensors_write_begin(&w, path, specs, 4, NULL, 0, e) ||
+         safetensors_write_data(&w, rows->acts, acts_bytes, e) ||
+         safetensors_write_data(&w, tokens, n * sizeof *tokens, e) ||
+         safetensors_write_data(&w, positions, n * sizeof *positions, e) ||
+         safetensors_write_data(&w, sequence, n * sizeof *sequence, e) || safetensors_write_commit(&w, e)))
         result = e->code;
     if (result)
         safetensors_write_abandon(&w);
@@ -326,13 +332,15 @@ static int open_shard(const struct recording *r, uint32_t shard, struct safetens
     const struct tensor_view *acts = safetensors_require(f, "acts", 3, shape, e), *tokens, *positions, *sequence;
     int result = 0;
     if (!acts || !(tokens = safetensors_require(f, "tokens", 1, &n, e)) ||
-        !(positions = safetensors_require(f, "positions", 1, &n, e)) || !(sequence = safetensors_require(f, "sequence", 1, &n, e)))
+        !(positions = safetensors_require(f, "positions", 1, &n, e)) ||
+        !(sequence = safetensors_require(f, "sequence", 1, &n, e)))
         result = e->code;
     else if (acts->dtype != (r->dtype == ROW_BF16 ? TENSOR_BF16 : TENSOR_F32))
-        result = err_set(e, ERR_INPUT, "%s: acts are %s, the manifest has %s", path, acts->dtype_name, row_dtype_name(r->dtype));
+        result = err_set(e, ERR_INPUT, "%s: acts are %s, the manifest has %s", path, acts->dtype_name,
+                         row_dtype_name(r->dtype));
     else if (tokens->dtype != TENSOR_I32 || positions->dtype != TENSOR_I32 || sequence->dtype != TENSOR_I64)
-        result = err_set(e, ERR_INPUT, "%s: tokens, positions and sequence are %s, %s and %s, must be I32, I32 and I64", path,
-                         tokens->dtype_name, positions->dtype_name, sequence->dtype_name);
+        result = err_set(e, ERR_INPUT, "%s: tokens, positions and sequence are %s, %s and %s, must be I32, I32 and I64",
+                         path, tokens->dtype_name, positions->dtype_name, sequence->dtype_name);
     if (result)
         safetensors_close(f);
     return result;
@@ -363,8 +371,10 @@ int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recor
 {
     uint32_t shard = first / r->shard_seqs;
     if (shard >= r->n_shards || !recording_has(r, shard))
-        return err_set(e, ERR_ABSENT, "sequences %" PRIu32 " to %" PRIu32 " are not recorded in %s (%" PRIu32 " of %" PRIu32
-                       " shards are)", first, first + n - 1, r->folder, r->n_recorded, r->n_shards);
+        return err_set(e, ERR_ABSENT,
+                       "sequences %" PRIu32 " to %" PRIu32 " are not recorded in %s (%" PRIu32 " of %" PRIu32
+                       " shards are)",
+                       first, first + n - 1, r->folder, r->n_recorded, r->n_shards);
     const struct safetensors *f = find_shard(r, shard, e);
     if (!f)
         return e->code;

@@ -19,8 +19,8 @@
 #include "mem.h"
 #include "version.h"
 
-#define MAX_LEASES 64       /* queued; the trainer's credit is smaller */
-#define N_OUTGOING 2        /* blocks: one computed, one being sent */
+#define MAX_LEASES 64 /* queued; the trainer's credit is smaller */
+#define N_OUTGOING 2  /* blocks: one computed, one being sent */
 #define HELLO_TIMEOUT_MS 3000
 #define BYE_TIMEOUT_MS 3000
 #define POLL_MS 200
@@ -49,12 +49,12 @@ struct server {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
     unsigned session;
-    bool welcome;           /* in this session */
+    bool welcome; /* in this session */
     struct message_welcome terms;
     struct message_lease leases[MAX_LEASES]; /* of this session, oldest first */
     size_t n_leases;
     struct outgoing outgoing[N_OUTGOING];
-    size_t block_rows;       /* that outgoing has room for; 0: not yet allocated */
+    size_t block_rows;  /* that outgoing has room for; 0: not yet allocated */
     struct err leaving; /* code != 0: why we leave before the end */
     bool finished;
     int result;
@@ -199,8 +199,8 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     if (w->dtype == ROW_BF16 ? !stream->can_bf16 : !stream->can_f32)
         return err_set(e, ERR_PEER, "WELCOME: rows in %s, which this source does not offer", row_dtype_name(w->dtype));
     if (w->block_seqs == 0 || w->heartbeat_ms == 0 || w->timeout_ms < w->heartbeat_ms || w->credit > MAX_LEASES)
-        return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u", w->block_seqs,
-                       w->heartbeat_ms, w->timeout_ms, w->credit);
+        return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u",
+                       w->block_seqs, w->heartbeat_ms, w->timeout_ms, w->credit);
     size_t block_rows = stream_block_rows(stream, w->block_seqs < stream->n_seq ? w->block_seqs : stream->n_seq);
     int result = 0;
     pthread_mutex_lock(&s->lock);
@@ -211,14 +211,16 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
         if (!s->outgoing[i].rows.data)
             result = outgoing_init(&s->outgoing[i], stream, block_rows, e);
     if (result == 0 && block_rows > s->block_rows && s->block_rows)
-        result = err_set(e, ERR_MISMATCH, "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
+        result = err_set(e, ERR_MISMATCH,
+                         "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
                          block_rows, s->block_rows);
     else if (!s->block_rows)
         s->block_rows = block_rows;
     pthread_mutex_unlock(&s->lock);
     if (first && result == 0)
-        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", c->ever_welcome ? "joined again" : "joined", w->run,
-                 w->block_seqs, row_dtype_name(w->dtype), w->has_scale ? "" : ", raw until the scale is measured");
+        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", c->ever_welcome ? "joined again" : "joined",
+                 w->run, w->block_seqs, row_dtype_name(w->dtype),
+                 w->has_scale ? "" : ", raw until the scale is measured");
     c->ever_welcome = true;
     return result;
 }
@@ -238,7 +240,8 @@ static void take_lease(struct conversation *c, const struct message_lease *lease
              lease->count > stream->n_seq - lease->first)
         refusal = "sequences outside the token tensor or more than a block";
     else if (lease->scaled ? !s->terms.has_scale : stream->has_scale)
-        refusal = lease->scaled ? "scaled rows wanted before a scale was given" : "raw rows wanted of a source with a scale";
+        refusal =
+            lease->scaled ? "scaled rows wanted before a scale was given" : "raw rows wanted of a source with a scale";
     else
         s->leases[s->n_leases++] = *lease;
     pthread_cond_broadcast(&s->changed);

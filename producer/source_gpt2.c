@@ -71,8 +71,9 @@ static void fetch_tokens(struct source_gpt2 *g)
         uint32_t length = tokens_length(&g->tokens, sequence);
         tokens_get(&g->tokens, sequence, ids);
         for (size_t position = g->dropped; position < g->seq_len; position++)
-            rows_put_origin(g->rows, row++, (struct row_origin){sequence, (uint32_t)position,
-                                                                position < length ? ids[position] : ROW_MASKED});
+            rows_put_origin(
+                g->rows, row++,
+                (struct row_origin){sequence, (uint32_t)position, position < length ? ids[position] : ROW_MASKED});
     }
 }
 

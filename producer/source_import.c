@@ -56,15 +56,18 @@ static int site_names(struct import *im, const struct found *f, struct err *e)
     struct stream *s = &im->stream;
     for (size_t i = 0; i < f->n_sites; i++) {
         char *name = s->sites[s->n_sites + i];
-        int n = f->n_sites == 1 ? snprintf(name, SITE_NAME_SIZE, "%s", f->name) : snprintf(name, SITE_NAME_SIZE, "site.%zu", i);
+        int n = f->n_sites == 1 ? snprintf(name, SITE_NAME_SIZE, "%s", f->name)
+                                : snprintf(name, SITE_NAME_SIZE, "site.%zu", i);
         if (n >= SITE_NAME_SIZE)
-            return err_set(e, ERR_INPUT, "%s: name %s has %d characters, at most %d", f->path, f->name, n, SITE_NAME_SIZE - 1);
+            return err_set(e, ERR_INPUT, "%s: name %s has %d characters, at most %d", f->path, f->name, n,
+                           SITE_NAME_SIZE - 1);
         size_t stem = strlen(name);
         if (im->npy && stem > 4 && strcmp(name + stem - 4, ".npy") == 0)
             name[stem - 4] = '\0';
         for (size_t k = 0; k < s->n_sites; k++)
             if (strcmp(s->sites[k], name) == 0)
-                return err_set(e, ERR_INPUT, "%s: there is a site %s already, from another file of that name", f->path, name);
+                return err_set(e, ERR_INPUT, "%s: there is a site %s already, from another file of that name", f->path,
+                               name);
     }
     return 0;
 }
@@ -74,11 +77,11 @@ static int add(struct import *im, const struct found *f, struct err *e)
 {
     struct stream *s = &im->stream;
     if (f->n_rows == 0 || f->n_sites == 0 || f->d_model == 0 || f->d_model > UINT32_MAX || f->seq_len > UINT32_MAX)
-        return err_set(e, ERR_INPUT, "%s: %s has %zu rows of %zu sites of %zu, in sequences of %zu", f->path, f->name, f->n_rows,
-                       f->n_sites, f->d_model, f->seq_len);
+        return err_set(e, ERR_INPUT, "%s: %s has %zu rows of %zu sites of %zu, in sequences of %zu", f->path, f->name,
+                       f->n_rows, f->n_sites, f->d_model, f->seq_len);
     if (s->n_sites && (f->n_rows != im->n_rows || f->d_model != s->d_model))
-        return err_set(e, ERR_MISMATCH, "%s: %s has %zu rows of d_model %zu, the first tensor has %zu of %" PRIu32, f->path, f->name,
-                       f->n_rows, f->d_model, im->n_rows, s->d_model);
+        return err_set(e, ERR_MISMATCH, "%s: %s has %zu rows of d_model %zu, the first tensor has %zu of %" PRIu32,
+                       f->path, f->name, f->n_rows, f->d_model, im->n_rows, s->d_model);
     if (f->n_sites > STREAM_MAX_SITES - s->n_sites)
         return err_set(e, ERR_INPUT, "%s: %zu sites, at most %d", f->path, s->n_sites + f->n_sites, STREAM_MAX_SITES);
     if (site_names(im, f, e))
@@ -105,7 +108,8 @@ static int add_npy(struct import *im, const struct npy *n, const struct import_o
     struct found f = {.name = base_name(n->path), .path = n->path, .data = n->data};
     bool stacked = o->n_files == 1 && n->n_dims == 3;
     if (!stacked && n->n_dims != 2)
-        return err_set(e, ERR_INPUT, "%s: %zu dimensions, must be [rows, d_model] for one site or, alone, [rows, n_sites, d_model]",
+        return err_set(e, ERR_INPUT,
+                       "%s: %zu dimensions, must be [rows, d_model] for one site or, alone, [rows, n_sites, d_model]",
                        n->path, n->n_dims);
     f.n_rows = n->shape[0];
     f.n_sites = stacked ? n->shape[1] : 1;
@@ -117,8 +121,8 @@ static int add_npy(struct import *im, const struct npy *n, const struct import_o
     else if (o->npy_bf16 && (n->dtype == NPY_U16 || n->dtype == NPY_I16))
         f.element = ELEMENT_BF16;
     else
-        return err_set(e, ERR_INPUT, "%s: dtype %s, must be float32, float16, or 16-bit integers with --npy-dtype bf16", n->path,
-                       npy_dtype_name(n->dtype));
+        return err_set(e, ERR_INPUT, "%s: dtype %s, must be float32, float16, or 16-bit integers with --npy-dtype bf16",
+                       n->path, npy_dtype_name(n->dtype));
     return add(im, &f, e);
 }
 
@@ -126,8 +130,8 @@ static int add_tensor(struct import *im, const struct safetensors *file, const s
 {
     struct found f = {.name = t->name, .path = file->path, .data = t->data, .n_sites = 1};
     if (t->n_dims != 2 && t->n_dims != 3)
-        return err_set(e, ERR_INPUT, "%s: %s has %zu dimensions, must be [rows, d_model] or [n_seq, seq_len, d_model]", file->path,
-                       t->name, t->n_dims);
+        return err_set(e, ERR_INPUT, "%s: %s has %zu dimensions, must be [rows, d_model] or [n_seq, seq_len, d_model]",
+                       file->path, t->name, t->n_dims);
     f.n_rows = t->n_dims == 3 ? t->shape[0] * t->shape[1] : t->shape[0];
     f.seq_len = t->n_dims == 3 ? t->shape[1] : 0;
     f.d_model = t->shape[t->n_dims - 1];
@@ -135,8 +139,8 @@ static int add_tensor(struct import *im, const struct safetensors *file, const s
         return err_set(e, ERR_INPUT, "%s: %s is %s, must be F32, F16 or BF16", file->path, t->name, t->dtype_name);
     f.element = t->dtype == TENSOR_F32 ? ELEMENT_F32 : t->dtype == TENSOR_F16 ? ELEMENT_F16 : ELEMENT_BF16;
     if (im->stream.seq_len && f.seq_len && f.seq_len != im->stream.seq_len)
-        return err_set(e, ERR_MISMATCH, "%s: %s has sequences of %zu, the tensors before of %" PRIu32, file->path, t->name, f.seq_len,
-                       im->stream.seq_len);
+        return err_set(e, ERR_MISMATCH, "%s: %s has sequences of %zu, the tensors before of %" PRIu32, file->path,
+                       t->name, f.seq_len, im->stream.seq_len);
     return add(im, &f, e);
 }
 
@@ -217,10 +221,12 @@ static int describe(struct import *im, const struct import_options *o, struct er
     struct stream *s = &im->stream;
     struct fingerprint f;
     if (o->seq_len && s->seq_len && o->seq_len != s->seq_len)
-        return err_set(e, ERR_MISMATCH, "--seq-len %" PRIu32 ", the tensors have sequences of %" PRIu32, o->seq_len, s->seq_len);
+        return err_set(e, ERR_MISMATCH, "--seq-len %" PRIu32 ", the tensors have sequences of %" PRIu32, o->seq_len,
+                       s->seq_len);
     s->seq_len = o->seq_len ? o->seq_len : s->seq_len ? s->seq_len : 1;
     if (im->n_rows % s->seq_len || im->n_rows / s->seq_len > UINT32_MAX)
-        return err_set(e, ERR_INPUT, "%s: %zu rows are not a multiple of seq_len %" PRIu32, o->files[0], im->n_rows, s->seq_len);
+        return err_set(e, ERR_INPUT, "%s: %zu rows are not a multiple of seq_len %" PRIu32, o->files[0], im->n_rows,
+                       s->seq_len);
     s->rows_per_seq = s->seq_len;
     s->n_seq = (uint32_t)(im->n_rows / s->seq_len);
     s->n_models = 1;
@@ -263,8 +269,8 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
             read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
             size_t bad = finite_first_bad(im->vector, s->d_model);
             if (bad < s->d_model)
-                return err_set(e, ERR_INPUT, "row %zu, %s: value %zu is %g, must be finite", first_row + i, s->sites[site], bad,
-                               (double)im->vector[bad]);
+                return err_set(e, ERR_INPUT, "row %zu, %s: value %zu is %g, must be finite", first_row + i,
+                               s->sites[site], bad, (double)im->vector[bad]);
             rows_put(r, i, site, im->vector);
         }
         rows_put_origin(r, i, (struct row_origin){first + (uint32_t)(i / s->seq_len), (uint32_t)(i % s->seq_len), 0});
@@ -281,7 +287,8 @@ void source_import_read(const struct source *s, size_t first, size_t n, float *d
             read_vector(dst + (i * n_sites + site) * d, im->columns[site].data + (first + i) * im->columns[site].stride,
                         im->columns[site].element, d);
     for (size_t site = 0; site < n_sites; site++)
-        file_map_passed(im->columns[site].data + first * im->columns[site].stride, n * d * element_size(im->columns[site].element));
+        file_map_passed(im->columns[site].data + first * im->columns[site].stride,
+                        n * d * element_size(im->columns[site].element));
 }
 
 static void close_source(void *self)

@@ -19,7 +19,8 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
         if (recording_read(recording, first + done, n - done, &piece, e))
             return e->code;
         size_t n_rows = stream_block_rows(s, piece.n);
-        if (piece.n == n && r->max_rows <= shard_rows) /* then no block gathers from so many shards that a map goes away */
+        if (piece.n == n &&
+            r->max_rows <= shard_rows) /* then no block gathers from so many shards that a map goes away */
             rows_borrow(r, piece.acts);
         else
             memcpy(r->data + row * row_bytes, piece.acts, n_rows * row_bytes);

@@ -126,8 +126,9 @@ int tokens_open_lengths(struct tokens *t, const char *path, struct err *e)
             uint64_t length;
             load(l, s, 1, &length);
             if (length > t->file.shape[1])
-                result = err_set(e, ERR_INPUT, "%s: length of sequence %" PRIu32 " is %" PRId64 ", the sequences have %zu tokens", path,
-                                 s, (int64_t)length, t->file.shape[1]);
+                result = err_set(e, ERR_INPUT,
+                                 "%s: length of sequence %" PRIu32 " is %" PRId64 ", the sequences have %zu tokens",
+                                 path, s, (int64_t)length, t->file.shape[1]);
             uint32_t used = length < t->seq_len ? (uint32_t)length : t->seq_len;
             fingerprint_add(&f, &used, sizeof used);
         }

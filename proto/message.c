@@ -17,9 +17,18 @@ struct field {
     size_t size;   /* TEXT: capacity */
 };
 
-#define TEXT_OF(key, member) {key, TEXT, offsetof(struct message, member), sizeof((struct message *)0)->member}
-#define OF(key, kind, member) {key, kind, offsetof(struct message, member), 0}
-#define END_OF_FIELDS {NULL, U32, 0, 0}
+#define TEXT_OF(key, member)                                                             \
+    {                                                                                    \
+        key, TEXT, offsetof(struct message, member), sizeof((struct message *)0)->member \
+    }
+#define OF(key, kind, member)                          \
+    {                                                  \
+        key, kind, offsetof(struct message, member), 0 \
+    }
+#define END_OF_FIELDS   \
+    {                   \
+        NULL, U32, 0, 0 \
+    }
 #define MAX_FIELDS 16
 
 static const struct field hello_fields[] = {
@@ -50,14 +59,14 @@ static const struct field welcome_fields[] = {
 };
 static const struct field text_fields[] = {TEXT_OF("reason", text.reason), END_OF_FIELDS};
 static const struct field lease_fields[] = {
-    OF("lease", U64, lease.lease), OF("block", U32, lease.block), OF("first", U32, lease.first),
+    OF("lease", U64, lease.lease), OF("block", U32, lease.block),    OF("first", U32, lease.first),
     OF("count", U32, lease.count), OF("scaled", BOOL, lease.scaled), END_OF_FIELDS,
 };
 static const struct field batch_fields[] = {
-    OF("lease", U64, batch.lease),   OF("block", U32, batch.block), OF("chunk", U32, batch.chunk),
-    OF("chunks", U32, batch.chunks), OF("rows", U32, batch.rows),   OF("checksum", U64, batch.checksum),
-    OF("origins", ORIGINS, batch.origins),
-    END_OF_FIELDS,
+    OF("lease", U64, batch.lease),         OF("block", U32, batch.block),
+    OF("chunk", U32, batch.chunk),         OF("chunks", U32, batch.chunks),
+    OF("rows", U32, batch.rows),           OF("checksum", U64, batch.checksum),
+    OF("origins", ORIGINS, batch.origins), END_OF_FIELDS,
 };
 static const struct field error_fields[] = {OF("lease", U64, error.lease), TEXT_OF("code", error.code),
                                             TEXT_OF("text", error.text), END_OF_FIELDS};
@@ -69,11 +78,11 @@ static const struct {
     const char *name;
     const struct field *fields;
 } types[MESSAGE_TYPES] = {
-    [MESSAGE_HELLO] = {"HELLO", hello_fields},   [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
-    [MESSAGE_REJECT] = {"REJECT", text_fields},  [MESSAGE_LEASE] = {"LEASE", lease_fields},
-    [MESSAGE_BATCH] = {"BATCH", batch_fields},   [MESSAGE_ERROR] = {"ERROR", error_fields},
-    [MESSAGE_PING] = {"PING", ping_fields},      [MESSAGE_PONG] = {"PONG", ping_fields},
-    [MESSAGE_BYE] = {"BYE", text_fields},        [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
+    [MESSAGE_HELLO] = {"HELLO", hello_fields},  [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
+    [MESSAGE_REJECT] = {"REJECT", text_fields}, [MESSAGE_LEASE] = {"LEASE", lease_fields},
+    [MESSAGE_BATCH] = {"BATCH", batch_fields},  [MESSAGE_ERROR] = {"ERROR", error_fields},
+    [MESSAGE_PING] = {"PING", ping_fields},     [MESSAGE_PONG] = {"PONG", ping_fields},
+    [MESSAGE_BYE] = {"BYE", text_fields},       [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
     [MESSAGE_END] = {"END", end_fields},
 };
 

@@ -44,8 +44,8 @@ static unsigned take_tag(struct mpread *r)
 }
 
 /* A count whose forms are: fix (tag base..base+fix_max), then 16 and 32 bits (tag16, tag16 + 1). */
-static uint32_t take_count(struct mpread *r, unsigned base, unsigned fix_max, unsigned tag16, uint32_t max, const char *not_one,
-                           const char *too_many)
+static uint32_t take_count(struct mpread *r, unsigned base, unsigned fix_max, unsigned tag16, uint32_t max,
+                           const char *not_one, const char *too_many)
 {
     unsigned tag = take_tag(r);
     uint64_t n = 0;

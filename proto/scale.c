@@ -32,8 +32,8 @@ int scale_finish(const struct scale_sums *sums, const struct stream *s, float *s
         double mean = sums->norms[site] / (double)sums->rows;
         scale[site] = (float)(sqrt((double)s->d_model) / mean);
         if (!(mean > 0) || !isfinite(scale[site]) || !(scale[site] > 0))
-            return err_set(e, ERR_INPUT, "site %u (%s): mean norm %g over %zu rows gives no scale", site, s->sites[site], mean,
-                           sums->rows);
+            return err_set(e, ERR_INPUT, "site %u (%s): mean norm %g over %zu rows gives no scale", site,
+                           s->sites[site], mean, sums->rows);
     }
     return 0;
 }

@@ -2,8 +2,8 @@
  *
  *   scale[site] = sqrt(d_model) / mean over rows of |x[row, site]|
  * over the rows of the first blocks of the run's order, raw fp32 as the producers send them. The reference writes the
- * inverse (mean norm / sqrt(d_model)) and divides. Norms and sums in double, in the order of the rows, so the result does
- * not depend on which producer sent what when. */
+ * inverse (mean norm / sqrt(d_model)) and divides. Norms and sums in double, in the order of the rows, so the result
+ * does not depend on which producer sent what when. */
 #ifndef CROSSFEED_SCALE_H
 #define CROSSFEED_SCALE_H
 
@@ -18,7 +18,8 @@ struct scale_sums {
     size_t rows;
 };
 
-/* rows: [n_rows, n_sites, d_model] fp32, finite; may be unaligned. origins: [n_rows], masked rows do not count; NULL: all do. */
+/* rows: [n_rows, n_sites, d_model] fp32, finite; may be unaligned. origins: [n_rows], masked rows do not count; NULL:
+ * all do. */
 void scale_add(struct scale_sums *sums, const unsigned char *rows, const struct row_origin *origins, size_t n_rows,
                const struct stream *s);
 

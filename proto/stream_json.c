@@ -11,9 +11,10 @@ json_t *stream_to_json(const struct stream *s)
         json_array_append_new(sites, json_string(s->sites[i]));
     for (uint32_t i = 0; i < s->n_models; i++)
         json_array_append_new(models, json_string(s->model_fingerprints[i]));
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", sites, "d_model", (json_int_t)s->d_model, "seq_len",
-                     (json_int_t)s->seq_len, "rows_per_seq", (json_int_t)s->rows_per_seq, "n_seq", (json_int_t)s->n_seq,
-                     "vocab_size", (json_int_t)s->vocab_size, "tokens", s->tokens_fingerprint, "models", models);
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", sites, "d_model", (json_int_t)s->d_model,
+                     "seq_len", (json_int_t)s->seq_len, "rows_per_seq", (json_int_t)s->rows_per_seq, "n_seq",
+                     (json_int_t)s->n_seq, "vocab_size", (json_int_t)s->vocab_size, "tokens", s->tokens_fingerprint,
+                     "models", models);
 }
 
 static int text_list(const json_t *list, size_t max, char *dst, size_t size, uint32_t *n)
@@ -36,9 +37,9 @@ int stream_from_json(struct stream *s, const json_t *saved, const char *path, st
     json_int_t d_model, seq_len, rows_per_seq, n_seq, vocab_size;
     const char *tokens;
     *s = (struct stream){.can_bf16 = true, .can_f32 = true};
-    if (json_unpack(object, "{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", &sites, "d_model", &d_model, "seq_len", &seq_len,
-                    "rows_per_seq", &rows_per_seq, "n_seq", &n_seq, "vocab_size", &vocab_size, "tokens", &tokens, "models",
-                    &models) ||
+    if (json_unpack(object, "{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", &sites, "d_model", &d_model, "seq_len",
+                    &seq_len, "rows_per_seq", &rows_per_seq, "n_seq", &n_seq, "vocab_size", &vocab_size, "tokens",
+                    &tokens, "models", &models) ||
         text_list(sites, STREAM_MAX_SITES, s->sites[0], SITE_NAME_SIZE, &s->n_sites) ||
         text_list(models, STREAM_MAX_MODELS, s->model_fingerprints[0], FINGERPRINT_SIZE, &s->n_models) ||
         strlen(tokens) >= FINGERPRINT_SIZE ||

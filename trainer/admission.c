@@ -65,24 +65,24 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
         return err_set(e, ERR_PEER, "block %u: chunk %u of %u, expected %u of %zu", b->block, b->chunk, b->chunks,
                        place->chunks_taken, chunks);
     if (b->rows != rows || payload_size != bytes)
-        return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk, b->rows,
-                       payload_size, rows, bytes);
+        return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk,
+                       b->rows, payload_size, rows, bytes);
     uint64_t checksum = fingerprint_checksum(payload, payload_size, b->origins, rows * sizeof *b->origins);
     if (checksum != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
                        (unsigned long long)b->checksum, (unsigned long long)checksum);
     size_t elements = rows * s->n_sites * s->d_model, bad = first_nonfinite(payload, elements, place->dtype);
     if (bad < elements)
-        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block, b->chunk,
-                       bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
+        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block,
+                       b->chunk, bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
     for (size_t i = 0; i < rows; i++) {
         struct row_origin o = b->origins[i];
         size_t row = place->rows_taken + i;
         size_t sequence = place->first_sequence + row / s->rows_per_seq;
         size_t position = s->seq_len - s->rows_per_seq + row % s->rows_per_seq;
         if (o.sequence != sequence || o.position != position)
-            return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block, row,
-                           o.sequence, o.position, sequence, position);
+            return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block,
+                           row, o.sequence, o.position, sequence, position);
     }
     return 0;
 }

@@ -14,9 +14,10 @@
 
 struct admission {
     const struct stream *ours; /* the run's stream; NULL: the first producer will fix it */
-    bool need_bf16, need_f32;  /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
-    bool stream_fixed;         /* a first producer has been accepted */
-    const float *scale;        /* [n_scale] the run's, measured or given; NULL: not known yet */
+    bool need_bf16,
+        need_f32;       /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
+    bool stream_fixed;  /* a first producer has been accepted */
+    const float *scale; /* [n_scale] the run's, measured or given; NULL: not known yet */
     uint32_t n_scale;
 };
 

@@ -32,7 +32,8 @@ static int write_state(const char *folder, const struct train_state *t, const st
     snprintf(rows, sizeof rows, "%llu", (unsigned long long)(t->step * t->batch_size));
     snprintf(window, sizeof window, "%llu", (unsigned long long)next->window);
     snprintf(position, sizeof position, "%zu", next->position);
-    const char *metadata[] = {"step", step, "rows", rows, "window", window, "position", position, "software", CROSSFEED_SOFTWARE};
+    const char *metadata[] = {"step", step,       "rows",   rows,       "window",
+                              window, "position", position, "software", CROSSFEED_SOFTWARE};
     if (file_join(path, sizeof path, folder, "state.safetensors", e) ||
         safetensors_write_begin(&w, path, specs, 3, metadata, 5, e) ||
         safetensors_write_data(&w, t->m, n_params * sizeof *t->m, e) ||
@@ -48,7 +49,8 @@ static int write_state(const char *folder, const struct train_state *t, const st
 /* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
 static int is_checkpoint(const struct dirent *entry)
 {
-    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] && strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
+    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] &&
+           strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
 }
 
 static int list(const char *folder, struct dirent ***names, int *n, struct err *e)
@@ -143,7 +145,8 @@ int checkpoint_config(const char *path, json_t **cfg, struct err *e)
     return file_join(file, sizeof file, path, "cfg.json", e) ? e->code : json_read_object(file, cfg, e);
 }
 
-static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst, struct err *e)
+static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst,
+                       struct err *e)
 {
     const struct tensor_view *t = safetensors_find(s, name);
     if (!t)
@@ -171,8 +174,8 @@ static int read_number(const struct safetensors *s, const char *key, uint64_t *v
     return 0;
 }
 
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct plan_place *next,
-                    struct err *e)
+int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t,
+                    struct plan_place *next, struct err *e)
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};

@@ -7,8 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(name, fixed, low, high, initial, help) {#name, CONFIG_COUNT, offsetof(struct config, name), fixed, low, high, initial, help}
-#define NUMBER(name, low, high, initial, help) {#name, CONFIG_NUMBER, offsetof(struct config, name), true, low, high, initial, help}
+#define COUNT(name, fixed, low, high, initial, help)                                        \
+    {                                                                                       \
+#name, CONFIG_COUNT, offsetof(struct config, name), fixed, low, high, initial, help \
+    }
+#define NUMBER(name, low, high, initial, help)                                              \
+    {                                                                                       \
+#name, CONFIG_NUMBER, offsetof(struct config, name), true, low, high, initial, help \
+    }
 #define MANY 1e15
 
 const struct config_key config_keys[] = {
@@ -31,8 +37,10 @@ const struct config_key config_keys[] = {
     COUNT(eval_blocks, true, 0, 500, "4", "blocks held out for evaluation, never trained on"),
     COUNT(scale_rows, true, 1, 1e9, "16384", "rows over which the scale is measured, at most one window"),
     COUNT(dead_rows, true, 1, MANY, "1e6", "a latent is dead when it has not fired for so many rows"),
-    {"dtype", CONFIG_DTYPE, offsetof(struct config, dtype), true, 0, 0, "bf16", "of rows on the wire and in the window: bf16 or fp32"},
-    {"scale", CONFIG_TEXT, offsetof(struct config, scale), true, 0, 0, "", "one number per site, comma-separated; default: measured"},
+    {"dtype", CONFIG_DTYPE, offsetof(struct config, dtype), true, 0, 0, "bf16",
+     "of rows on the wire and in the window: bf16 or fp32"},
+    {"scale", CONFIG_TEXT, offsetof(struct config, scale), true, 0, 0, "",
+     "one number per site, comma-separated; default: measured"},
     COUNT(log_every, false, 1, MANY, "100", "steps between lines of metrics.jsonl"),
     COUNT(eval_every, false, 1, MANY, "1000", "steps between evaluations on the held-out blocks"),
     COUNT(save_every, false, 1, MANY, "10000", "steps between checkpoints"),
@@ -148,8 +156,8 @@ int config_resume(struct config *c, const json_t *saved, const char *path, struc
              *before = json_dumps(theirs, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
         int result = 0;
         if (k->fixed && !same)
-            result = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", k->name, now ? now : "?", path,
-                             before ? before : "?");
+            result = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", k->name, now ? now : "?",
+                             path, before ? before : "?");
         free(now);
         free(before);
         json_decref(ours);

@@ -1,8 +1,8 @@
 /* ingest.c - the ingest thread: answers messages, leases blocks, stores rows; see ingest.h and PROTOCOL.md.
  *
- * All that the thread alone uses is free of locks; what the training thread asks for (scale, held-out rows, counters,
- * failure) is in `shared`, under one lock. A producer is told REJECT and forgotten for what can only be wrong again; a bad
- * chunk costs it the lease, and three of them its place. */
+ * All that the thread alone uses is free of locks; what the two threads tell each other goes through handover.h. A
+ * producer is told REJECT and forgotten for what can only be wrong again; a bad chunk costs it the lease, and three of
+ * them its place. */
 #include "ingest.h"
 
 #include <errno.h>
@@ -18,9 +18,7 @@
 #include "leases.h"
 #include "link.h"
 #include "log.h"
-#include "mem.h"
 #include "peers.h"
-#include "scale.h"
 
 #define POLL_MS 100
 #define MAX_FAILURES 3   /* of one block, by whatever producers, before the run fails */
@@ -28,17 +26,6 @@
 #define END_WAIT_MS 3000 /* for the producers' BYEs */
 
 _Static_assert(PEERS_MAX <= LEASES_HOLDERS, "a producer's index is a holder");
-
-struct shared {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool scale_known, evaluation_ready;
-    float scale[STREAM_MAX_SITES];
-    struct err failure;
-    struct ingest_counters counters;
-    bool ending, end_ok;
-    char end_reason[MESSAGE_TEXT_SIZE];
-};
 
 struct ingest {
     struct ingest_options options;
@@ -53,20 +40,15 @@ struct ingest {
     struct ingest_wanted wanted;
     struct stream stream; /* of the run, once fixed */
     bool stream_known;
-    bool has_scale;             /* this thread's copy of shared.scale_known */
+    bool has_scale; /* as handed over */
     float scale[STREAM_MAX_SITES];
-    float *raw;                 /* [raw_rows, n_sites, d_model] while the scale is measured */
-    struct row_origin *raw_origins; /* [raw_rows] */
-    size_t raw_rows;
-    unsigned char *evaluation;  /* [evaluation_rows, n_sites, d_model] of the dtype */
-    bool *evaluation_masked;    /* [evaluation_rows] until all are there */
-    size_t evaluation_rows;     /* then: without the masked ones */
-    uint32_t scale_blocks_left, evaluation_blocks_left;
+    struct intake intake;
     int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */
-    bool ending; /* this thread's copy of shared.ending */
-    struct ingest_counters counters; /* copied to shared at every turn */
+    bool ending;              /* as handover_turn said last */
+    struct message_end end;
+    struct ingest_counters counters; /* published at every turn */
     struct message message;          /* the one being handled or sent: 40 KB */
-    struct shared shared;
+    struct handover handover;
 };
 
 /* ---- life ---- */
@@ -78,8 +60,7 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     if (!in)
         return err_set(e, ERR_MEMORY, "ingest: out of memory");
     in->options = *o;
-    pthread_mutex_init(&in->shared.lock, NULL);
-    clock_init_condition(&in->shared.changed);
+    handover_init(&in->handover);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
                               : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
@@ -100,12 +81,8 @@ void ingest_free(struct ingest *in)
     link_close(in->link, 0);
     if (in->wake >= 0)
         close(in->wake);
-    mem_free(in->raw);
-    mem_free(in->raw_origins);
-    mem_free(in->evaluation);
-    mem_free(in->evaluation_masked);
-    pthread_mutex_destroy(&in->shared.lock);
-    pthread_cond_destroy(&in->shared.changed);
+    intake_release(&in->intake);
+    handover_release(&in->handover);
     free(in);
 }
 
@@ -144,10 +121,10 @@ static void send_welcome(struct ingest *in, const struct peer *p)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_WELCOME;
-    m->welcome = (struct message_welcome){.dtype = in->run.dtype,
+    m->welcome = (struct message_welcome){.dtype = in->run.intake.dtype,
                                           .has_scale = in->has_scale,
                                           .n_scale = in->stream.n_sites,
-                                          .block_seqs = in->run.plan->block_seqs,
+                                          .block_seqs = in->run.intake.plan->block_seqs,
                                           .credit = in->options.credit,
                                           .heartbeat_ms = in->options.heartbeat_ms,
                                           .timeout_ms = in->options.timeout_ms};
@@ -160,8 +137,7 @@ static void send_end(struct ingest *in, const struct link_peer *to)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_END;
-    m->end.ok = in->shared.end_ok;
-    memcpy(m->end.reason, in->shared.end_reason, sizeof m->end.reason);
+    m->end = in->end;
     link_send(in->link, to, m, NULL);
 }
 
@@ -169,13 +145,9 @@ static void send_end(struct ingest *in, const struct link_peer *to)
 
 static void fail_run(struct ingest *in, const struct err *why)
 {
-    pthread_mutex_lock(&in->shared.lock);
-    if (!in->shared.failure.code)
-        in->shared.failure = *why;
-    pthread_cond_broadcast(&in->shared.changed);
-    pthread_mutex_unlock(&in->shared.lock);
-    if (in->run.shuffle) /* not yet there if set-up failed */
-        shuffle_fail(in->run.shuffle, why);
+    handover_fail(&in->handover, why);
+    if (in->run.intake.shuffle) /* not yet there if set-up failed */
+        shuffle_fail(in->run.intake.shuffle, why);
 }
 
 static void drop_peer(struct ingest *in, int index, const char *why)
@@ -287,7 +259,7 @@ static void add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
         struct lease_task *t = leases_add(&in->leases); /* ingest_start checked that they fit */
         t->block = blocks[i];
         t->purpose = purpose;
-        t->n_rows = plan_block_rows(in->run.plan, blocks[i]);
+        t->n_rows = plan_block_rows(in->run.intake.plan, blocks[i]);
         t->first_row = row;
         row += t->n_rows;
     }
@@ -298,7 +270,7 @@ static struct lease_task *next_task(struct ingest *in, int holder)
 {
     struct lease_task *t = leases_waiting(&in->leases, holder);
     struct shuffle_ticket ticket;
-    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.shuffle, &ticket))
+    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.intake.shuffle, &ticket))
         return t;
     t = leases_add(&in->leases);
     t->block = ticket.block;
@@ -331,8 +303,8 @@ static void lease_blocks(struct ingest *in)
         m->type = MESSAGE_LEASE;
         m->lease = (struct message_lease){.lease = t->lease,
                                           .block = t->block,
-                                          .first = plan_block_first(in->run.plan, t->block),
-                                          .count = plan_block_seqs(in->run.plan, t->block),
+                                          .first = plan_block_first(in->run.intake.plan, t->block),
+                                          .count = plan_block_seqs(in->run.intake.plan, t->block),
                                           .scaled = t->purpose != FOR_SCALE};
         if (link_send(in->link, &p->address, m, NULL)) {
             in->counters.producers_lost++;
@@ -346,101 +318,29 @@ static void lease_blocks(struct ingest *in)
 
 /* ---- rows ---- */
 
-/* The scale from the raw rows; the shuffle then gets them as if they had come scaled. */
-static int settle_scale(struct ingest *in, struct err *e)
-{
-    const struct stream *s = &in->stream;
-    const struct plan *plan = in->run.plan;
-    size_t row_elements = (size_t)s->n_sites * s->d_model, row = 0;
-    struct scale_sums sums = {0};
-    scale_add(&sums, (const unsigned char *)in->raw, in->raw_origins, in->raw_rows, s);
-    if (scale_finish(&sums, s, in->scale, e))
-        return e->code;
-    unsigned char *scaled = mem_alloc(plan->max_block_rows, stream_row_bytes(s, in->run.dtype), "scaled block", e);
-    int result = scaled ? 0 : ERR_MEMORY;
-    for (uint32_t i = 0; i < in->run.n_scale_blocks && result == 0; i++) {
-        struct shuffle_ticket ticket;
-        if (!shuffle_reserve(in->run.shuffle, &ticket) || ticket.block != in->run.scale_blocks[i]) {
-            result = err_set(e, ERR_INPUT, "measured block %u is not number %u of the run's order", in->run.scale_blocks[i], i);
-            break;
-        }
-        scale_apply(in->raw + row * row_elements, ticket.n_rows, s, in->scale, in->run.dtype, scaled);
-        shuffle_store(in->run.shuffle, &ticket, 0, ticket.n_rows, scaled, in->raw_origins + row);
-        shuffle_complete(in->run.shuffle, &ticket);
-        row += ticket.n_rows;
-    }
-    mem_free(scaled);
-    mem_free(in->raw);
-    mem_free(in->raw_origins);
-    in->raw = NULL;
-    in->raw_origins = NULL;
-    return result;
-}
-
 static void announce_scale(struct ingest *in)
 {
     in->has_scale = true;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.scale_known = true;
-    memcpy(in->shared.scale, in->scale, sizeof in->scale);
-    pthread_cond_broadcast(&in->shared.changed);
-    pthread_mutex_unlock(&in->shared.lock);
-    add_tasks(in, in->run.plan->eval_blocks, in->run.plan->n_eval, FOR_EVALUATION);
-}
-
-/* The held-out rows close up; before the training thread sees them. */
-static void drop_masked_evaluation(struct ingest *in)
-{
-    size_t kept = 0, row_bytes = stream_row_bytes(&in->stream, in->run.dtype);
-    for (size_t i = 0; i < in->evaluation_rows; i++)
-        if (!in->evaluation_masked[i])
-            memmove(in->evaluation + kept++ * row_bytes, in->evaluation + i * row_bytes, row_bytes);
-    in->evaluation_rows = kept;
+    handover_scale(&in->handover, in->scale, in->stream.n_sites);
+    add_tasks(in, in->run.intake.plan->eval_blocks, in->run.intake.plan->n_eval, FOR_EVALUATION);
 }
 
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
 {
-    enum lease_purpose purpose = t->purpose;
-    if (purpose == FOR_WINDOW)
-        shuffle_complete(in->run.shuffle, &t->ticket);
+    enum intake_event event;
+    int result = intake_complete(&in->intake, t, in->scale, &event, e);
     leases_done(&in->leases, t);
     in->counters.blocks_done++;
-    if (purpose == FOR_EVALUATION && --in->evaluation_blocks_left == 0) {
-        drop_masked_evaluation(in);
-        pthread_mutex_lock(&in->shared.lock);
-        in->shared.evaluation_ready = true;
-        pthread_cond_broadcast(&in->shared.changed);
-        pthread_mutex_unlock(&in->shared.lock);
-    }
-    if (purpose == FOR_SCALE && --in->scale_blocks_left == 0) {
-        if (settle_scale(in, e)) {
-            fail_run(in, e);
-            return;
-        }
+    if (result) {
+        fail_run(in, e);
+    } else if (event == INTAKE_EVALUATION) {
+        handover_evaluation(&in->handover);
+    } else if (event == INTAKE_SCALE) {
         announce_scale(in);
         for (int i = 0; i < PEERS_MAX; i++)
             if (in->peers.peers[i].here)
                 send_welcome(in, &in->peers.peers[i]);
     }
-}
-
-/* Puts a sound chunk where its rows belong. */
-static void store_chunk(struct ingest *in, struct lease_task *t, const struct message_batch *b, const unsigned char *acts)
-{
-    enum row_dtype dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype;
-    size_t row_bytes = stream_row_bytes(&in->stream, dtype), row = t->first_row + t->rows_taken;
-    if (t->purpose == FOR_WINDOW) {
-        shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, b->rows, acts, b->origins);
-    } else if (t->purpose == FOR_EVALUATION) {
-        memcpy(in->evaluation + row * row_bytes, acts, b->rows * row_bytes);
-        for (size_t i = 0; i < b->rows; i++)
-            in->evaluation_masked[row + i] = b->origins[i].token == ROW_MASKED;
-    } else {
-        memcpy((unsigned char *)in->raw + row * row_bytes, acts, b->rows * row_bytes);
-        memcpy(in->raw_origins + row, b->origins, b->rows * sizeof *in->raw_origins);
-    }
-    t->rows_taken += b->rows;
-    t->chunks_taken++;
 }
 
 static void take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
@@ -453,11 +353,11 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         return;
     }
     struct chunk_place place = {.block = t->block,
-                                .first_sequence = plan_block_first(in->run.plan, t->block),
+                                .first_sequence = plan_block_first(in->run.intake.plan, t->block),
                                 .n_rows = t->n_rows,
                                 .rows_taken = t->rows_taken,
                                 .chunks_taken = t->chunks_taken,
-                                .dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype};
+                                .dtype = intake_dtype(&in->intake, t->purpose)};
     if (admit_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
         in->counters.bad_chunks++;
         leases_give_back(&in->leases, t);
@@ -469,7 +369,7 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         }
         return;
     }
-    store_chunk(in, t, b, payload->data);
+    intake_store(&in->intake, t, b, payload->data);
     p->rows += b->rows;
     in->counters.rows_received += b->rows;
     if (t->rows_taken == t->n_rows)
@@ -497,15 +397,17 @@ static void check_refusals(struct ingest *in, struct err *e)
         in->nobodys_since_ms = 0;
         return;
     }
-    uint32_t first = plan_block_first(in->run.plan, t->block), last = first + plan_block_seqs(in->run.plan, t->block) - 1;
+    uint32_t first = plan_block_first(in->run.intake.plan, t->block),
+             last = first + plan_block_seqs(in->run.intake.plan, t->block) - 1;
     if (!in->nobodys_since_ms) {
         in->nobodys_since_ms = now;
-        log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->peers.n, first, last,
-                 in->options.timeout_ms / 1000);
+        log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->peers.n, first,
+                 last, in->options.timeout_ms / 1000);
     }
     if (now - in->nobodys_since_ms < (int64_t)in->options.timeout_ms)
         return;
-    err_set(e, ERR_ABSENT, "none of the %zu producers has sequences %u to %u (block %u), recorded nowhere, and %zu more blocks",
+    err_set(e, ERR_ABSENT,
+            "none of the %zu producers has sequences %u to %u (block %u), recorded nowhere, and %zu more blocks",
             in->peers.n, first, last, t->block, n - 1);
     fail_run(in, e);
 }
@@ -522,20 +424,22 @@ static void take_error(struct ingest *in, int index, struct err *e)
         take_refusal(in, index, t, m->text);
         return;
     }
-    log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code, m->text);
+    log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code,
+             m->text);
     leases_give_back(&in->leases, t);
     if (++t->failures < MAX_FAILURES)
         return;
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
-            plan_block_first(in->run.plan, t->block),
-            plan_block_first(in->run.plan, t->block) + plan_block_seqs(in->run.plan, t->block) - 1, t->failures,
-            in->peers.peers[index].name, m->text);
+            plan_block_first(in->run.intake.plan, t->block),
+            plan_block_first(in->run.intake.plan, t->block) + plan_block_seqs(in->run.intake.plan, t->block) - 1,
+            t->failures, in->peers.peers[index].name, m->text);
     fail_run(in, e);
 }
 
 /* ---- the thread ---- */
 
-static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload, struct err *e)
+static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
+                         struct err *e)
 {
     int index = peers_find(&in->peers, from);
     enum message_type type = in->message.type;
@@ -573,7 +477,8 @@ static void receive_all(struct ingest *in, struct err *e)
 {
     struct link_peer from;
     struct link_payload payload;
-    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0; turn++) {
+    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0;
+         turn++) {
         if (got == 1) {
             take_message(in, &from, &payload, e);
         } else if (got == ERR_PEER) {
@@ -601,10 +506,7 @@ static void publish(struct ingest *in)
 {
     in->counters.producers = (uint32_t)in->peers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.counters = in->counters;
-    in->ending = in->shared.ending;
-    pthread_mutex_unlock(&in->shared.lock);
+    in->ending = handover_turn(&in->handover, &in->counters, &in->end);
 }
 
 /* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
@@ -649,46 +551,25 @@ static void *ingest_thread(void *argument)
 
 /* ---- for the training thread ---- */
 
-void ingest_memory(const struct ingest_run *r, size_t *eval_bytes, size_t *raw_bytes)
-{
-    size_t eval_rows = 0, raw_rows = 0;
-    for (uint32_t i = 0; i < r->plan->n_eval; i++)
-        eval_rows += plan_block_rows(r->plan, r->plan->eval_blocks[i]);
-    for (uint32_t i = 0; i < r->n_scale_blocks; i++)
-        raw_rows += plan_block_rows(r->plan, r->scale_blocks[i]);
-    *eval_bytes = eval_rows * stream_row_bytes(r->stream, r->dtype);
-    *raw_bytes = raw_rows * (stream_row_bytes(r->stream, ROW_F32) + sizeof(struct row_origin));
-}
-
 int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
 {
-    size_t eval_bytes, raw_bytes, row_bytes = stream_row_bytes(r->stream, r->dtype);
     in->run = *r;
-    in->stream = *r->stream;
+    in->stream = *r->intake.stream;
     snprintf(in->run_id, sizeof in->run_id, "%s", r->run_id);
-    if (r->plan->n_eval + r->n_scale_blocks > LEASES_MAX / 2)
-        return err_set(e, ERR_INPUT, "%u held-out and %u measured blocks, at most %d in all", r->plan->n_eval, r->n_scale_blocks,
-                       LEASES_MAX / 2);
-    ingest_memory(r, &eval_bytes, &raw_bytes);
-    in->evaluation_rows = eval_bytes / row_bytes;
-    in->evaluation_blocks_left = r->plan->n_eval;
-    in->shared.evaluation_ready = r->plan->n_eval == 0;
-    in->evaluation = mem_alloc(in->evaluation_rows, row_bytes, "held-out rows", e);
-    in->evaluation_masked = mem_alloc(in->evaluation_rows, sizeof *in->evaluation_masked, "held-out rows", e);
-    if (!in->evaluation || !in->evaluation_masked)
-        return ERR_MEMORY;
+    if (r->intake.plan->n_eval + r->intake.n_scale_blocks > LEASES_MAX / 2)
+        return err_set(
+            e, ERR_INPUT,
+            "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
+            r->intake.plan->n_eval, r->intake.n_scale_blocks, LEASES_MAX / 2);
+    if (intake_init(&in->intake, &r->intake, e))
+        return e->code;
+    if (r->intake.plan->n_eval == 0)
+        handover_evaluation(&in->handover);
     if (r->scale) {
-        memcpy(in->scale, r->scale, r->stream->n_sites * sizeof *in->scale);
+        memcpy(in->scale, r->scale, in->stream.n_sites * sizeof *in->scale);
         announce_scale(in);
     } else {
-        size_t raw_row = stream_row_bytes(r->stream, ROW_F32);
-        in->raw_rows = raw_bytes / (raw_row + sizeof(struct row_origin));
-        in->raw = mem_alloc(in->raw_rows, raw_row, "rows for measuring the scale", e);
-        in->raw_origins = mem_alloc(in->raw_rows, sizeof *in->raw_origins, "their origins", e);
-        if (!in->raw || !in->raw_origins)
-            return ERR_MEMORY;
-        in->scale_blocks_left = r->n_scale_blocks;
-        add_tasks(in, r->scale_blocks, r->n_scale_blocks, FOR_SCALE);
+        add_tasks(in, r->intake.scale_blocks, r->intake.n_scale_blocks, FOR_SCALE);
     }
     int failed = pthread_create(&in->thread, NULL, ingest_thread, in);
     if (failed)
@@ -697,57 +578,31 @@ int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
     return 0;
 }
 
-/* Waits, the lock taken, until *ready, a failure (e, its code) or the time is out (1). The lock stays taken. */
-static int wait_shared(struct ingest *in, const bool *ready, int timeout_ms, struct err *e)
-{
-    struct timespec until = clock_after(timeout_ms);
-    pthread_mutex_lock(&in->shared.lock);
-    int timed_out = 0;
-    while (!*ready && !in->shared.failure.code && !timed_out)
-        timed_out = pthread_cond_timedwait(&in->shared.changed, &in->shared.lock, &until) == ETIMEDOUT;
-    if (in->shared.failure.code) {
-        *e = in->shared.failure;
-        return e->code;
-    }
-    return *ready ? 0 : 1;
-}
-
 int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
 {
-    int result = wait_shared(in, &in->shared.scale_known, timeout_ms, e);
-    if (result == 0)
-        memcpy(scale, in->shared.scale, in->stream.n_sites * sizeof *scale);
-    pthread_mutex_unlock(&in->shared.lock);
-    return result;
+    return handover_wait_scale(&in->handover, scale, in->stream.n_sites, timeout_ms, e);
 }
 
 int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)
 {
-    int result = wait_shared(in, &in->shared.evaluation_ready, timeout_ms, e);
-    pthread_mutex_unlock(&in->shared.lock);
-    *rows = in->evaluation;
-    *n_rows = in->evaluation_rows;
+    int result = handover_wait_evaluation(&in->handover, timeout_ms, e);
+    *rows = in->intake.evaluation;
+    *n_rows = in->intake.evaluation_rows;
     return result;
 }
 
 void ingest_counters(struct ingest *in, struct ingest_counters *c)
 {
-    pthread_mutex_lock(&in->shared.lock);
-    *c = in->shared.counters;
-    pthread_mutex_unlock(&in->shared.lock);
+    handover_counters(&in->handover, c);
 }
 
 void ingest_finish(struct ingest *in, bool ok, const char *reason)
 {
     if (!in->link)
         return;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.ending = true;
-    in->shared.end_ok = ok;
-    snprintf(in->shared.end_reason, sizeof in->shared.end_reason, "%s", reason);
-    pthread_mutex_unlock(&in->shared.lock);
+    handover_end(&in->handover, ok, reason);
     if (!in->running) { /* set-up failed: whoever said HELLO meanwhile must not wait for a WELCOME */
-        in->ending = true;
+        publish(in);
         say_end(in);
         return;
     }

@@ -1,4 +1,5 @@
-/* leases.c - the task table; see leases.h. The table is short (credit times producers), so it is searched, not indexed. */
+/* leases.c - the task table; see leases.h. The table is short (credit times producers), so it is searched, not indexed.
+ */
 #include "leases.h"
 
 struct lease_task *leases_add(struct leases *l)
@@ -14,7 +15,8 @@ struct lease_task *leases_waiting(struct leases *l, int holder)
 {
     struct lease_task *first = NULL;
     for (size_t i = 0; i < l->n; i++)
-        if (l->tasks[i].lease == 0 && (!first || l->tasks[i].order < first->order) && !leases_refused(&l->tasks[i], holder))
+        if (l->tasks[i].lease == 0 && (!first || l->tasks[i].order < first->order) &&
+            !leases_refused(&l->tasks[i], holder))
             first = &l->tasks[i];
     return first;
 }

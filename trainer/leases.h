@@ -28,7 +28,7 @@ struct lease_task {
     int holder;                   /* while leased */
     uint32_t chunks_taken;
     size_t rows_taken;
-    unsigned failures; /* times a holder could not do it */
+    unsigned failures;                     /* times a holder could not do it */
     uint64_t refused[LEASES_HOLDERS / 64]; /* bit i: holder i does not have this block and is not asked again */
 };
 
@@ -57,7 +57,8 @@ void leases_give_back(struct leases *l, struct lease_task *t);
 /* The holder does not have the block: given back, and the holder is not asked for it again. */
 void leases_refuse(struct leases *l, struct lease_task *t);
 bool leases_refused(const struct lease_task *t, int holder);
-/* The waiting task added first that all of `here` (bit i: holder i) have refused, and how many such there are; NULL if none. */
+/* The waiting task added first that all of `here` (bit i: holder i) have refused, and how many such there are; NULL if
+ * none. */
 const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t here[LEASES_HOLDERS / 64], size_t *n);
 /* The holder is gone: its tasks wait again, and its number may be given to somebody else. Returns how many tasks. */
 size_t leases_forget(struct leases *l, int holder);

@@ -26,7 +26,7 @@ struct peers {
     size_t next;                  /* where peers_with_credit looks first: turns go round */
 };
 
-int peers_find(const struct peers *p, const struct link_peer *address); /* -1: not known */
+int peers_find(const struct peers *p, const struct link_peer *address);                            /* -1: not known */
 int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms); /* -1: full */
 void peers_remove(struct peers *p, int index);
 void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64]); /* bit i: peer i is here */

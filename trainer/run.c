@@ -1,7 +1,8 @@
 /* run.c - puts the trainer's parts together: set-up, the training loop, evaluation, checkpoints, the last report.
  *
- * Order of set-up: bind, wait for the first producer (its stream says how large all is), print the memory budget, allocate,
- * load or initialise, start the ingest thread, train. Nothing large is allocated before the budget is printed. */
+ * Order of set-up: bind, wait for the first producer (its stream says how large all is), print the memory budget,
+ * allocate, load or initialise, start the ingest thread, train. Nothing large is allocated before the budget is
+ * printed. */
 #include "run.h"
 
 #include <errno.h>
@@ -70,7 +71,7 @@ struct trainer {
     FILE *provenance;
     json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
-    int lock; /* of the folder; -1: none */
+    int lock;            /* of the folder; -1: none */
     uint64_t saved_step; /* of the newest checkpoint; 0: none */
 };
 
@@ -84,7 +85,8 @@ static int check_out(const struct run_options *o, struct err *e)
         file_join(path, sizeof path, o->out, "metrics.jsonl", e))
         return e->code;
     if (!o->resume && access(path, F_OK) == 0)
-        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out", o->out);
+        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
+                       o->out);
     if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
         return e->code;
     file_out_abandon(&probe);
@@ -116,7 +118,8 @@ static int read_checkpoint_config(struct trainer *t, struct stream *expected, st
         snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
     const json_t *scale = json_object_get(saved, "run_scale");
     if (result == 0 && json_array_size(scale) != expected->n_sites)
-        result = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", t->checkpoint, json_array_size(scale), expected->n_sites);
+        result = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", t->checkpoint, json_array_size(scale),
+                         expected->n_sites);
     for (size_t i = 0; result == 0 && i < expected->n_sites; i++)
         t->scale[i] = (float)json_number_value(json_array_get(scale, i));
     t->has_scale = result == 0;
@@ -134,9 +137,11 @@ static int make_schedule(struct trainer *t, struct err *e)
                                     .lr_decay_fraction = c->lr_decay,
                                     .l1_warmup_fraction = c->l1_warmup};
     if (c->timeout_ms < c->heartbeat_ms)
-        return err_set(e, ERR_INPUT, "timeout_ms %" PRIu64 " is less than heartbeat_ms %" PRIu64, c->timeout_ms, c->heartbeat_ms);
+        return err_set(e, ERR_INPUT, "timeout_ms %" PRIu64 " is less than heartbeat_ms %" PRIu64, c->timeout_ms,
+                       c->heartbeat_ms);
     if (t->schedule.total_steps == 0)
-        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens, c->batch_size);
+        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
+                       c->batch_size);
     return schedule_check(&t->schedule, e);
 }
 
@@ -211,13 +216,13 @@ static struct shuffle_config shuffle_config_of(struct trainer *t)
 static struct ingest_run ingest_run_of(struct trainer *t)
 {
     return (struct ingest_run){.run_id = t->run_id,
-                               .stream = &t->stream,
-                               .plan = &t->plan,
-                               .shuffle = t->shuffle,
-                               .dtype = t->config.dtype,
                                .scale = t->has_scale ? t->scale : NULL,
-                               .scale_blocks = t->scale_blocks,
-                               .n_scale_blocks = t->n_scale_blocks};
+                               .intake = {.stream = &t->stream,
+                                          .plan = &t->plan,
+                                          .shuffle = t->shuffle,
+                                          .dtype = t->config.dtype,
+                                          .scale_blocks = t->scale_blocks,
+                                          .n_scale_blocks = t->n_scale_blocks}};
 }
 
 static int print_budget(struct trainer *t, struct err *e)
@@ -229,13 +234,13 @@ static int print_budget(struct trainer *t, struct err *e)
     size_t row_elements = sc.row_elements, batch_bytes;
     if (!size_mul(c->batch_size * sizeof(float), row_elements, &batch_bytes))
         return err_set(e, ERR_MEMORY, "batch of %" PRIu64 " rows does not fit in memory", c->batch_size);
-    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, c->batch_size, &b->parameters, &b->workspace, e) ||
+    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, c->batch_size, &b->parameters,
+                          &b->workspace, e) ||
         shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
     b->workspace += batch_bytes;
     b->program = mem_rss();
-    ingest_memory(&ir, &b->evaluation, &b->raw);
-    b->raw += b->raw / 4 * row_dtype_size(c->dtype); /* the scaled rows, made while the raw ones are still there */
+    intake_memory(&ir.intake, &b->evaluation, &b->raw);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * CHUNK_MAX_BYTES ? c->credit * block_bytes
                                                                            : LINK_RECEIVE_HWM * CHUNK_MAX_BYTES;
@@ -263,7 +268,8 @@ static int set_weights(struct trainer *t, struct err *e)
         if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, &t->next, e))
             return e->code;
         t->saved_step = t->state.step;
-        log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step, t->schedule.total_steps);
+        log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step,
+                 t->schedule.total_steps);
     } else if (t->o->init) {
         return weights_file_load(t->o->init, &t->crosscoder, scale, e);
     } else {
@@ -283,7 +289,8 @@ static int open_provenance(struct trainer *t, struct err *e)
     if (!t->provenance || fseek(t->provenance, 0, SEEK_END) != 0 || (had = ftell(t->provenance)) < 0)
         return err_errno(e, errno, "%s: cannot open", path);
     if (had < bytes)
-        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had, t->state.step, bytes);
+        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had,
+                       t->state.step, bytes);
     if (ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
         return err_errno(e, errno, "%s: cannot cut to %ld bytes", path, bytes);
     return 0;
@@ -419,8 +426,8 @@ static int save(struct trainer *t, struct err *e)
     return 0;
 }
 
-/* A finished run is resumed: only its results may be missing. They come from the held-out rows; of a last batch there is
- * nothing to say. */
+/* A finished run is resumed: only its results may be missing. They come from the held-out rows; of a last batch there
+ * is nothing to say. */
 static int finish_again(struct trainer *t, struct err *e)
 {
     struct step_report *r = &t->step;
@@ -475,8 +482,8 @@ static int write_results(struct trainer *t, struct err *e)
 {
     char path[PATH_SIZE];
     if (file_join(path, sizeof path, t->o->out, "crosscoder.safetensors", e) ||
-        weights_file_write(path, &t->crosscoder, t->scale, e) || file_join(path, sizeof path, t->o->out, "cfg.json", e) ||
-        json_write(path, t->cfg, e))
+        weights_file_write(path, &t->crosscoder, t->scale, e) ||
+        file_join(path, sizeof path, t->o->out, "cfg.json", e) || json_write(path, t->cfg, e))
         return e->code;
     struct shuffle_state served;
     shuffle_state(t->shuffle, &served);
@@ -497,7 +504,8 @@ static int write_results(struct trainer *t, struct err *e)
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;
     if (t->o->truth) {
-        recovery_measure(&t->recovery, t->crosscoder.w_dec, t->crosscoder.d_sae, t->scale, RECOVERY_THRESHOLD, &recovered);
+        recovery_measure(&t->recovery, t->crosscoder.w_dec, t->crosscoder.d_sae, t->scale, RECOVERY_THRESHOLD,
+                         &recovered);
         r.recovered = &recovered;
     }
     return report_write(&r, e);
@@ -522,7 +530,9 @@ int run(const struct run_options *o, struct err *e)
             result = train(t, &stopped, e);
         char reason[512];
         snprintf(reason, sizeof reason, "%s",
-                 result ? e->message : stopped ? "trainer stopped by a signal, its state is saved" : "training is done");
+                 result    ? e->message
+                 : stopped ? "trainer stopped by a signal, its state is saved"
+                           : "training is done");
         if (t->ingest)
             ingest_finish(t->ingest, result == 0, reason);
         if (result == 0 && !stopped)
@@ -530,7 +540,8 @@ int run(const struct run_options *o, struct err *e)
         if (stopped && !t->cfg)
             log_line("stopped before the first step");
         else if (stopped)
-            log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step, t->schedule.total_steps);
+            log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step,
+                     t->schedule.total_steps);
     }
     struct err close_error;
     if (metrics_close(&t->metrics, result ? &close_error : e) && result == 0)

@@ -17,10 +17,10 @@
 struct window {
     uint64_t g;
     size_t n_rows, rows_reserved; /* n_rows: without the masked ones once it is complete */
-    uint32_t *blocks; /* [n_blocks], in the window's order */
+    uint32_t *blocks;             /* [n_blocks], in the window's order */
     uint32_t n_blocks, blocks_reserved, blocks_complete;
-    uint32_t *slot;   /* [n_rows]: where row i of the window lies */
-    uint32_t *order;  /* [n_rows]: the row served i-th */
+    uint32_t *slot;  /* [n_rows]: where row i of the window lies */
+    uint32_t *order; /* [n_rows]: the row served i-th */
 };
 
 struct shuffle {
@@ -31,14 +31,15 @@ struct shuffle {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct window windows[2];   /* g is in windows[g % 2] */
-    uint64_t serving, filling;  /* window numbers; filling is serving or serving + 1 */
+    struct window windows[2];          /* g is in windows[g % 2] */
+    uint64_t serving, filling;         /* window numbers; filling is serving or serving + 1 */
     uint64_t rows_served, rows_masked; /* since shuffle_new */
-    uint32_t empty_windows;     /* in a row, in which every row was masked */
-    size_t position;            /* rows of `serving` already served */
-    size_t batch_taken;         /* rows of the batch under way that shuffle_take has already delivered */
-    uint64_t rows_planned;      /* rows of all windows up to and including `filling`; masked ones count until they are known */
-    uint32_t *free_slots;       /* stack [n_free] */
+    uint32_t empty_windows;            /* in a row, in which every row was masked */
+    size_t position;                   /* rows of `serving` already served */
+    size_t batch_taken;                /* rows of the batch under way that shuffle_take has already delivered */
+    uint64_t
+        rows_planned; /* rows of all windows up to and including `filling`; masked ones count until they are known */
+    uint32_t *free_slots; /* stack [n_free] */
     size_t n_free;
     struct err failure;
 };
@@ -49,7 +50,8 @@ static int sizes(const struct shuffle_config *c, size_t *slots, size_t *row_byte
     *slots = c->plan->window_rows + c->lookahead_rows;
     if (!size_mul(c->row_elements, row_dtype_size(c->dtype), &one) || !size_mul(*slots, one, row_bytes) ||
         !size_mul(*slots, sizeof(struct row_origin) + sizeof(uint32_t), index_bytes) || *slots >= UINT32_MAX)
-        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *slots, c->row_elements);
+        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *slots,
+                       c->row_elements);
     *index_bytes += c->plan->window_rows * 4 * sizeof(uint32_t) + c->plan->window_blocks * 2 * sizeof(uint32_t);
     return 0;
 }

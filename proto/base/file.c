@@ -84,7 +84,8 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
 {
     *o = (struct file_out){0};
     if (strlen(path) >= sizeof o->path)
-        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path), sizeof o->path - 1);
+        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path),
+                       sizeof o->path - 1);
     snprintf(o->path, sizeof o->path, "%s", path);
     snprintf(o->temporary, sizeof o->temporary, "%s.tmp.%ld", path, (long)getpid());
     struct stat st; /* the rename would put a plain file where a device or pipe was */

@@ -6,7 +6,8 @@
 
 #include "err.h"
 
-/* A new object, owned by the caller (json_decref). Refuses what is not one object, repeated keys, and more than 64 MB. */
+/* A new object, owned by the caller (json_decref). Refuses what is not one object, repeated keys, and more than 64 MB.
+ */
 int json_read_object(const char *path, json_t **value, struct err *e);
 
 /* Indented, numbers with all their digits; appears complete or not at all (file.h). value is borrowed. */

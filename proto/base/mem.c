@@ -25,7 +25,8 @@ void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
         err_set(e, ERR_MEMORY, "%s: %zu x %zu bytes does not fit in memory", what, count, size);
         return NULL;
     }
-    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block. */
+    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block.
+     */
     unsigned char *raw = calloc(1, bytes + 64 + sizeof(void *));
     if (!raw) {
         err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, bytes);

@@ -1,4 +1,5 @@
-/* actcat.c - looks at activations on disk: what they are, their statistics, their checksums, rows, and the text around a row.
+/* actcat.c - looks at activations on disk: what they are, their statistics, their checksums, rows, and the text around
+ * a row.
  *
  * Exit status: 0 done, 1 run-time failure or a checksum that differs, 2 usage. What was asked for goes to stdout. */
 #include <argp.h>
@@ -18,9 +19,10 @@ enum { OPTION_VERIFY = 1000, OPTION_ROWS, OPTION_JSON, OPTION_TOKENIZER, OPTION_
 
 const char *argp_program_version = "actcat " CROSSFEED_VERSION;
 
-static const char doc[] = "Prints what is in a recording (its folder), in .npy or in .safetensors files of activations.\v"
-                          "Per site: mean norm, range, NaN and Inf, the scale that the rows as stored would give, and dimensions "
-                          "whose mean square is more than 20 times the median. See README.md.";
+static const char doc[] =
+    "Prints what is in a recording (its folder), in .npy or in .safetensors files of activations.\v"
+    "Per site: mean norm, range, NaN and Inf, the scale that the rows as stored would give, and dimensions "
+    "whose mean square is more than 20 times the median. See README.md.";
 
 static const struct argp_option options[] = {
     {"verify", OPTION_VERIFY, 0, 0, "compare a recording's shards with their checksums, and print nothing else", 1},
@@ -29,7 +31,8 @@ static const struct argp_option options[] = {
     {"tokenizer", OPTION_TOKENIZER, "DIR", 0, "with tokenizer.json, or vocab.json and merges.txt", 1},
     {"json", OPTION_JSON, 0, 0, "for machines", 1},
     {"npy-dtype", OPTION_NPY_DTYPE, "bf16", 0, "16-bit integers in .npy are bfloat16", 1},
-    {"seq-len", OPTION_SEQ_LEN, "N", 0, "rows a sequence of .npy and .safetensors (default 1 or as the tensors say)", 1},
+    {"seq-len", OPTION_SEQ_LEN, "N", 0, "rows a sequence of .npy and .safetensors (default 1 or as the tensors say)",
+     1},
     {0},
 };
 

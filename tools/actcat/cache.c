@@ -30,7 +30,8 @@ int cache_open(struct cache *c, const struct import_options *o, struct err *e)
         import.safetensors = ends_with(o->files[0], ".safetensors");
         for (size_t i = 0; i < o->n_files; i++)
             if (!ends_with(o->files[i], import.safetensors ? ".safetensors" : ".npy"))
-                return err_set(e, ERR_INPUT, "%s: must be a recording's folder, or all files .npy or all .safetensors", o->files[i]);
+                return err_set(e, ERR_INPUT, "%s: must be a recording's folder, or all files .npy or all .safetensors",
+                               o->files[i]);
         if (source_import_open(&c->import, &import, e))
             return e->code;
         c->stream = &c->import.stream;
@@ -48,12 +49,13 @@ void cache_close(struct cache *c)
 }
 
 /* Rows of a shard from row `first` on. */
-static int read_recorded(struct recording *r, size_t first, size_t n, float *values, struct row_origin *origins, size_t *got,
-                         size_t *skip, struct err *e)
+static int read_recorded(struct recording *r, size_t first, size_t n, float *values, struct row_origin *origins,
+                         size_t *got, size_t *skip, struct err *e)
 {
     const struct stream *s = &r->stream;
     uint32_t sequence = (uint32_t)(first / s->rows_per_seq), shard = sequence / r->shard_seqs;
-    size_t inside = first % s->rows_per_seq, width = (size_t)s->n_sites * s->d_model, row_bytes = stream_row_bytes(s, r->dtype);
+    size_t inside = first % s->rows_per_seq, width = (size_t)s->n_sites * s->d_model,
+           row_bytes = stream_row_bytes(s, r->dtype);
     size_t shard_end = stream_block_rows(s, recording_shard_first(r, shard) + recording_shard_count(r, shard));
     struct recording_rows rows;
     if (!recording_has(r, shard)) {
@@ -81,8 +83,8 @@ static int read_recorded(struct recording *r, size_t first, size_t n, float *val
     return 0;
 }
 
-int cache_read(struct cache *c, size_t first, size_t n, float *values, struct row_origin *origins, size_t *got, size_t *skip,
-               struct err *e)
+int cache_read(struct cache *c, size_t first, size_t n, float *values, struct row_origin *origins, size_t *got,
+               size_t *skip, struct err *e)
 {
     const struct stream *s = c->stream;
     n = n < CACHE_PIECE_ROWS ? n : CACHE_PIECE_ROWS;
@@ -92,6 +94,7 @@ int cache_read(struct cache *c, size_t first, size_t n, float *values, struct ro
     *got = n < c->n_rows - first ? n : c->n_rows - first;
     source_import_read(&c->import, first, *got, values);
     for (size_t i = 0; i < *got; i++)
-        origins[i] = (struct row_origin){(uint32_t)((first + i) / s->rows_per_seq), (uint32_t)((first + i) % s->rows_per_seq), 0};
+        origins[i] = (struct row_origin){(uint32_t)((first + i) / s->rows_per_seq),
+                                         (uint32_t)((first + i) % s->rows_per_seq), 0};
     return 0;
 }

@@ -12,8 +12,8 @@
 #include "stream_json.h"
 #include "vocabulary.h"
 
-#define SHOWN_VALUES 4   /* of a site, for people */
-#define TEXT_ROWS 40     /* before and after a row */
+#define SHOWN_VALUES 4 /* of a site, for people */
+#define TEXT_ROWS 40   /* before and after a row */
 
 /* One piece of a cache in memory. */
 struct piece {
@@ -48,11 +48,12 @@ static int gather(struct cache *c, struct site_stats *sites, size_t *rows, struc
     return result;
 }
 
-static void print_site(const struct cache *c, uint32_t site, const struct site_stats *t, const struct site_outlier *top, size_t n)
+static void print_site(const struct cache *c, uint32_t site, const struct site_stats *t, const struct site_outlier *top,
+                       size_t n)
 {
     const struct stream *s = c->stream;
-    printf("%-36s %10.5g %10.4g %10.4g %8zu %10.5g", s->sites[site], site_stats_mean_norm(t), (double)t->min, (double)t->max,
-           t->nan + t->inf, site_stats_scale(t, s->d_model));
+    printf("%-36s %10.5g %10.4g %10.4g %8zu %10.5g", s->sites[site], site_stats_mean_norm(t), (double)t->min,
+           (double)t->max, t->nan + t->inf, site_stats_scale(t, s->d_model));
     if (s->has_scale)
         printf(" %10.5g %12.5g", (double)s->scale[site], site_stats_mean_norm(t) / (double)s->scale[site]);
     printf("  %zu", n);
@@ -70,8 +71,9 @@ static void print_head(const struct cache *c, size_t rows)
     if (c->is_recording)
         printf("recording %s: %s, scaled; %" PRIu32 " of %" PRIu32 " shards of %" PRIu32 " sequences\n", r->folder,
                row_dtype_name(r->dtype), r->n_recorded, r->n_shards, r->shard_seqs);
-    printf("%zu of %zu rows of [%" PRIu32 " sites, d_model %" PRIu32 "]; %" PRIu32 " sequences of %" PRIu32 ", %" PRIu32 " rows each\n", rows,
-           c->n_rows, s->n_sites, s->d_model, s->n_seq, s->seq_len, s->rows_per_seq);
+    printf("%zu of %zu rows of [%" PRIu32 " sites, d_model %" PRIu32 "]; %" PRIu32 " sequences of %" PRIu32 ", %" PRIu32
+           " rows each\n",
+           rows, c->n_rows, s->n_sites, s->d_model, s->n_seq, s->seq_len, s->rows_per_seq);
     if (s->tokens_fingerprint[0])
         printf("tokens %s, vocabulary %" PRIu32 "\n", s->tokens_fingerprint, s->vocab_size);
     for (uint32_t i = 0; i < s->n_models; i++)
@@ -88,18 +90,20 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static json_t *site_json(const struct cache *c, uint32_t site, const struct site_stats *t, const struct site_outlier *top, size_t n)
+static json_t *site_json(const struct cache *c, uint32_t site, const struct site_stats *t,
+                         const struct site_outlier *top, size_t n)
 {
     const struct stream *s = c->stream;
     json_t *outliers = json_array();
     for (size_t i = 0; i < n && i < SITE_MAX_OUTLIERS; i++)
-        json_array_append_new(outliers, json_pack("{s:I, s:f}", "dim", (json_int_t)top[i].dim, "factor", top[i].factor));
+        json_array_append_new(outliers,
+                              json_pack("{s:I, s:f}", "dim", (json_int_t)top[i].dim, "factor", top[i].factor));
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "site", s->sites[site], "rows",
                      (json_int_t)t->rows, "bad_rows", (json_int_t)t->bad_rows, "nan", (json_int_t)t->nan, "inf",
-                     (json_int_t)t->inf, "mean_norm", number(site_stats_mean_norm(t)), "min", number((double)t->min), "max",
-                     number((double)t->max), "implied_scale", number(site_stats_scale(t, s->d_model)), "scale",
-                     s->has_scale ? json_real((double)s->scale[site]) : json_null(), "n_outliers", (json_int_t)n, "outliers",
-                     outliers);
+                     (json_int_t)t->inf, "mean_norm", number(site_stats_mean_norm(t)), "min", number((double)t->min),
+                     "max", number((double)t->max), "implied_scale", number(site_stats_scale(t, s->d_model)), "scale",
+                     s->has_scale ? json_real((double)s->scale[site]) : json_null(), "n_outliers", (json_int_t)n,
+                     "outliers", outliers);
 }
 
 static int dump(json_t *value, size_t flags, struct err *e)
@@ -114,11 +118,12 @@ static json_t *head_json(const struct cache *c, size_t rows, json_t *sites)
 {
     const struct recording *r = &c->recording;
     json_t *head = json_pack("{s:s, s:o, s:I, s:I, s:o}", "kind", c->is_recording ? "recording" : "import", "stream",
-                             stream_to_json(c->stream), "rows", (json_int_t)rows, "rows_whole", (json_int_t)c->n_rows, "sites", sites);
+                             stream_to_json(c->stream), "rows", (json_int_t)rows, "rows_whole", (json_int_t)c->n_rows,
+                             "sites", sites);
     if (head && c->is_recording)
         json_object_update_new(head, json_pack("{s:s, s:I, s:I, s:I}", "dtype", row_dtype_name(r->dtype), "shard_seqs",
-                                               (json_int_t)r->shard_seqs, "n_shards", (json_int_t)r->n_shards, "n_recorded",
-                                               (json_int_t)r->n_recorded));
+                                               (json_int_t)r->shard_seqs, "n_shards", (json_int_t)r->n_shards,
+                                               "n_recorded", (json_int_t)r->n_recorded));
     return head;
 }
 
@@ -154,11 +159,13 @@ int look_stats(struct cache *c, bool json, struct err *e)
 
 /* ---- rows ---- */
 
-static int print_row(const struct stream *s, size_t row, const struct row_origin *o, const float *values, bool json, struct err *e)
+static int print_row(const struct stream *s, size_t row, const struct row_origin *o, const float *values, bool json,
+                     struct err *e)
 {
     json_t *sites = json ? json_array() : NULL;
     if (!json)
-        printf("row %zu: sequence %" PRIu32 ", position %" PRIu32 ", token %" PRIu32 "\n", row, o->sequence, o->position, o->token);
+        printf("row %zu: sequence %" PRIu32 ", position %" PRIu32 ", token %" PRIu32 "\n", row, o->sequence,
+               o->position, o->token);
     for (uint32_t site = 0; site < s->n_sites; site++) {
         const float *v = values + (size_t)site * s->d_model;
         json_t *vector = json ? json_array() : NULL;
@@ -175,8 +182,9 @@ static int print_row(const struct stream *s, size_t row, const struct row_origin
         else
             printf("%s\n", s->d_model > SHOWN_VALUES ? " ..." : "");
     }
-    return json ? dump(json_pack("{s:I, s:I, s:I, s:I, s:o}", "row", (json_int_t)row, "sequence", (json_int_t)o->sequence, "position",
-                                 (json_int_t)o->position, "token", (json_int_t)o->token, "acts", sites),
+    return json ? dump(json_pack("{s:I, s:I, s:I, s:I, s:o}", "row", (json_int_t)row, "sequence",
+                                 (json_int_t)o->sequence, "position", (json_int_t)o->position, "token",
+                                 (json_int_t)o->token, "acts", sites),
                        JSON_COMPACT, e)
                 : 0;
 }
@@ -188,8 +196,8 @@ static int outside(const struct cache *c, size_t row, struct err *e)
 
 static int absent(const struct cache *c, size_t row, struct err *e)
 {
-    return err_set(e, ERR_ABSENT, "row %zu is not recorded in %s (%" PRIu32 " of %" PRIu32 " shards are)", row, c->recording.folder,
-                   c->recording.n_recorded, c->recording.n_shards);
+    return err_set(e, ERR_ABSENT, "row %zu is not recorded in %s (%" PRIu32 " of %" PRIu32 " shards are)", row,
+                   c->recording.folder, c->recording.n_recorded, c->recording.n_shards);
 }
 
 int look_rows(struct cache *c, size_t first, size_t stop, bool json, struct err *e)
@@ -249,8 +257,8 @@ int look_text(struct cache *c, size_t row, const char *tokenizer, struct err *e)
     if (result == 0 && p.n == 0)
         result = absent(c, row, e);
     if (result == 0) {
-        printf("row %zu: sequence %" PRIu32 ", position %" PRIu32 ", token %" PRIu32 "\n", row, p.origins[before].sequence,
-               p.origins[before].position, p.origins[before].token);
+        printf("row %zu: sequence %" PRIu32 ", position %" PRIu32 ", token %" PRIu32 "\n", row,
+               p.origins[before].sequence, p.origins[before].position, p.origins[before].token);
         for (size_t i = 0; i < p.n; i++) {
             printf("%s", i == before ? "[[" : "");
             print_token(&v, p.origins[i].token);
@@ -276,6 +284,7 @@ int look_verify(struct cache *c, struct err *e)
             printf("%s\n", e->message);
             bad++;
         }
-    printf("%s: %" PRIu32 " of %" PRIu32 " recorded shards are as they were written\n", r->folder, r->n_recorded - bad, r->n_recorded);
+    printf("%s: %" PRIu32 " of %" PRIu32 " recorded shards are as they were written\n", r->folder, r->n_recorded - bad,
+           r->n_recorded);
     return bad ? err_set(e, ERR_INPUT, "%s: %" PRIu32 " damaged shards", r->folder, bad) : 0;
 }

@@ -11,8 +11,8 @@
 /* What it is and statistics of every site, over all rows that are there. */
 int look_stats(struct cache *c, bool json, struct err *e);
 
-/* Rows [first, stop): origin and the first values at each site. Refuses rows outside and rows that are not recorded. json: an
- * object a line, with all values. */
+/* Rows [first, stop): origin and the first values at each site. Refuses rows outside and rows that are not recorded.
+ * json: an object a line, with all values. */
 int look_rows(struct cache *c, size_t first, size_t stop, bool json, struct err *e);
 
 /* The text of the row's sequence around it, the row's token marked. Recordings only, as others have no tokens. */
