@@ -172,7 +172,7 @@ int tee_new(struct tee **out, struct source *source, const char *folder, bool re
     return 0;
 }
 
-static int tee_open(struct tee *t, uint32_t block_seqs, const struct rows *rows, struct err *e)
+static int tee_open(struct tee *t, uint32_t block_seqs, struct rows *rows, struct err *e)
 {
     struct source scaled = *t->source; /* its stream with the run's scale */
     volatile sig_atomic_t never = 0;
@@ -194,8 +194,8 @@ static bool is_shard(const struct recording *r, const struct message_lease *l)
 }
 
 /* A producer that outlives its trainer may join a run of other terms. */
-static int check_terms(const struct recording *r, const struct message_lease *l, uint32_t block_seqs,
-                       const struct rows *rows, struct err *e)
+static int check_terms(const struct recording *r, const struct message_lease *l, uint32_t block_seqs, struct rows *rows,
+                       struct err *e)
 {
     if (!is_shard(r, l))
         return err_set(e, ERR_PEER,
@@ -227,8 +227,7 @@ static int remember_raw(struct tee *t, const struct message_lease *lease, struct
     return 0;
 }
 
-int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows,
-             struct err *e)
+int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, struct rows *rows, struct err *e)
 {
     struct tee *t = context;
     if (!lease->scaled)

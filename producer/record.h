@@ -30,8 +30,7 @@ int record(struct source *source, const struct record_options *o, struct err *e)
 struct tee;
 int tee_new(struct tee **t, struct source *source, const char *folder, bool resume, struct err *e);
 /* serve_options.keep; context: the tee. */
-int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows,
-             struct err *e);
+int tee_keep(void *context, const struct message_lease *lease, uint32_t block_seqs, struct rows *rows, struct err *e);
 int tee_finish(struct tee *t, struct err *e); /* after serve has returned 0 */
 void tee_free(struct tee *t);
 

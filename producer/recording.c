@@ -276,9 +276,10 @@ static int file_checksum(const char *path, char hex[FINGERPRINT_SIZE], struct er
     return result;
 }
 
-int recording_write(struct recording *r, uint32_t shard, const struct rows *rows, struct err *e)
+int recording_write(struct recording *r, uint32_t shard, struct rows *rows, struct err *e)
 {
     char path[PATH_SIZE];
+    size_t n_chunks = stream_chunk_count(&r->stream, r->dtype, rows->n_rows);
     size_t n = rows->n_rows, acts_bytes = n * stream_row_bytes(&r->stream, r->dtype);
     struct safetensors_writer w = {0};
     int32_t *tokens = NULL, *positions = NULL;
@@ -288,14 +289,16 @@ int recording_write(struct recording *r, uint32_t shard, const struct rows *rows
         {"tokens", TENSOR_I32, 1, {n}},
         {"positions", TENSOR_I32, 1, {n}},
         {"sequence", TENSOR_I64, 1, {n}},
+        {"chunk_checksums", TENSOR_U64, 1, {n_chunks}},
     };
     int result = origins_to_columns(rows, &tokens, &positions, &sequence, e);
-    if (result == 0 &&
-        (shard_path(r, shard, path, e) || safetensors_write_begin(&w, path, specs, 4, NULL, 0, e) ||
-         safetensors_write_data(&w, rows->acts, acts_bytes, e) ||
-         safetensors_write_data(&w, tokens, n * sizeof *tokens, e) ||
-         safetensors_write_data(&w, positions, n * sizeof *positions, e) ||
-         safetensors_write_data(&w, sequence, n * sizeof *sequence, e) || safetensors_write_commit(&w, e)))
+    if (result == 0 && (shard_path(r, shard, path, e) || safetensors_write_begin(&w, path, specs, 5, NULL, 0, e) ||
+                        safetensors_write_data(&w, rows->acts, acts_bytes, e) ||
+                        safetensors_write_data(&w, tokens, n * sizeof *tokens, e) ||
+                        safetensors_write_data(&w, positions, n * sizeof *positions, e) ||
+                        safetensors_write_data(&w, sequence, n * sizeof *sequence, e) ||
+                        safetensors_write_data(&w, rows_checksums(rows), n_chunks * sizeof(uint64_t), e) ||
+                        safetensors_write_commit(&w, e)))
         result = e->code;
     if (result)
         safetensors_write_abandon(&w);
@@ -326,21 +329,27 @@ static int open_shard(const struct recording *r, uint32_t shard, struct safetens
 {
     char path[PATH_SIZE];
     size_t n = stream_block_rows(&r->stream, recording_shard_count(r, shard));
+    size_t n_chunks = stream_chunk_count(&r->stream, r->dtype, n);
     const size_t shape[] = {n, r->stream.n_sites, r->stream.d_model};
     if (shard_path(r, shard, path, e) || safetensors_open(f, path, e))
         return e->code;
-    const struct tensor_view *acts = safetensors_require(f, "acts", 3, shape, e), *tokens, *positions, *sequence;
+    const struct tensor_view *acts = safetensors_require(f, "acts", 3, shape, e), *tokens, *positions, *sequence,
+                             *checksums;
     int result = 0;
     if (!acts || !(tokens = safetensors_require(f, "tokens", 1, &n, e)) ||
         !(positions = safetensors_require(f, "positions", 1, &n, e)) ||
-        !(sequence = safetensors_require(f, "sequence", 1, &n, e)))
+        !(sequence = safetensors_require(f, "sequence", 1, &n, e)) ||
+        !(checksums = safetensors_require(f, "chunk_checksums", 1, &n_chunks, e)))
         result = e->code;
     else if (acts->dtype != (r->dtype == ROW_BF16 ? TENSOR_BF16 : TENSOR_F32))
         result = err_set(e, ERR_INPUT, "%s: acts are %s, the manifest has %s", path, acts->dtype_name,
                          row_dtype_name(r->dtype));
-    else if (tokens->dtype != TENSOR_I32 || positions->dtype != TENSOR_I32 || sequence->dtype != TENSOR_I64)
-        result = err_set(e, ERR_INPUT, "%s: tokens, positions and sequence are %s, %s and %s, must be I32, I32 and I64",
-                         path, tokens->dtype_name, positions->dtype_name, sequence->dtype_name);
+    else if (tokens->dtype != TENSOR_I32 || positions->dtype != TENSOR_I32 || sequence->dtype != TENSOR_I64 ||
+             checksums->dtype != TENSOR_U64)
+        result = err_set(e, ERR_INPUT,
+                         "%s: tokens, positions, sequence and chunk_checksums are %s, %s, %s and %s, must be I32, I32, "
+                         "I64 and U64",
+                         path, tokens->dtype_name, positions->dtype_name, sequence->dtype_name, checksums->dtype_name);
     if (result)
         safetensors_close(f);
     return result;
@@ -385,6 +394,7 @@ int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recor
         .tokens = safetensors_find(f, "tokens")->data + row * 4,
         .positions = safetensors_find(f, "positions")->data + row * 4,
         .sequence = safetensors_find(f, "sequence")->data + row * 8,
+        .checksums = skipped == 0 && n == left ? safetensors_find(f, "chunk_checksums")->data : NULL,
         .n = n < left ? n : left,
     };
     return 0;

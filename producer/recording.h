@@ -1,10 +1,14 @@
 /* recording.h - activations on disk: shards of safetensors and a manifest, complete or not there at all.
  *
- *   DIR/manifest.json           what is recorded: stream (sites, geometry, fingerprints), dtype, scale, sequences a
- * shard, XXH3-128 of each finished shard DIR/shard_00000017.safetensors   sequences 17 * shard_seqs onwards: acts
- * [rows, n_sites, d_model] (BF16 or F32, scaled), tokens [rows] I32, positions [rows] I32, sequence [rows] I64 Each
- * shard is written to a temporary name, synced and renamed, then named in the manifest (itself replaced atomically, at
- * once while that costs little, else now and then). A kill at any moment leaves a recording that can be continued, or
+ *   DIR/manifest.json                what is recorded: stream (sites, geometry, fingerprints), dtype, scale, sequences a
+ *                                    shard, XXH3-128 of each finished shard
+ *   DIR/shard_00000017.safetensors   sequences 17 * shard_seqs onwards: acts [rows, n_sites, d_model] (BF16 or F32,
+ *                                    scaled), tokens [rows] I32, positions [rows] I32, sequence [rows] I64;
+ *                                    chunk_checksums U64: of the chunks that the shard is sent in as one block
+ *                                    (PROTOCOL.md), so that a replay need not read what it sends
+ *
+ * Each shard is written to a temporary name, synced and renamed, then named in the manifest (itself replaced atomically,
+ * at once while that costs little, else now and then). A kill at any moment leaves a recording that can be continued, or
  * replayed as far as it goes: a shard that the manifest does not name is not there. One process writes at a time: the
  * folder is locked (flock). */
 #ifndef CROSSFEED_RECORDING_H
@@ -53,7 +57,7 @@ bool recording_has(const struct recording *r, uint32_t shard);
 size_t recording_shard_bytes(const struct recording *r, uint32_t shard); /* on disk, without the header */
 
 /* Writes one shard from the rows of exactly its sequences, of the recording's dtype, scaled. */
-int recording_write(struct recording *r, uint32_t shard, const struct rows *rows, struct err *e);
+int recording_write(struct recording *r, uint32_t shard, struct rows *rows, struct err *e);
 int recording_flush(struct recording *r, struct err *e); /* the manifest names all that is finished */
 
 /* Rows of sequences first .. first + n - 1, if recorded, up to the end of first's shard: acts [n * rows_per_seq,
@@ -63,7 +67,8 @@ int recording_flush(struct recording *r, struct err *e); /* the manifest names a
 struct recording_rows {
     const unsigned char *acts;
     const unsigned char *tokens, *positions, *sequence; /* I32, I32, I64; unaligned */
-    uint32_t n;                                         /* sequences, at most what was asked for */
+    const unsigned char *checksums; /* of the chunks that these rows are sent in as a block, u64; NULL: not known */
+    uint32_t n;                     /* sequences, at most what was asked for */
 };
 int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recording_rows *rows, struct err *e);
 

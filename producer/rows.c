@@ -17,8 +17,9 @@ int rows_init(struct rows *r, const struct stream *s, size_t max_rows, struct er
     *r = (struct rows){.n_sites = s->n_sites, .d_model = s->d_model};
     r->data = mem_alloc(max_rows, stream_row_bytes(s, ROW_F32), "outgoing block", e);
     r->origins = mem_alloc(max_rows, sizeof *r->origins, "outgoing origins", e);
+    r->checksums = mem_alloc(stream_chunk_count(s, ROW_F32, max_rows), sizeof *r->checksums, "checksums", e);
     r->max_rows = max_rows;
-    if (r->data && r->origins)
+    if (r->data && r->origins && r->checksums)
         return 0;
     rows_release(r);
     return ERR_MEMORY;
@@ -28,6 +29,7 @@ void rows_release(struct rows *r)
 {
     mem_free(r->data);
     mem_free(r->origins);
+    mem_free(r->checksums);
     *r = (struct rows){0};
 }
 
@@ -35,6 +37,7 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 {
     r->n_rows = n_rows;
     r->acts = r->data;
+    r->checksums_known = false;
     r->dtype = dtype;
     r->scale = scale;
     r->chunk_rows = stream_chunk_rows(s, dtype);
@@ -79,4 +82,27 @@ const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, s
     *bytes = *n_rows * row_bytes(r);
     *origins = r->origins + first;
     return r->acts + first * row_bytes(r);
+}
+
+static size_t n_chunks(const struct rows *r)
+{
+    return (r->n_rows + r->chunk_rows - 1) / r->chunk_rows;
+}
+
+const uint64_t *rows_checksums(struct rows *r)
+{
+    for (size_t i = 0; !r->checksums_known && i < n_chunks(r); i++) {
+        size_t bytes, n_rows;
+        const struct row_origin *origins;
+        const unsigned char *acts = rows_chunk(r, i, &bytes, &n_rows, &origins);
+        r->checksums[i] = fingerprint_checksum(acts, bytes, origins, n_rows * sizeof *origins);
+    }
+    r->checksums_known = true;
+    return r->checksums;
+}
+
+void rows_known_checksums(struct rows *r, const unsigned char *checksums)
+{
+    memcpy(r->checksums, checksums, n_chunks(r) * sizeof *r->checksums);
+    r->checksums_known = true;
 }

@@ -5,7 +5,9 @@
 #ifndef CROSSFEED_ROWS_H
 #define CROSSFEED_ROWS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "stream.h"
 
@@ -19,6 +21,8 @@ struct rows {
     const unsigned char *acts;  /* what is sent: data, or rows that lie elsewhere (rows_borrow) */
     struct row_origin *origins; /* [n_rows] */
     size_t max_rows;            /* capacity */
+    uint64_t *checksums;        /* [chunks], if checksums_known */
+    bool checksums_known;
 };
 
 /* Room for a block of max_rows rows in any dtype. */
@@ -31,6 +35,12 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 /* vector: [d_model] fp32, unscaled. */
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
+
+/* The wire's checksum of each chunk, [chunks]: computed at the first call, unless rows_known_checksums gave them. Valid
+ * until rows_begin. */
+const uint64_t *rows_checksums(struct rows *r);
+/* They are these, u64 [chunks], unaligned: a recording has them, so that a replay need not read what it sends. */
+void rows_known_checksums(struct rows *r, const unsigned char *checksums);
 
 /* Sends acts instead, [n_rows, n_sites, d_model] of the block's dtype, scaled; they must stay until the next
  * rows_begin. */

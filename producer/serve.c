@@ -35,7 +35,6 @@ struct outgoing {
     unsigned session;
     struct message_lease lease;
     struct rows rows;
-    uint64_t *checksums;     /* [chunks of the largest block] */
     size_t chunks_in_flight; /* still held by ZeroMQ */
     int failed;              /* the source could not do it: error is sent instead */
     struct err error;
@@ -85,13 +84,8 @@ static void compute_block(struct server *s, struct outgoing *o, enum row_dtype d
     size_t n_rows = stream_block_rows(stream, o->lease.count);
     rows_begin(&o->rows, stream, n_rows, o->lease.scaled ? dtype : ROW_F32, o->lease.scaled ? scale : NULL);
     o->failed = s->source->compute(s->source->self, o->lease.first, o->lease.count, &o->rows, &o->error);
-    size_t n_chunks = o->failed ? 0 : stream_chunk_count(stream, o->rows.dtype, n_rows);
-    for (size_t i = 0; i < n_chunks; i++) { /* here, not where they are sent: there it would hold up the sending */
-        size_t bytes, chunk_rows;
-        const struct row_origin *origins;
-        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &chunk_rows, &origins);
-        o->checksums[i] = fingerprint_checksum(data, bytes, origins, chunk_rows * sizeof *origins);
-    }
+    if (!o->failed)
+        rows_checksums(&o->rows); /* here, not where they are sent: there it would hold up the sending */
 }
 
 static void compute_loop(struct server *s)
@@ -184,12 +178,6 @@ static void send_error(struct conversation *c, uint64_t lease, const char *code,
     link_send(c->link, NULL, &m, NULL);
 }
 
-static int outgoing_init(struct outgoing *o, const struct stream *stream, size_t block_rows, struct err *e)
-{
-    o->checksums = mem_alloc(stream_chunk_count(stream, ROW_F32, block_rows), sizeof *o->checksums, "checksums", e);
-    return o->checksums ? rows_init(&o->rows, stream, block_rows, e) : ERR_MEMORY;
-}
-
 static int take_welcome(struct conversation *c, const struct message_welcome *w, struct err *e)
 {
     struct server *s = c->s;
@@ -209,7 +197,7 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     s->welcome = true;
     for (size_t i = 0; i < N_OUTGOING && result == 0; i++)
         if (!s->outgoing[i].rows.data)
-            result = outgoing_init(&s->outgoing[i], stream, block_rows, e);
+            result = rows_init(&s->outgoing[i].rows, stream, block_rows, e);
     if (result == 0 && block_rows > s->block_rows && s->block_rows)
         result = err_set(e, ERR_MISMATCH,
                          "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
@@ -321,6 +309,7 @@ static int send_block(struct conversation *c, struct outgoing *o, struct err *e)
     s->report.blocks++;
     s->report.rows += o->rows.n_rows;
     pthread_mutex_unlock(&s->lock);
+    const uint64_t *checksums = rows_checksums(&o->rows);
     int result = 0;
     for (size_t i = 0; i < n_chunks; i++) {
         size_t bytes, n_rows;
@@ -332,7 +321,7 @@ static int send_block(struct conversation *c, struct outgoing *o, struct err *e)
                                          .chunk = (uint32_t)i,
                                          .chunks = (uint32_t)n_chunks,
                                          .rows = (uint32_t)n_rows,
-                                         .checksum = o->checksums[i]};
+                                         .checksum = checksums[i]};
         memcpy(m.batch.origins, origins, n_rows * sizeof *origins);
         if (result)
             chunk_sent(o);
@@ -497,7 +486,6 @@ int serve(struct source *source, const struct serve_options *options, struct ser
         close(s->wake);
     for (size_t i = 0; i < N_OUTGOING; i++) {
         rows_release(&s->outgoing[i].rows);
-        mem_free(s->outgoing[i].checksums);
     }
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);

@@ -20,7 +20,7 @@ struct serve_options {
     volatile sig_atomic_t *stop; /* set by a signal handler: leave politely (BYE) and return 0 */
     /* Called on the computing thread with each block once it is computed (NULL: not). block_seqs: of the run. An error
      * makes us leave politely and is what serve returns. */
-    int (*keep)(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows,
+    int (*keep)(void *context, const struct message_lease *lease, uint32_t block_seqs, struct rows *rows,
                 struct err *e);
     void *keep_context;
 };

@@ -32,6 +32,8 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
             memcpy(&sequence, piece.sequence + 8 * i, 8);
             rows_put_origin(r, row + i, (struct row_origin){(uint32_t)sequence, (uint32_t)position, (uint32_t)token});
         }
+        if (piece.n == n && piece.checksums)
+            rows_known_checksums(r, piece.checksums);
         row += n_rows;
         done += piece.n;
     }
