@@ -289,7 +289,7 @@ int recording_write(struct recording *r, uint32_t shard, struct rows *rows, stru
         {"tokens", TENSOR_I32, 1, {n}},
         {"positions", TENSOR_I32, 1, {n}},
         {"sequence", TENSOR_I64, 1, {n}},
-        {"chunk_checksums", TENSOR_U64, 1, {n_chunks}},
+        {"chunk_checksums", TENSOR_I64, 1, {n_chunks}},
     };
     int result = origins_to_columns(rows, &tokens, &positions, &sequence, e);
     if (result == 0 && (shard_path(r, shard, path, e) || safetensors_write_begin(&w, path, specs, 5, NULL, 0, e) ||
@@ -345,10 +345,10 @@ static int open_shard(const struct recording *r, uint32_t shard, struct safetens
         result = err_set(e, ERR_INPUT, "%s: acts are %s, the manifest has %s", path, acts->dtype_name,
                          row_dtype_name(r->dtype));
     else if (tokens->dtype != TENSOR_I32 || positions->dtype != TENSOR_I32 || sequence->dtype != TENSOR_I64 ||
-             checksums->dtype != TENSOR_U64)
+             checksums->dtype != TENSOR_I64)
         result = err_set(e, ERR_INPUT,
                          "%s: tokens, positions, sequence and chunk_checksums are %s, %s, %s and %s, must be I32, I32, "
-                         "I64 and U64",
+                         "I64 and I64",
                          path, tokens->dtype_name, positions->dtype_name, sequence->dtype_name, checksums->dtype_name);
     if (result)
         safetensors_close(f);

@@ -4,7 +4,7 @@
  *                                    shard, XXH3-128 of each finished shard
  *   DIR/shard_00000017.safetensors   sequences 17 * shard_seqs onwards: acts [rows, n_sites, d_model] (BF16 or F32,
  *                                    scaled), tokens [rows] I32, positions [rows] I32, sequence [rows] I64;
- *                                    chunk_checksums U64: of the chunks that the shard is sent in as one block
+ *                                    chunk_checksums I64: of the chunks that the shard is sent in as one block
  *                                    (PROTOCOL.md), so that a replay need not read what it sends
  *
  * Each shard is written to a temporary name, synced and renamed, then named in the manifest (itself replaced atomically,
