@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backward.h"
+#include "clock.h"
 #include "mem.h"
 #include "sums.h"
 
@@ -148,13 +149,16 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     struct forward *w = &t->forward;
     size_t rows = t->batch_size, biases = c->d_sae + c->n_inputs;
     float *grad_b_enc = t->grad_bias, *grad_b_dec = t->grad_bias + c->d_sae;
+    double clock[STEP_PHASES + 2] = {clock_s()};
     bool is_sparse = t->path != STEP_DENSE && active_encode(&t->active, w, c, x, rows);
     if (t->path == STEP_DENSE)
         forward_encode(w, c, x, rows);
+    clock[1] = clock_s();
     if (is_sparse)
         sparse_decode(&t->sparse, &t->active, w, c, x, rows, grad_b_dec);
     else
         forward_decode(w, c, x, rows);
+    clock[2] = clock_s();
     struct losses mean = forward_losses(w, c, rows);
     double loss = mean.l2 + o->l1_coeff * mean.l1;
     if (!isfinite(loss))
@@ -173,11 +177,13 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     if (o->want_metrics)
         batch_fvu(t, x, &r->fvu);
 
+    clock[3] = clock_s();
     double norm2 = is_sparse ? sparse_gradient(&t->sparse, &t->active, w, c, rows, o->l1_coeff, grad_b_enc)
                              : backward_gradient(&t->backward, c, w, x, rows, o->l1_coeff, grad_b_enc, grad_b_dec);
     r->grad_norm = sqrt(norm2 + sum_squares(t->grad_bias, biases));
     if (!isfinite(r->grad_norm))
         return err_set(e, ERR_INPUT, "step %" PRIu64 ": gradient norm %g (loss %g)", t->step, r->grad_norm, loss);
+    clock[4] = clock_s();
     float clip = (float)fmin(1, o->max_norm / (r->grad_norm + 1e-6));
 
     struct adam_factors k = adam_factors(&o->adam, clip, o->lr, t->step + 1);
@@ -188,6 +194,11 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
         backward_update(&t->backward, c, w, x, rows, o->l1_coeff, &k, t->m, t->v);
     adam_update(&k, c->b_enc, t->m + bias, t->v + bias, t->grad_bias, biases);
     r->dead = count_dead(t, o->dead_rows);
+    clock[5] = clock_s();
+    r->seconds[STEP_ENCODE] = clock[1] - clock[0];
+    r->seconds[STEP_DECODE] = clock[2] - clock[1];
+    r->seconds[STEP_GRADIENT] = clock[4] - clock[3];
+    r->seconds[STEP_UPDATE] = clock[5] - clock[4];
     t->step++;
     return 0;
 }

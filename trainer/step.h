@@ -67,6 +67,8 @@ struct step_options {
     bool want_metrics;   /* fill fvu (costs two passes over x) */
 };
 
+enum step_phase { STEP_ENCODE, STEP_DECODE, STEP_GRADIENT, STEP_UPDATE, STEP_PHASES };
+
 struct step_report {
     uint64_t step;       /* the one just done, from 0 */
     enum step_path path; /* STEP_DENSE or STEP_SPARSE */
@@ -75,6 +77,7 @@ struct step_report {
     double lr, l1_coeff;
     size_t dead; /* latents with rows_since_fired >= dead_rows, this batch counted */
     bool has_metrics;
+    double seconds[STEP_PHASES];
     struct fvu fvu; /* of this batch against its own mean; if has_metrics */
 };
 
