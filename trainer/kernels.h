@@ -28,7 +28,7 @@ struct kernels {
                        const float *a, size_t n);
     /* g = scale * g + factor * w     [n] */
     void (*combine)(float *g, float scale, float factor, const float *w, size_t n);
-    /* sum of v[i]^2, in eight partial sums */
+    /* sum of v[i]^2, in 16 partial sums */
     double (*squares)(const float *v, size_t n);
     /* adam.h's update of p, m, v with the gradient grad_scale * g     [n] */
     void (*adam)(const struct adam_factors *k, float *p, float *m, float *v, const float *g, size_t n);

@@ -5,6 +5,10 @@ typedef float NAME(vec) __attribute__((vector_size(4 * VEC), aligned(4), may_ali
 typedef float NAME(half) __attribute__((vector_size(VEC == 16 ? 32 : 16)));
 typedef float NAME(quarter) __attribute__((vector_size(16)));
 
+/* As many as half a vec. */
+typedef float NAME(singles) __attribute__((vector_size(2 * VEC), aligned(4), may_alias));
+typedef double NAME(doubles) __attribute__((vector_size(4 * VEC)));
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* The sum of 16 partial sums in 16 / VEC vectors: l and l + 8 first, then l and l + 4, l + 2, l + 1. */
@@ -47,7 +51,8 @@ INLINE void NAME(gather_of)(size_t lanes, float *sum, const float *tile, const u
         for (size_t k = 0; k < lanes / VEC; k++)
             s[k] += a[e] * in[k];
     }
-    memcpy(sum, s, lanes * sizeof *sum);
+    for (size_t k = 0; k < lanes / VEC; k++)
+        *(NAME(vec) *)(sum + k * VEC) = s[k];
 }
 
 INLINE void NAME(gather_dot_of)(size_t lanes, float *sum, float *dot, const float *tile, const float *w,
@@ -68,7 +73,8 @@ INLINE void NAME(gather_dot_of)(size_t lanes, float *sum, float *dot, const floa
         }
         dot[e] += NAME(reduce)(d);
     }
-    memcpy(sum, s, lanes * sizeof *sum);
+    for (size_t k = 0; k < lanes / VEC; k++)
+        *(NAME(vec) *)(sum + k * VEC) = s[k];
 }
 
 /* The loops above with the number of lanes known to the compiler, so that sums stay in registers. */
@@ -117,16 +123,25 @@ static void NAME(combine)(float *restrict g, float scale, float factor, const fl
 
 static double NAME(squares)(const float *v, size_t n)
 {
-    double lane[8] = {0};
+    NAME(doubles) part[32 / VEC];
+    memset(part, 0, sizeof part);
     size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (size_t k = 0; k < 8; k++)
-            lane[k] += (double)v[i + k] * (double)v[i + k];
+    for (; i + 16 <= n; i += 16)
+#pragma GCC unroll 8
+        for (size_t k = 0; k < 32 / VEC; k++) {
+            NAME(doubles) d = __builtin_convertvector(*(const NAME(singles) *)(v + i + k * VEC / 2), NAME(doubles));
+            part[k] += d * d;
+        }
     double sum = 0;
     for (; i < n; i++)
         sum += (double)v[i] * (double)v[i];
-    for (size_t k = 0; k < 8; k++)
-        sum += lane[k];
+    double lane[16];
+    memcpy(lane, part, sizeof lane);
+    for (size_t l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    for (size_t l = 0; l < 4; l++)
+        lane[l] += lane[l + 4];
+    sum += (lane[0] + lane[2]) + (lane[1] + lane[3]);
     return sum;
 }
 
