@@ -18,7 +18,7 @@ static struct err e;
 enum { ROWS = 37, N = 133, ENTRIES = 29 };
 
 static float tile[ROWS * TILE_MAX_LANES], start[ROWS * TILE_MAX_LANES], w[TILE_MAX_LANES], a[ENTRIES];
-static uint32_t row[ENTRIES];
+static uint32_t row[ENTRIES + ROWS_AHEAD];
 
 static void fill(float *v, size_t n, uint64_t stream)
 {

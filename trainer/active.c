@@ -18,6 +18,11 @@ static size_t strip_latents(size_t d_sae)
     return smaller(d_sae, (size_t)ACTIVE_TILE * ACTIVE_TILES);
 }
 
+size_t active_entries_bytes(size_t capacity)
+{
+    return capacity * ACTIVE_ENTRY + ROWS_AHEAD * sizeof(uint32_t);
+}
+
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e)
 {
     size_t strip;

@@ -23,7 +23,7 @@ enum { ACTIVE_TILE = 1024, ACTIVE_TILES = 4 };
 struct active {
     size_t capacity;
     size_t *begin; /* [d_sae + 1] */
-    uint32_t *row; /* [capacity] */
+    uint32_t *row; /* [capacity], readable for ROWS_AHEAD more */
     float *f;      /* [capacity] > 0, or NaN */
     float *grad;   /* [capacity] gradient of f, by sparse.h */
     float *strip;  /* [ACTIVE_TILES][max_rows, ACTIVE_TILE] */
@@ -32,9 +32,12 @@ struct active {
 /* Bytes of an entry, all arrays. */
 enum { ACTIVE_ENTRY = sizeof(uint32_t) + 2 * sizeof(float) };
 
+/* Bytes of so many entries; capacity * ACTIVE_ENTRY at most SIZE_MAX / 2. */
+size_t active_entries_bytes(size_t capacity);
+
 /* Bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
-/* entries: capacity * ACTIVE_ENTRY bytes, aligned to 4, borrowed. */
+/* entries: active_entries_bytes(capacity), aligned to 4, borrowed. */
 int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, size_t capacity, void *entries,
                 struct err *e);
 void active_release(struct active *a); /* safe on a zeroed struct */

@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* So many row numbers after a list's last are read too, to fetch those rows in advance; they may be anything. */
+enum { ROWS_AHEAD = 8 };
+
 /* Adam's scalars for one step (adam.h). */
 struct adam_factors {
     float grad_scale; /* the clipping coefficient */

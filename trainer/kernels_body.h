@@ -28,12 +28,21 @@ INLINE float NAME(reduce)(const NAME(vec) * s)
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
 
+/* Asks for the row that comes ROWS_AHEAD entries later, often another latent's. */
+INLINE void NAME(ask)(const float *tile, size_t lanes, const uint32_t *row)
+{
+    for (size_t i = 0; i < lanes; i += 16)
+        __builtin_prefetch(tile + row[ROWS_AHEAD] * lanes + i);
+}
+
 INLINE void NAME(scatter_of)(size_t lanes, float *tile, const float *w, const uint32_t *row, const float *a, size_t n)
 {
     NAME(vec) v[128 / VEC];
+#pragma GCC unroll 32
     for (size_t k = 0; k < lanes / VEC; k++)
         v[k] = *(const NAME(vec) *)(w + k * VEC);
     for (size_t e = 0; e < n; e++) {
+        NAME(ask)(tile, lanes, row + e);
         NAME(vec) *out = (NAME(vec) *)(tile + row[e] * lanes);
 #pragma GCC unroll 32
         for (size_t k = 0; k < lanes / VEC; k++)
@@ -44,13 +53,17 @@ INLINE void NAME(scatter_of)(size_t lanes, float *tile, const float *w, const ui
 INLINE void NAME(gather_of)(size_t lanes, float *sum, const float *tile, const uint32_t *row, const float *a, size_t n)
 {
     NAME(vec) s[128 / VEC];
-    memset(s, 0, sizeof s);
+#pragma GCC unroll 32
+    for (size_t k = 0; k < lanes / VEC; k++)
+        s[k] = (NAME(vec)){0};
     for (size_t e = 0; e < n; e++) {
+        NAME(ask)(tile, lanes, row + e);
         const NAME(vec) *in = (const NAME(vec) *)(tile + row[e] * lanes);
 #pragma GCC unroll 32
         for (size_t k = 0; k < lanes / VEC; k++)
             s[k] += a[e] * in[k];
     }
+#pragma GCC unroll 32
     for (size_t k = 0; k < lanes / VEC; k++)
         *(NAME(vec) *)(sum + k * VEC) = s[k];
 }
@@ -59,10 +72,13 @@ INLINE void NAME(gather_dot_of)(size_t lanes, float *sum, float *dot, const floa
                                 const uint32_t *row, const float *a, size_t n)
 {
     NAME(vec) s[128 / VEC], v[128 / VEC];
-    memset(s, 0, sizeof s);
-    for (size_t k = 0; k < lanes / VEC; k++)
+#pragma GCC unroll 32
+    for (size_t k = 0; k < lanes / VEC; k++) {
+        s[k] = (NAME(vec)){0};
         v[k] = *(const NAME(vec) *)(w + k * VEC);
+    }
     for (size_t e = 0; e < n; e++) {
+        NAME(ask)(tile, lanes, row + e);
         const NAME(vec) *in = (const NAME(vec) *)(tile + row[e] * lanes);
         NAME(vec) d[16 / VEC];
         memset(d, 0, sizeof d);
@@ -73,6 +89,7 @@ INLINE void NAME(gather_dot_of)(size_t lanes, float *sum, float *dot, const floa
         }
         dot[e] += NAME(reduce)(d);
     }
+#pragma GCC unroll 32
     for (size_t k = 0; k < lanes / VEC; k++)
         *(NAME(vec) *)(sum + k * VEC) = s[k];
 }

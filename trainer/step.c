@@ -30,9 +30,9 @@ static size_t capacity(size_t d_sae, const struct train_setup *s)
 static int pool_bytes(size_t d_sae, const struct train_setup *s, size_t *bytes, struct err *e)
 {
     size_t all;
-    if (!size_mul(s->batch_size, d_sae, &all) || !size_mul(all, ACTIVE_ENTRY, bytes))
+    if (!size_mul(s->batch_size, d_sae, &all) || all > SIZE_MAX / 2 / ACTIVE_ENTRY)
         return err_set(e, ERR_MEMORY, "workspace: batches of %zu rows with d_sae %zu do not fit", s->batch_size, d_sae);
-    size_t lists = capacity(d_sae, s) * ACTIVE_ENTRY, grad_f = dense(s) ? all * sizeof(float) : 0;
+    size_t lists = active_entries_bytes(capacity(d_sae, s)), grad_f = dense(s) ? all * sizeof(float) : 0;
     *bytes = lists > grad_f ? lists : grad_f;
     return 0;
 }
