@@ -296,7 +296,7 @@ static void test_auto(void **state)
     struct small s, dense, resumed;
     struct step_report r, want;
     const enum step_path path[] = {STEP_DENSE, STEP_DENSE, STEP_SPARSE, STEP_SPARSE, STEP_DENSE, STEP_SPARSE};
-    const float bias[] = {0, 0, -1.2f, -1, 0.5f, -1};
+    const float bias[] = {0, 0, -1.2f, -1, 1, -1};
     open_small(&s, 9001, 67, STEP_AUTO, false);
     open_small(&dense, 9001, 67, STEP_DENSE, false);
     for (size_t step = 0; step < 6; step++) {
