@@ -11,8 +11,11 @@
 
 #include "gemm.h"
 #include "log.h"
+#include "record.h"
 #include "serve.h"
 #include "source_gpt2.h"
+#include "source_import.h"
+#include "source_recording.h"
 #include "source_synthetic.h"
 #include "version.h"
 
@@ -21,6 +24,7 @@ enum {
     OPTION_SOURCE,
     OPTION_MODEL,
     OPTION_TOKENS,
+    OPTION_LENGTHS,
     OPTION_SITES,
     OPTION_SEQ_LEN,
     OPTION_KEEP_BOS,
@@ -38,7 +42,22 @@ enum {
     OPTION_N_SEQ,
     OPTION_SEED,
     OPTION_TRUTH,
+    OPTION_RECORD,
+    OPTION_RESUME,
+    OPTION_DTYPE,
+    OPTION_SHARD_SEQS,
+    OPTION_SCALE_ROWS,
+    OPTION_INPUT,
+    OPTION_VERIFY,
+    OPTION_NPY_DTYPE,
 };
+
+enum kind { SOURCE_GPT2, SOURCE_SYNTHETIC, SOURCE_RECORDING, SOURCE_NPY, SOURCE_SAFETENSORS, N_SOURCES };
+static const char *const source_names[N_SOURCES] = {"gpt2", "synthetic", "recording", "npy", "safetensors"};
+
+#define MAX_INPUTS 4096
+
+#define DEFAULT_ENDPOINT "tcp://127.0.0.1:5555"
 
 const char *argp_program_version = "actgen " CROSSFEED_VERSION;
 
@@ -47,18 +66,25 @@ static const char doc[] = "Computes activations and sends them to an xctrain tra
 
 static const struct argp_option options[] = {
     {"connect", OPTION_CONNECT, "ENDPOINT", 0, "of the trainer (default tcp://127.0.0.1:5555)", 1},
-    {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default) or synthetic", 1},
-    {"scale", OPTION_SCALE, "LIST", 0, "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
+    {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default), synthetic, recording, npy or safetensors", 1},
+    {"scale", OPTION_SCALE, "LIST", 0,
+     "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
     {"threads", OPTION_THREADS, "N", 0, "default: one a core", 1},
     {"name", OPTION_NAME, "TEXT", 0, "in the trainer's messages (default host and process id)", 1},
     {"give-up-after", OPTION_GIVE_UP, "SECONDS", 0, "without a trainer (default 300)", 1},
-    {"seq-len", OPTION_SEQ_LEN, "N", 0, "tokens a sequence, at most what the token tensor has (gpt2: default all; synthetic: 128)", 1},
+    {"seq-len", OPTION_SEQ_LEN, "N", 0,
+     "tokens a sequence: at most what the token tensor has (gpt2: default all), rows a sequence (synthetic: 128; npy, "
+     "safetensors: default 1 or as the tensors say)",
+     1},
     {0, 0, 0, 0, "GPT-2:", 2},
     {"model", OPTION_MODEL, "DIR", 0, "folder with config.json and model.safetensors; twice for a base/chat pair", 2},
     {"tokens", OPTION_TOKENS, "FILE", 0, "token tensor, .npy [n_seq, seq_len]", 2},
+    {"lengths", OPTION_LENGTHS, "FILE", 0,
+     "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training", 2},
     {"sites", OPTION_SITES, "GLOBS", 0, "hook points, comma-separated (default blocks.*.hook_resid_post)", 2},
     {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
-    {"center-writing-weights", OPTION_CENTER, 0, 0, "centre the weights that write to the residual stream, as TransformerLens does", 2},
+    {"center-writing-weights", OPTION_CENTER, 0, 0,
+     "centre the weights that write to the residual stream, as TransformerLens does", 2},
     {0, 0, 0, 0, "Synthetic:", 3},
     {"d-model", OPTION_D_MODEL, "N", 0, "default 64", 3},
     {"n-sites", OPTION_N_SITES, "N", 0, "default 4", 3},
@@ -69,12 +95,27 @@ static const struct argp_option options[] = {
     {"n-seq", OPTION_N_SEQ, "N", 0, "default 8192", 3},
     {"seed", OPTION_SEED, "N", 0, "of the planted dictionary and the rows", 3},
     {"truth", OPTION_TRUTH, "FILE", 0, "write the planted dictionary there (safetensors)", 3},
+    {0, 0, 0, 0, "Recording, replay and import:", 4},
+    {"record", OPTION_RECORD, "DIR", 0,
+     "store the activations there; without --connect all of them and no trainer, with it a copy of what is served", 4},
+    {"resume", OPTION_RESUME, 0, 0, "go on with the recording in DIR, if there is one", 4},
+    {"dtype", OPTION_DTYPE, "TYPE", 0, "of a recording without a trainer: bf16 (default) or fp32", 4},
+    {"shard-seqs", OPTION_SHARD_SEQS, "N", 0, "sequences a shard, without a trainer (default 16)", 4},
+    {"scale-rows", OPTION_SCALE_ROWS, "N", 0,
+     "rows over which the scale is measured, without a trainer (default 16384)", 4},
+    {"input", OPTION_INPUT, "PATH", 0, "recording: its folder; npy: a file, or one per site; safetensors: files", 4},
+    {"verify", OPTION_VERIFY, 0, 0, "check a recording's checksums first", 4},
+    {"npy-dtype", OPTION_NPY_DTYPE, "bf16", 0, "16-bit integers in .npy are bfloat16", 4},
     {0},
 };
 
 struct arguments {
     const char *connect, *scale, *truth;
-    bool synthetic;
+    enum kind kind;
+    const char *inputs[MAX_INPUTS];
+    struct import_options import;
+    bool verify;
+    struct record_options record;
     struct source_gpt2_options gpt2;
     const char *models[STREAM_MAX_MODELS];
     struct synthetic_options planted;
@@ -101,6 +142,27 @@ static double number(const char *text, double low, double high, const char *what
     return x;
 }
 
+/* What goes with which source. */
+static void check_together(const struct arguments *a, struct argp_state *state)
+{
+    const char *source = source_names[a->kind];
+    bool model = a->gpt2.n_models || a->gpt2.tokens, input = a->import.n_files > 0;
+    if (a->kind == SOURCE_GPT2 && (a->gpt2.n_models == 0 || !a->gpt2.tokens))
+        argp_error(state, "--model and --tokens are required (or another --source)");
+    if (a->kind != SOURCE_GPT2 && model)
+        argp_error(state, "--model and --tokens do not go with --source %s", source);
+    if (a->truth && a->kind != SOURCE_SYNTHETIC)
+        argp_error(state, "--truth goes with --source synthetic only");
+    if ((a->kind >= SOURCE_RECORDING) != input)
+        argp_error(state, input ? "--input does not go with --source %s" : "--source %s needs --input", source);
+    if (a->kind == SOURCE_RECORDING && a->import.n_files > 1)
+        argp_error(state, "--source recording takes one --input");
+    if (a->kind == SOURCE_RECORDING && a->record.folder)
+        argp_error(state, "--record does not go with --source recording");
+    if (a->record.resume && !a->record.folder)
+        argp_error(state, "--resume goes with --record only");
+}
+
 static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct arguments *a = state->input;
@@ -109,9 +171,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->connect = text;
         return 0;
     case OPTION_SOURCE:
-        a->synthetic = strcmp(text, "synthetic") == 0;
-        if (!a->synthetic && strcmp(text, "gpt2") != 0)
-            argp_error(state, "--source '%s': must be gpt2 or synthetic", text);
+        a->kind = 0;
+        while (a->kind < N_SOURCES && strcmp(text, source_names[a->kind]) != 0)
+            a->kind++;
+        if (a->kind == N_SOURCES)
+            argp_error(state, "--source '%s': must be gpt2, synthetic, recording, npy or safetensors", text);
         return 0;
     case OPTION_MODEL:
         if (a->gpt2.n_models == STREAM_MAX_MODELS)
@@ -121,11 +185,15 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case OPTION_TOKENS:
         a->gpt2.tokens = text;
         return 0;
+    case OPTION_LENGTHS:
+        a->gpt2.lengths = text;
+        return 0;
     case OPTION_SITES:
         a->gpt2.sites = text;
         return 0;
     case OPTION_SEQ_LEN:
-        a->gpt2.seq_len = a->planted.seq_len = (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
+        a->gpt2.seq_len = a->planted.seq_len = a->import.seq_len =
+            (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
         return 0;
     case OPTION_KEEP_BOS:
         a->gpt2.keep_bos = true;
@@ -177,13 +245,39 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case ARGP_KEY_ARG:
         argp_error(state, "unexpected argument '%s'", text);
         return 0;
+    case OPTION_RECORD:
+        a->record.folder = text;
+        return 0;
+    case OPTION_RESUME:
+        a->record.resume = true;
+        return 0;
+    case OPTION_DTYPE: {
+        struct err e;
+        if (row_dtype_parse(&a->record.dtype, text, &e))
+            argp_error(state, "--%s", e.message);
+        return 0;
+    }
+    case OPTION_SHARD_SEQS:
+        a->record.shard_seqs = (uint32_t)whole(text, 1, 1 << 24, "shard-seqs", state);
+        return 0;
+    case OPTION_SCALE_ROWS:
+        a->record.scale_rows = whole(text, 1, (uint64_t)1 << 40, "scale-rows", state);
+        return 0;
+    case OPTION_INPUT:
+        if (a->import.n_files == MAX_INPUTS)
+            argp_error(state, "--input more than %d times", MAX_INPUTS);
+        a->inputs[a->import.n_files++] = text;
+        return 0;
+    case OPTION_VERIFY:
+        a->verify = true;
+        return 0;
+    case OPTION_NPY_DTYPE:
+        a->import.npy_bf16 = true;
+        if (strcmp(text, "bf16") != 0)
+            argp_error(state, "--npy-dtype '%s': only bf16 needs saying", text);
+        return 0;
     case ARGP_KEY_END:
-        if (!a->synthetic && (a->gpt2.n_models == 0 || !a->gpt2.tokens))
-            argp_error(state, "--model and --tokens are required (or --source synthetic)");
-        if (a->synthetic && (a->gpt2.n_models || a->gpt2.tokens))
-            argp_error(state, "--model and --tokens do not go with --source synthetic");
-        if (a->truth && !a->synthetic)
-            argp_error(state, "--truth goes with --source synthetic only");
+        check_together(a, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -200,48 +294,90 @@ static void on_signal(int number_)
 
 static int open_source(struct source *s, const struct arguments *a, struct err *e)
 {
-    if (!a->synthetic)
+    switch (a->kind) {
+    case SOURCE_GPT2:
         return source_gpt2_open(s, &a->gpt2, e);
+    case SOURCE_RECORDING:
+        return source_recording_open(s, a->inputs[0], a->verify, e);
+    case SOURCE_NPY:
+    case SOURCE_SAFETENSORS:
+        return source_import_open(s, &a->import, e);
+    default:
+        break;
+    }
     if (source_synthetic_open(s, &a->planted, e))
         return e->code;
-    if (a->truth && source_synthetic_write_truth(s, a->truth, e)) {
-        s->close(s->self);
-        s->close = NULL;
-        return e->code;
-    }
-    return 0;
+    return a->truth ? source_synthetic_write_truth(s, a->truth, e) : 0;
 }
 
 static int set_scale(struct stream *s, const char *text, struct err *e)
 {
     uint32_t n;
+    float scale[STREAM_MAX_SITES];
     if (!text)
         return 0;
-    if (stream_parse_scale(text, s->scale, &n, e))
+    if (stream_parse_scale(text, scale, &n, e))
         return e->code;
     if (n != s->n_sites)
         return err_set(e, ERR_INPUT, "--scale has %u values, there are %u sites", n, s->n_sites);
+    for (uint32_t i = 0; s->has_scale && i < n; i++)
+        if (scale[i] != s->scale[i])
+            return err_set(e, ERR_MISMATCH, "--scale is %.9g at site %u, the recording has %.9g", (double)scale[i], i,
+                           (double)s->scale[i]);
+    memcpy(s->scale, scale, n * sizeof *scale);
     s->has_scale = true;
     return 0;
 }
 
+/* Serves a trainer, keeping a copy if asked. */
+static int serve_trainer(struct source *source, const struct arguments *a, struct err *e)
+{
+    struct serve_options so = {.endpoint = a->connect ? a->connect : DEFAULT_ENDPOINT,
+                               .producer = a->name,
+                               .give_up_after_ms = a->give_up_s * 1000,
+                               .stop = &stop};
+    struct serve_report report = {0};
+    struct tee *tee = NULL;
+    if (a->record.folder) {
+        if (tee_new(&tee, source, a->record.folder, a->record.resume, e))
+            return e->code;
+        so.keep = tee_keep;
+        so.keep_context = tee;
+    }
+    log_line("connecting to %s", so.endpoint);
+    int result = serve(source, &so, &report, e);
+    if (result == 0)
+        log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, waiting for leases %.1f s",
+                 *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
+                 (unsigned long long)report.blocks, report.computing_s, report.waiting_s);
+    if (report.absent)
+        log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
+    if (result == 0 && tee)
+        result = tee_finish(tee, e);
+    tee_free(tee);
+    return result;
+}
+
 int main(int argc, char **argv)
 {
-    struct arguments a = {.connect = "tcp://127.0.0.1:5555",
-                          .gpt2.models = a.models,
-                          .planted = synthetic_defaults(),
-                          .threads = omp_get_num_procs(),
-                          .give_up_s = 300};
+    static struct arguments a = {
+        .planted.n_latents = 0, .record.dtype = ROW_BF16, .record.shard_seqs = 16, .record.scale_rows = 16384};
     struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
     struct source source = {0};
-    struct serve_report report = {0};
     struct err e = {0};
     char host[40] = "";
     gethostname(host, sizeof host - 1);
     snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
+    a.gpt2.models = a.models;
+    a.import.files = a.inputs;
+    a.record.stop = &stop;
+    a.planted = synthetic_defaults();
+    a.threads = omp_get_num_procs();
+    a.give_up_s = 300;
     log_init("actgen");
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
+    a.import.safetensors = a.kind == SOURCE_SAFETENSORS;
 
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
@@ -253,19 +389,14 @@ int main(int argc, char **argv)
     int result = open_source(&source, &a, &e);
     if (result == 0) {
         const struct stream *s = &source.stream;
-        log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u; connecting to %s", s->n_seq, s->seq_len, s->n_sites,
-                 s->sites[0], s->sites[s->n_sites - 1], s->d_model, a.connect);
-        struct serve_options so = {.endpoint = a.connect, .producer = a.name, .give_up_after_ms = a.give_up_s * 1000, .stop = &stop};
+        log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites,
+                 s->sites[0], s->sites[s->n_sites - 1], s->d_model);
         result = set_scale(&source.stream, a.scale, &e);
-        if (result == 0)
-            result = serve(&source, &so, &report, &e);
     }
+    if (result == 0)
+        result = a.record.folder && !a.connect ? record(&source, &a.record, &e) : serve_trainer(&source, &a, &e);
     if (result)
         log_line("error: %s", e.message);
-    else
-        log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, waiting for leases %.1f s",
-                 *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
-                 (unsigned long long)report.blocks, report.computing_s, report.waiting_s);
     if (source.close)
         source.close(source.self);
     return result ? 1 : 0;

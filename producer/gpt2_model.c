@@ -26,8 +26,8 @@ static const struct tensor_view *find(const struct gpt2_model *m, const char *na
 {
     char prefixed[NAME_SIZE + 16];
     snprintf(prefixed, sizeof prefixed, "transformer.%s", name);
-    const struct tensor_view *t = checkpoint_find(&m->checkpoint, prefixed, file);
-    return t ? t : checkpoint_find(&m->checkpoint, name, file);
+    const struct tensor_view *t = hf_checkpoint_find(&m->checkpoint, prefixed, file);
+    return t ? t : hf_checkpoint_find(&m->checkpoint, name, file);
 }
 
 /* Each of the rows of w [rows, d] loses its mean. */
@@ -160,7 +160,7 @@ int gpt2_model_open(struct gpt2_model *m, const char *folder, bool center_writin
     if (!result)
         result = gpt2_config_read(&m->config, path, e);
     if (!result)
-        result = checkpoint_open(&m->checkpoint, folder, e);
+        result = hf_checkpoint_open(&m->checkpoint, folder, e);
     if (result)
         goto out;
     size_t n_layer = m->config.n_layer;
@@ -183,6 +183,6 @@ void gpt2_model_close(struct gpt2_model *m)
         mem_free(m->owned[i]);
     mem_free(m->owned);
     mem_free(m->layers);
-    checkpoint_close(&m->checkpoint);
+    hf_checkpoint_close(&m->checkpoint);
     *m = (struct gpt2_model){0};
 }

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "checkpoint.h"
+#include "hf_checkpoint.h"
 #include "err.h"
 #include "fingerprint.h"
 #include "gpt2_config.h"
@@ -39,7 +39,7 @@ struct gpt2_model {
     /* Of the configuration, each tensor's name, shape and fp32 values, and the processing: the same for the same model
      * stored in another dtype of equal values, in shards, or with another prefix. */
     char fingerprint[FINGERPRINT_SIZE];
-    struct checkpoint checkpoint;
+    struct hf_checkpoint checkpoint;
     float **owned; /* fp32 copies, [n_owned] */
     size_t n_owned;
 };

@@ -1,7 +1,7 @@
 /* rows.h - the outgoing rows of one block: where a source puts each site's vectors.
  *
- * A source computes a vector in fp32 and puts it once; rows_put scales it, rounds it to the dtype and stores it straight
- * into the chunk that will be sent. Different threads may put different (row, site) pairs at the same time. */
+ * A source computes a vector in fp32 and puts it once; rows_put scales it, rounds it to the dtype and stores it
+ * straight into the chunk that will be sent. Different threads may put different (row, site) pairs at the same time. */
 #ifndef CROSSFEED_ROWS_H
 #define CROSSFEED_ROWS_H
 
@@ -14,9 +14,11 @@ struct rows {
     size_t chunk_rows; /* rows a chunk (the last may have fewer) */
     size_t n_sites, d_model;
     enum row_dtype dtype;
-    const float *scale;  /* [n_sites], or NULL: raw */
-    unsigned char *data; /* the chunks, one after the other; each [chunk rows, n_sites, d_model] then origins */
-    size_t data_size;    /* capacity, bytes */
+    const float *scale;         /* [n_sites], or NULL: raw */
+    unsigned char *data;        /* [n_rows, n_sites, d_model] of the dtype, where rows_put puts them */
+    const unsigned char *acts;  /* what is sent: data, or rows that lie elsewhere (rows_borrow) */
+    struct row_origin *origins; /* [n_rows] */
+    size_t max_rows;            /* capacity */
 };
 
 /* Room for a block of max_rows rows in any dtype. */
@@ -30,7 +32,12 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
 
-/* Chunk i: its bytes and its rows. */
-const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows);
+/* Sends acts instead, [n_rows, n_sites, d_model] of the block's dtype, scaled; they must stay until the next
+ * rows_begin. */
+void rows_borrow(struct rows *r, const unsigned char *acts);
+
+/* Chunk i: its activations, their bytes, its rows and their origins [*n_rows]. */
+const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows,
+                                const struct row_origin **origins);
 
 #endif

@@ -16,10 +16,11 @@
 #include "clock.h"
 #include "link.h"
 #include "log.h"
+#include "mem.h"
 #include "version.h"
 
-#define MAX_LEASES 64       /* queued; the trainer's credit is smaller */
-#define N_OUTGOING 2        /* blocks: one computed, one being sent */
+#define MAX_LEASES 64 /* queued; the trainer's credit is smaller */
+#define N_OUTGOING 2  /* blocks: one computed, one being sent */
 #define HELLO_TIMEOUT_MS 3000
 #define BYE_TIMEOUT_MS 3000
 #define POLL_MS 200
@@ -34,6 +35,7 @@ struct outgoing {
     unsigned session;
     struct message_lease lease;
     struct rows rows;
+    uint64_t *checksums;     /* [chunks of the largest block] */
     size_t chunks_in_flight; /* still held by ZeroMQ */
     int failed;              /* the source could not do it: error is sent instead */
     struct err error;
@@ -47,12 +49,13 @@ struct server {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
     unsigned session;
-    bool welcome;           /* in this session */
+    bool welcome; /* in this session */
     struct message_welcome terms;
     struct message_lease leases[MAX_LEASES]; /* of this session, oldest first */
     size_t n_leases;
     struct outgoing outgoing[N_OUTGOING];
-    size_t block_rows;       /* that outgoing has room for; 0: not yet allocated */
+    size_t block_rows;  /* that outgoing has room for; 0: not yet allocated */
+    struct err leaving; /* code != 0: why we leave before the end */
     bool finished;
     int result;
     struct err error;
@@ -82,6 +85,13 @@ static void compute_block(struct server *s, struct outgoing *o, enum row_dtype d
     size_t n_rows = stream_block_rows(stream, o->lease.count);
     rows_begin(&o->rows, stream, n_rows, o->lease.scaled ? dtype : ROW_F32, o->lease.scaled ? scale : NULL);
     o->failed = s->source->compute(s->source->self, o->lease.first, o->lease.count, &o->rows, &o->error);
+    size_t n_chunks = o->failed ? 0 : stream_chunk_count(stream, o->rows.dtype, n_rows);
+    for (size_t i = 0; i < n_chunks; i++) { /* here, not where they are sent: there it would hold up the sending */
+        size_t bytes, chunk_rows;
+        const struct row_origin *origins;
+        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &chunk_rows, &origins);
+        o->checksums[i] = fingerprint_checksum(data, bytes, origins, chunk_rows * sizeof *origins);
+    }
 }
 
 static void compute_loop(struct server *s)
@@ -101,14 +111,20 @@ static void compute_loop(struct server *s)
         o->lease = s->leases[0];
         memmove(s->leases, s->leases + 1, --s->n_leases * sizeof s->leases[0]);
         enum row_dtype dtype = s->terms.dtype;
+        uint32_t block_seqs = s->terms.block_seqs;
         memcpy(scale, s->terms.scale, sizeof scale);
         pthread_mutex_unlock(&s->lock);
 
         start = clock_s();
         compute_block(s, o, dtype, scale);
+        struct err kept = {0};
+        if (s->options->keep && !o->failed)
+            s->options->keep(s->options->keep_context, &o->lease, block_seqs, &o->rows, &kept);
 
         pthread_mutex_lock(&s->lock);
         s->report.computing_s += clock_s() - start;
+        if (kept.code && !s->leaving.code)
+            s->leaving = kept;
         o->state = BLOCK_READY;
         wake(s);
     }
@@ -168,15 +184,23 @@ static void send_error(struct conversation *c, uint64_t lease, const char *code,
     link_send(c->link, NULL, &m, NULL);
 }
 
+static int outgoing_init(struct outgoing *o, const struct stream *stream, size_t block_rows, struct err *e)
+{
+    o->checksums = mem_alloc(stream_chunk_count(stream, ROW_F32, block_rows), sizeof *o->checksums, "checksums", e);
+    return o->checksums ? rows_init(&o->rows, stream, block_rows, e) : ERR_MEMORY;
+}
+
 static int take_welcome(struct conversation *c, const struct message_welcome *w, struct err *e)
 {
     struct server *s = c->s;
     const struct stream *stream = &s->source->stream;
     if (w->has_scale && w->n_scale != stream->n_sites)
         return err_set(e, ERR_PEER, "WELCOME: %u scales, we have %u sites", w->n_scale, stream->n_sites);
+    if (w->dtype == ROW_BF16 ? !stream->can_bf16 : !stream->can_f32)
+        return err_set(e, ERR_PEER, "WELCOME: rows in %s, which this source does not offer", row_dtype_name(w->dtype));
     if (w->block_seqs == 0 || w->heartbeat_ms == 0 || w->timeout_ms < w->heartbeat_ms || w->credit > MAX_LEASES)
-        return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u", w->block_seqs,
-                       w->heartbeat_ms, w->timeout_ms, w->credit);
+        return err_set(e, ERR_PEER, "WELCOME: %u sequences per block, heartbeat %u ms, timeout %u ms, credit %u",
+                       w->block_seqs, w->heartbeat_ms, w->timeout_ms, w->credit);
     size_t block_rows = stream_block_rows(stream, w->block_seqs < stream->n_seq ? w->block_seqs : stream->n_seq);
     int result = 0;
     pthread_mutex_lock(&s->lock);
@@ -185,16 +209,18 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     s->welcome = true;
     for (size_t i = 0; i < N_OUTGOING && result == 0; i++)
         if (!s->outgoing[i].rows.data)
-            result = rows_init(&s->outgoing[i].rows, stream, block_rows, e);
+            result = outgoing_init(&s->outgoing[i], stream, block_rows, e);
     if (result == 0 && block_rows > s->block_rows && s->block_rows)
-        result = err_set(e, ERR_MISMATCH, "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
+        result = err_set(e, ERR_MISMATCH,
+                         "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
                          block_rows, s->block_rows);
-    else
+    else if (!s->block_rows)
         s->block_rows = block_rows;
     pthread_mutex_unlock(&s->lock);
     if (first && result == 0)
-        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", c->ever_welcome ? "joined again" : "joined", w->run,
-                 w->block_seqs, row_dtype_name(w->dtype), w->has_scale ? "" : ", raw until the scale is measured");
+        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", c->ever_welcome ? "joined again" : "joined",
+                 w->run, w->block_seqs, row_dtype_name(w->dtype),
+                 w->has_scale ? "" : ", raw until the scale is measured");
     c->ever_welcome = true;
     return result;
 }
@@ -214,7 +240,8 @@ static void take_lease(struct conversation *c, const struct message_lease *lease
              lease->count > stream->n_seq - lease->first)
         refusal = "sequences outside the token tensor or more than a block";
     else if (lease->scaled ? !s->terms.has_scale : stream->has_scale)
-        refusal = lease->scaled ? "scaled rows wanted before a scale was given" : "raw rows wanted of a source with a scale";
+        refusal =
+            lease->scaled ? "scaled rows wanted before a scale was given" : "raw rows wanted of a source with a scale";
     else
         s->leases[s->n_leases++] = *lease;
     pthread_cond_broadcast(&s->changed);
@@ -248,7 +275,7 @@ static int take_message(struct conversation *c, const struct message *m, struct 
         break;
     case MESSAGE_ERROR:
         log_line("trainer: %s: %s", m->error.code, m->error.text);
-        return strcmp(m->error.code, "unknown-peer") == 0;
+        return strcmp(m->error.code, "unknown-peer") == 0 && !c->bye_sent;
     case MESSAGE_END: {
         pthread_mutex_lock(&s->lock);
         snprintf(s->report.end_reason, sizeof s->report.end_reason, "%s", m->end.reason);
@@ -263,7 +290,7 @@ static int take_message(struct conversation *c, const struct message *m, struct 
     }
     case MESSAGE_BYE_ACK:
         if (c->bye_sent)
-            finish(s, 0, NULL);
+            finish(s, s->leaving.code, &s->leaving);
         break;
     default:
         log_line("trainer sent %s, which only producers send; ignored", message_type_name(m->type));
@@ -297,14 +324,16 @@ static int send_block(struct conversation *c, struct outgoing *o, struct err *e)
     int result = 0;
     for (size_t i = 0; i < n_chunks; i++) {
         size_t bytes, n_rows;
-        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &n_rows);
+        const struct row_origin *origins;
+        const unsigned char *data = rows_chunk(&o->rows, i, &bytes, &n_rows, &origins);
         struct message m = {.type = MESSAGE_BATCH};
         m.batch = (struct message_batch){.lease = o->lease.lease,
                                          .block = o->lease.block,
                                          .chunk = (uint32_t)i,
                                          .chunks = (uint32_t)n_chunks,
                                          .rows = (uint32_t)n_rows,
-                                         .checksum = fingerprint_checksum(data, bytes)};
+                                         .checksum = o->checksums[i]};
+        memcpy(m.batch.origins, origins, n_rows * sizeof *origins);
         if (result)
             chunk_sent(o);
         else
@@ -334,8 +363,10 @@ static int send_ready(struct conversation *c, struct err *e)
             return 0;
         if (stale || o->failed) {
             if (!stale) {
-                log_line("block %u: %s", o->lease.block, o->error.message);
-                send_error(c, o->lease.lease, "source", o->error.message);
+                bool absent = o->error.code == ERR_ABSENT;
+                if (!absent || s->report.absent++ == 0)
+                    log_line("block %u: %s", o->lease.block, o->error.message);
+                send_error(c, o->lease.lease, absent ? "not-recorded" : "source", o->error.message);
             }
             give_back(s, o);
         } else if (send_block(c, o, e)) {
@@ -366,14 +397,17 @@ static int keep_alive(struct conversation *c, struct err *e)
 {
     struct server *s = c->s;
     int64_t now = clock_ms();
-    if (*s->options->stop && !c->bye_sent) {
+    pthread_mutex_lock(&s->lock);
+    struct err leaving = s->leaving;
+    pthread_mutex_unlock(&s->lock);
+    if ((*s->options->stop || leaving.code) && !c->bye_sent) {
         struct message m = {.type = MESSAGE_BYE};
-        snprintf(m.text.reason, sizeof m.text.reason, "stopped by a signal");
+        snprintf(m.text.reason, sizeof m.text.reason, "%s", leaving.code ? leaving.message : "stopped by a signal");
         link_send(c->link, NULL, &m, NULL);
         c->bye_sent = now;
     }
     if (c->bye_sent && (!s->welcome || now - c->bye_sent > BYE_TIMEOUT_MS)) {
-        finish(s, 0, NULL);
+        finish(s, leaving.code, &leaving);
         return 0;
     }
     if (now - c->last_heard > s->options->give_up_after_ms) {
@@ -461,8 +495,10 @@ int serve(struct source *source, const struct serve_options *options, struct ser
     }
     if (s->wake >= 0)
         close(s->wake);
-    for (size_t i = 0; i < N_OUTGOING; i++)
+    for (size_t i = 0; i < N_OUTGOING; i++) {
         rows_release(&s->outgoing[i].rows);
+        mem_free(s->outgoing[i].checksums);
+    }
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     free(s);

@@ -10,22 +10,30 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "message.h"
 #include "source.h"
 
 struct serve_options {
-    const char *endpoint;         /* of the trainer */
-    const char *producer;         /* this producer's name in the trainer's logs */
-    int give_up_after_ms;         /* without contact for so long: ERR_PEER */
-    volatile sig_atomic_t *stop;  /* set by a signal handler: leave politely (BYE) and return 0 */
+    const char *endpoint;        /* of the trainer */
+    const char *producer;        /* this producer's name in the trainer's logs */
+    int give_up_after_ms;        /* without contact for so long: ERR_PEER */
+    volatile sig_atomic_t *stop; /* set by a signal handler: leave politely (BYE) and return 0 */
+    /* Called on the computing thread with each block once it is computed (NULL: not). block_seqs: of the run. An error
+     * makes us leave politely and is what serve returns. */
+    int (*keep)(void *context, const struct message_lease *lease, uint32_t block_seqs, const struct rows *rows,
+                struct err *e);
+    void *keep_context;
 };
 
 struct serve_report {
-    uint64_t blocks, rows;          /* sent */
-    double computing_s, waiting_s;  /* of the computing thread */
-    char end_reason[512];           /* what END said; empty if we left first */
+    uint64_t blocks, rows;         /* sent */
+    uint64_t absent;               /* leases refused because their rows are not recorded; the first is logged */
+    double computing_s, waiting_s; /* of the computing thread */
+    char end_reason[512];          /* what END said; empty if we left first */
 };
 
-/* Serves until END (0 if the run ended well, ERR_PEER if it failed), a REJECT (ERR_MISMATCH), a signal (0) or an error. */
+/* Serves until END (0 if the run ended well, ERR_PEER if it failed), a REJECT (ERR_MISMATCH), a signal (0) or an error.
+ */
 int serve(struct source *source, const struct serve_options *options, struct serve_report *report, struct err *e);
 
 #endif

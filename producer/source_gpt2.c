@@ -68,9 +68,12 @@ static void fetch_tokens(struct source_gpt2 *g)
     size_t row = g->first_row;
     for (size_t i = 0; i < g->n; i++) {
         uint32_t *ids = g->ids + i * g->seq_len, sequence = (uint32_t)(g->first_sequence + i);
+        uint32_t length = tokens_length(&g->tokens, sequence);
         tokens_get(&g->tokens, sequence, ids);
         for (size_t position = g->dropped; position < g->seq_len; position++)
-            rows_put_origin(g->rows, row++, (struct row_origin){sequence, (uint32_t)position, ids[position]});
+            rows_put_origin(
+                g->rows, row++,
+                (struct row_origin){sequence, (uint32_t)position, position < length ? ids[position] : ROW_MASKED});
     }
 }
 
@@ -171,6 +174,8 @@ static int open_models(struct source_gpt2 *g, const struct source_gpt2_options *
 static int open_tokens(struct source_gpt2 *g, const struct source_gpt2_options *o, struct err *e)
 {
     int result = tokens_open(&g->tokens, o->tokens, o->seq_len, g->models[0].config.vocab_size, e);
+    if (result == 0 && o->lengths)
+        result = tokens_open_lengths(&g->tokens, o->lengths, e);
     if (result)
         return result;
     g->seq_len = g->tokens.seq_len;

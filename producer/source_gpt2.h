@@ -13,8 +13,10 @@ struct source_gpt2_options {
     uint32_t n_models;         /* 1 to STREAM_MAX_MODELS; their sites are stacked */
     const char *tokens;        /* token tensor, see tokens.h */
     uint32_t seq_len;          /* 0: as in the file */
-    const char *sites;         /* globs, see sites.h; NULL: SITES_DEFAULT */
-    bool keep_bos;             /* else the first position of each sequence gives no row */
+    const char
+        *lengths; /* valid tokens a sequence, see tokens.h: rows of the padding behind are masked; NULL: no padding */
+    const char *sites; /* globs, see sites.h; NULL: SITES_DEFAULT */
+    bool keep_bos;     /* else the first position of each sequence gives no row */
     bool center_writing_weights;
 };
 

@@ -106,9 +106,51 @@ int tokens_open(struct tokens *t, const char *path, uint32_t seq_len, uint32_t v
     return result;
 }
 
+int tokens_open_lengths(struct tokens *t, const char *path, struct err *e)
+{
+    struct npy *l = &t->lengths;
+    struct fingerprint f;
+    if (npy_open(l, path, e))
+        return e->code;
+    int result = 0;
+    if (l->n_dims != 1 || l->shape[0] != t->n_seq)
+        result = err_set(e, ERR_MISMATCH, "%s: %zu lengths in %zu dimensions, %s has %" PRIu32 " sequences", path,
+                         l->n_dims ? l->shape[0] : 0, l->n_dims, t->file.path, t->n_seq);
+    else if (l->dtype == NPY_F16 || l->dtype == NPY_F32 || l->dtype == NPY_F64)
+        result = err_set(e, ERR_INPUT, "%s: lengths are %s, expected integers", path, npy_dtype_name(l->dtype));
+    if (result == 0)
+        result = fingerprint_init(&f, e);
+    if (result == 0) {
+        fingerprint_add_text(&f, t->fingerprint);
+        for (uint32_t s = 0; s < t->n_seq && result == 0; s++) {
+            uint64_t length;
+            load(l, s, 1, &length);
+            if (length > t->file.shape[1])
+                result = err_set(e, ERR_INPUT,
+                                 "%s: length of sequence %" PRIu32 " is %" PRId64 ", the sequences have %zu tokens",
+                                 path, s, (int64_t)length, t->file.shape[1]);
+            uint32_t used = length < t->seq_len ? (uint32_t)length : t->seq_len;
+            fingerprint_add(&f, &used, sizeof used);
+        }
+        fingerprint_finish(&f, t->fingerprint);
+    }
+    if (result)
+        npy_close(l);
+    return result;
+}
+
+uint32_t tokens_length(const struct tokens *t, uint32_t sequence)
+{
+    uint64_t length = t->seq_len;
+    if (t->lengths.data)
+        load(&t->lengths, sequence, 1, &length);
+    return length < t->seq_len ? (uint32_t)length : t->seq_len;
+}
+
 void tokens_close(struct tokens *t)
 {
     npy_close(&t->file);
+    npy_close(&t->lengths);
     *t = (struct tokens){0};
 }
 

@@ -20,10 +20,17 @@ struct tokens {
     uint32_t n_seq;
     uint32_t seq_len; /* as used; the file's may be longer */
     char fingerprint[FINGERPRINT_SIZE];
+    struct npy lengths; /* valid tokens of each sequence, if lengths.data; what lies behind is padding */
 };
 
 /* seq_len: use the first seq_len tokens of each sequence; 0 = all. vocab_size > 0: ids must be below it. */
 int tokens_open(struct tokens *t, const char *path, uint32_t seq_len, uint32_t vocab_size, struct err *e);
+/* Reads the lengths [n_seq] (integers) that `xctok --per-document` writes: in sequence s, only the first lengths[s]
+ * tokens are text. They become part of the fingerprint. Refuses another number of sequences and a length outside 0..the
+ * file's seq_len. */
+int tokens_open_lengths(struct tokens *t, const char *path, struct err *e);
+uint32_t tokens_length(const struct tokens *t, uint32_t sequence); /* at most seq_len */
+
 void tokens_close(struct tokens *t); /* safe on a zeroed struct */
 
 /* dst: [seq_len]. sequence < n_seq. Safe from several threads. */

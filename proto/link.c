@@ -1,16 +1,20 @@
 /* link.c - ZeroMQ sockets with the options that DESIGN's measurements ask for; see link.h.
  *
- * The send HWM is off (0): what can be in flight is bounded by leases. The trainer's receive HWM holds a peer that sends
- * faster than the trainer reads to LINK_RECEIVE_HWM chunks; the rest waits in the producer. ZMTP heartbeats stay off (they drop links that back-pressure); PING/PONG are messages of ours. Routing ids are ZeroMQ's own, fresh for
- * each connection. ROUTER_MANDATORY and DONTWAIT: a send to a peer that is gone fails instead of vanishing or hanging. */
+ * The send HWM is off (0): what can be in flight is bounded by leases. The trainer's receive HWM holds a peer that
+ * sends faster than the trainer reads to LINK_RECEIVE_HWM chunks; the rest waits in the producer. ZMTP heartbeats stay
+ * off (they drop links that back-pressure); PING/PONG are messages of ours. Routing ids are ZeroMQ's own, fresh for
+ * each connection. ROUTER_MANDATORY and DONTWAIT: a send to a peer that is gone fails instead of vanishing or hanging.
+ */
 #include "link.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -54,9 +58,9 @@ static int link_open(struct link **out, bool router, struct err *e)
         return ERR_SYSTEM;
     }
     int64_t max_size = (int64_t)(CHUNK_MAX_BYTES > MESSAGE_MAX_BYTES ? CHUNK_MAX_BYTES : MESSAGE_MAX_BYTES);
-    if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, router ? LINK_RECEIVE_HWM : 0, e) || set_option(l, ZMQ_LINGER, 0, e) ||
-        set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) || set_option(l, ZMQ_IPV6, 1, e) ||
-        (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
+    if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, router ? LINK_RECEIVE_HWM : 0, e) ||
+        set_option(l, ZMQ_LINGER, 0, e) || set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) ||
+        set_option(l, ZMQ_IPV6, 1, e) || (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
         (!router && (set_option(l, ZMQ_RECONNECT_IVL, 100, e) || set_option(l, ZMQ_RECONNECT_IVL_MAX, 2000, e)))) {
         link_close(l, 0);
         return ERR_SYSTEM;
@@ -68,6 +72,28 @@ static int link_open(struct link **out, bool router, struct err *e)
     }
     *out = l;
     return 0;
+}
+
+/* ZeroMQ would say no more than "Invalid argument". */
+static int check_endpoint(const char *endpoint, struct err *e)
+{
+    const char *port = strrchr(endpoint, ':');
+    if ((strncmp(endpoint, "tcp://", 6) == 0 && port > endpoint + 6 && port[1]) ||
+        (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6]))
+        return 0;
+    return err_set(e, ERR_INPUT, "endpoint '%s': must be tcp://HOST:PORT or ipc://PATH", endpoint);
+}
+
+/* ZeroMQ writes IPv4 as mapped into IPv6, tcp://[::ffff:127.0.0.1]:5555; a user expects what he can give to --connect.
+ */
+static void plain_ipv4(char *endpoint)
+{
+    static const char mapped[] = "tcp://[::ffff:";
+    char *close = strchr(endpoint, ']'), *address = endpoint + sizeof mapped - 1;
+    if (strncmp(endpoint, mapped, sizeof mapped - 1) != 0 || !close || !memchr(address, '.', (size_t)(close - address)))
+        return;
+    memmove(close, close + 1, strlen(close)); /* with the NUL */
+    memmove(endpoint + strlen("tcp://"), address, strlen(address) + 1);
 }
 
 /* tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port, ipc:// */
@@ -86,13 +112,17 @@ static bool is_local(const char *endpoint)
     return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
-/* ZeroMQ silently takes over an ipc path that another process is listening on; ask first. */
+/* ZeroMQ silently takes over an ipc path that another process is listening on, and deletes a file that lies there; ask
+ * first. */
 static bool ipc_in_use(const char *endpoint)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
         return false;
     strcpy(address.sun_path, endpoint + 6);
+    struct stat st;
+    if (lstat(address.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
+        return true;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool used = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
     if (fd >= 0)
@@ -100,28 +130,46 @@ static bool ipc_in_use(const char *endpoint)
     return used;
 }
 
+/* ZeroMQ allocates each payload, some MB, and frees it when it has been read; by default the C library gives such memory back to
+ * the system each time, and the page faults of the next ones cost a quarter of the processor time that receiving takes. */
+static void keep_freed_memory(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 8 * (int)CHUNK_MAX_BYTES);
+    mallopt(M_TRIM_THRESHOLD, 2 * LINK_RECEIVE_HWM * (int)CHUNK_MAX_BYTES);
+}
+
 int link_listen(struct link **out, const char *const *endpoints, size_t n, bool insecure, struct err *e)
 {
     *out = NULL;
     if (n == 0 || n > MAX_ENDPOINTS)
         return err_set(e, ERR_INPUT, "%zu endpoints to listen on, must be 1 to %d", n, MAX_ENDPOINTS);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        if (check_endpoint(endpoints[i], e))
+            return ERR_INPUT;
         if (!insecure && !is_local(endpoints[i]))
-            return err_set(e, ERR_INPUT,
-                           "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; use --insecure to listen "
-                           "there without keys",
-                           endpoints[i]);
+            return err_set(
+                e, ERR_INPUT,
+                "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; use --insecure to listen "
+                "there without keys",
+                endpoints[i]);
+    }
     struct link *l;
     if (link_open(&l, true, e))
         return ERR_SYSTEM;
+    keep_freed_memory();
     for (size_t i = 0; i < n; i++) {
-        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, endpoints[i]);
+        static const char localhost[] = "tcp://localhost:"; /* ZeroMQ resolves no names when it binds */
+        size_t name = strncmp(endpoints[i], localhost, sizeof localhost - 1) == 0 ? sizeof localhost - 1 : 0;
+        char address[sizeof l->endpoints[i]];
+        snprintf(address, sizeof address, "%s%s", name ? "tcp://127.0.0.1:" : "", endpoints[i] + name);
+        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, address);
         size_t size = sizeof l->endpoints[i];
         if (bound != 0 || zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoints[i], &size) != 0) {
             err_set(e, ERR_SYSTEM, "%s: cannot listen: %s", endpoints[i], zmq_strerror(errno));
             link_close(l, 0);
             return ERR_SYSTEM;
         }
+        plain_ipv4(l->endpoints[i]);
         l->n_endpoints++;
     }
     *out = l;
@@ -137,6 +185,8 @@ int link_connect(struct link **out, const char *endpoint, struct err *e)
 {
     struct link *l;
     *out = NULL;
+    if (check_endpoint(endpoint, e))
+        return ERR_INPUT;
     if (link_open(&l, false, e))
         return ERR_SYSTEM;
     if (zmq_connect(l->socket, endpoint) != 0) {

@@ -46,14 +46,15 @@ void link_close(struct link *l, int linger_ms);
 /* Sends m (to peer on a ROUTER; NULL on a DEALER). ERR_PEER if the peer is gone or its queue is full. */
 int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e);
 
-/* Sends m and data as its payload frame without copying. data must stay until release(context) is called, on any thread,
- * exactly once, also when sending fails. */
+/* Sends m and data as its payload frame without copying. data must stay until release(context) is called, on any
+ * thread, exactly once, also when sending fails. */
 int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,
                       void (*release)(void *context), void *context, struct err *e);
 
-/* Takes one message if there is one. Returns 1 (m filled; peer on a ROUTER; payload for a BATCH, to be released), 0 (none
- * waiting), ERR_PEER (this peer broke the protocol) or another negative code (the socket is of no more use). */
-int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e);
+/* Takes one message if there is one. Returns 1 (m filled; peer on a ROUTER; payload for a BATCH, to be released), 0
+ * (none waiting), ERR_PEER (this peer broke the protocol) or another negative code (the socket is of no more use). */
+int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload,
+                 struct err *e);
 void link_payload_release(struct link_payload *p); /* safe on an empty one */
 
 /* Waits for a message or for fd (an eventfd; -1: none) to become readable, timeout_ms at most. */

@@ -8,7 +8,7 @@
 
 #include "mpread.h"
 
-enum kind { U32, U64, BOOL, TEXT, DTYPE, DTYPES, SCALE, SITES, MODELS };
+enum kind { U32, U64, BOOL, TEXT, DTYPE, DTYPES, SCALE, SITES, MODELS, ORIGINS };
 
 struct field {
     const char *key;
@@ -17,9 +17,18 @@ struct field {
     size_t size;   /* TEXT: capacity */
 };
 
-#define TEXT_OF(key, member) {key, TEXT, offsetof(struct message, member), sizeof((struct message *)0)->member}
-#define OF(key, kind, member) {key, kind, offsetof(struct message, member), 0}
-#define END_OF_FIELDS {NULL, U32, 0, 0}
+#define TEXT_OF(key, member)                                                             \
+    {                                                                                    \
+        key, TEXT, offsetof(struct message, member), sizeof((struct message *)0)->member \
+    }
+#define OF(key, kind, member)                          \
+    {                                                  \
+        key, kind, offsetof(struct message, member), 0 \
+    }
+#define END_OF_FIELDS   \
+    {                   \
+        NULL, U32, 0, 0 \
+    }
 #define MAX_FIELDS 16
 
 static const struct field hello_fields[] = {
@@ -50,13 +59,14 @@ static const struct field welcome_fields[] = {
 };
 static const struct field text_fields[] = {TEXT_OF("reason", text.reason), END_OF_FIELDS};
 static const struct field lease_fields[] = {
-    OF("lease", U64, lease.lease), OF("block", U32, lease.block), OF("first", U32, lease.first),
+    OF("lease", U64, lease.lease), OF("block", U32, lease.block),    OF("first", U32, lease.first),
     OF("count", U32, lease.count), OF("scaled", BOOL, lease.scaled), END_OF_FIELDS,
 };
 static const struct field batch_fields[] = {
-    OF("lease", U64, batch.lease),   OF("block", U32, batch.block), OF("chunk", U32, batch.chunk),
-    OF("chunks", U32, batch.chunks), OF("rows", U32, batch.rows),   OF("checksum", U64, batch.checksum),
-    END_OF_FIELDS,
+    OF("lease", U64, batch.lease),         OF("block", U32, batch.block),
+    OF("chunk", U32, batch.chunk),         OF("chunks", U32, batch.chunks),
+    OF("rows", U32, batch.rows),           OF("checksum", U64, batch.checksum),
+    OF("origins", ORIGINS, batch.origins), END_OF_FIELDS,
 };
 static const struct field error_fields[] = {OF("lease", U64, error.lease), TEXT_OF("code", error.code),
                                             TEXT_OF("text", error.text), END_OF_FIELDS};
@@ -68,11 +78,11 @@ static const struct {
     const char *name;
     const struct field *fields;
 } types[MESSAGE_TYPES] = {
-    [MESSAGE_HELLO] = {"HELLO", hello_fields},   [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
-    [MESSAGE_REJECT] = {"REJECT", text_fields},  [MESSAGE_LEASE] = {"LEASE", lease_fields},
-    [MESSAGE_BATCH] = {"BATCH", batch_fields},   [MESSAGE_ERROR] = {"ERROR", error_fields},
-    [MESSAGE_PING] = {"PING", ping_fields},      [MESSAGE_PONG] = {"PONG", ping_fields},
-    [MESSAGE_BYE] = {"BYE", text_fields},        [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
+    [MESSAGE_HELLO] = {"HELLO", hello_fields},  [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
+    [MESSAGE_REJECT] = {"REJECT", text_fields}, [MESSAGE_LEASE] = {"LEASE", lease_fields},
+    [MESSAGE_BATCH] = {"BATCH", batch_fields},  [MESSAGE_ERROR] = {"ERROR", error_fields},
+    [MESSAGE_PING] = {"PING", ping_fields},     [MESSAGE_PONG] = {"PONG", ping_fields},
+    [MESSAGE_BYE] = {"BYE", text_fields},       [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
     [MESSAGE_END] = {"END", end_fields},
 };
 
@@ -173,6 +183,10 @@ static void pack_field(msgpack_packer *p, const struct field *f, const struct me
         for (uint32_t i = 0; i < s->n_models; i++)
             pack_text(p, s->model_fingerprints[i]);
         break;
+    case ORIGINS:
+        msgpack_pack_bin(p, m->batch.rows * sizeof(struct row_origin));
+        msgpack_pack_bin_body(p, m->batch.origins, m->batch.rows * sizeof(struct row_origin));
+        break;
     }
 }
 
@@ -223,7 +237,13 @@ static void read_scale(struct mpread *r, bool *has, uint32_t *n, float *values)
     }
 }
 
-static void read_field(struct mpread *r, const struct field *f, struct message *m, uint32_t *n_scale)
+/* counts: of the parts whose number another field gives, checked once all is read. */
+struct counts {
+    uint32_t scales;
+    size_t origin_bytes;
+};
+
+static void read_field(struct mpread *r, const struct field *f, struct message *m, struct counts *counts)
 {
     unsigned char *value = (unsigned char *)m + f->offset;
     struct stream *s = &m->hello.stream;
@@ -254,7 +274,7 @@ static void read_field(struct mpread *r, const struct field *f, struct message *
         break;
     case SCALE: {
         struct scale_place scale = scale_of(m);
-        read_scale(r, scale.has, n_scale, scale.values);
+        read_scale(r, scale.has, &counts->scales, scale.values);
         break;
     }
     case SITES:
@@ -266,6 +286,9 @@ static void read_field(struct mpread *r, const struct field *f, struct message *
         s->n_models = mpread_array(r, STREAM_MAX_MODELS);
         for (uint32_t i = 0; i < s->n_models && !r->why; i++)
             mpread_text(r, s->model_fingerprints[i], FINGERPRINT_SIZE);
+        break;
+    case ORIGINS:
+        counts->origin_bytes = mpread_bin(r, m->batch.origins, sizeof m->batch.origins);
         break;
     }
 }
@@ -293,7 +316,8 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
     m->type = (enum message_type)type;
 
     const struct field *fields = types[type].fields;
-    uint32_t seen = 0, expected = 0, n_scale = 0;
+    struct counts counts = {0};
+    uint32_t seen = 0, expected = 0;
     while (fields[expected].key)
         expected++;
     if (pairs != expected + 1)
@@ -310,7 +334,7 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
         if (seen & 1u << f)
             return err_set(e, ERR_PEER, "%s with field '%s' twice", name, key);
         seen |= 1u << f;
-        read_field(&r, &fields[f], m, &n_scale);
+        read_field(&r, &fields[f], m, &counts);
         if (r.why)
             return err_set(e, ERR_PEER, "%s: field '%s': %s", name, key, r.why);
     }
@@ -319,8 +343,10 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
     if (r.at != r.end)
         return err_set(e, ERR_PEER, "%s: %zu bytes after its end", name, (size_t)(r.end - r.at));
     if (m->type == MESSAGE_WELCOME)
-        m->welcome.n_scale = n_scale;
-    if (m->type == MESSAGE_HELLO && m->hello.stream.has_scale && n_scale != m->hello.stream.n_sites)
-        return err_set(e, ERR_PEER, "HELLO: %u scales for %u sites", n_scale, m->hello.stream.n_sites);
+        m->welcome.n_scale = counts.scales;
+    if (m->type == MESSAGE_HELLO && m->hello.stream.has_scale && counts.scales != m->hello.stream.n_sites)
+        return err_set(e, ERR_PEER, "HELLO: %u scales for %u sites", counts.scales, m->hello.stream.n_sites);
+    if (m->type == MESSAGE_BATCH && counts.origin_bytes != (size_t)m->batch.rows * sizeof(struct row_origin))
+        return err_set(e, ERR_PEER, "BATCH: %zu bytes of origins for %u rows", counts.origin_bytes, m->batch.rows);
     return 0;
 }

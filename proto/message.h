@@ -1,7 +1,8 @@
 /* message.h - the messages of wire protocol v1 as C structs, and their msgpack form (PROTOCOL.md).
  *
- * One table a message describes its fields; encoding, decoding and the strictness (every field once, none unknown, bounded
- * sizes, end of frame = end of map) all follow from it. Decoding reads through a bounded cursor and allocates nothing. */
+ * One table a message describes its fields; encoding, decoding and the strictness (every field once, none unknown,
+ * bounded sizes, end of frame = end of map) all follow from it. Decoding reads through a bounded cursor and allocates
+ * nothing. */
 #ifndef CROSSFEED_MESSAGE_H
 #define CROSSFEED_MESSAGE_H
 
@@ -58,12 +59,13 @@ struct message_lease {
 struct message_batch {
     uint64_t lease;
     uint32_t block, chunk, chunks, rows;
-    uint64_t checksum; /* XXH3-64 of the payload frame */
+    uint64_t checksum;                         /* XXH3-64 of the payload frame and the origins after it */
+    struct row_origin origins[CHUNK_MAX_ROWS]; /* [rows] */
 };
 
 struct message_error {
-    uint64_t lease;                /* 0: not about a lease */
-    char code[MESSAGE_NAME_SIZE];  /* "unknown-peer", "source", ... */
+    uint64_t lease;               /* 0: not about a lease */
+    char code[MESSAGE_NAME_SIZE]; /* "unknown-peer", "source", ... */
     char text[MESSAGE_TEXT_SIZE];
 };
 

@@ -44,8 +44,8 @@ static unsigned take_tag(struct mpread *r)
 }
 
 /* A count whose forms are: fix (tag base..base+fix_max), then 16 and 32 bits (tag16, tag16 + 1). */
-static uint32_t take_count(struct mpread *r, unsigned base, unsigned fix_max, unsigned tag16, uint32_t max, const char *not_one,
-                           const char *too_many)
+static uint32_t take_count(struct mpread *r, unsigned base, unsigned fix_max, unsigned tag16, uint32_t max,
+                           const char *not_one, const char *too_many)
 {
     unsigned tag = take_tag(r);
     uint64_t n = 0;
@@ -120,6 +120,23 @@ bool mpread_nil(struct mpread *r)
         return false;
     r->at++;
     return true;
+}
+
+size_t mpread_bin(struct mpread *r, void *dst, size_t size)
+{
+    unsigned tag = take_tag(r);
+    uint64_t n = 0;
+    if (tag >= 0xc4 && tag <= 0xc6)
+        n = take_be(r, (size_t)1 << (tag - 0xc4));
+    else
+        mpread_fail(r, "not a bin");
+    if (n > size)
+        mpread_fail(r, "bin too long");
+    const unsigned char *p = take(r, r->why ? 0 : (size_t)n);
+    if (r->why)
+        return 0;
+    memcpy(dst, p, (size_t)n);
+    return (size_t)n;
 }
 
 void mpread_text(struct mpread *r, char *dst, size_t size)

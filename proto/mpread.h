@@ -23,6 +23,8 @@ uint64_t mpread_uint(struct mpread *r, uint64_t max);
 bool mpread_bool(struct mpread *r);
 double mpread_float(struct mpread *r); /* float32 or float64 */
 bool mpread_nil(struct mpread *r);     /* true and consumed if the next value is nil; else false, nothing consumed */
+/* Copies a bin of at most size bytes into dst; returns its size. */
+size_t mpread_bin(struct mpread *r, void *dst, size_t size);
 /* Copies a str of at most size - 1 bytes into dst, NUL-terminated. Control characters are refused (logs, terminals). */
 void mpread_text(struct mpread *r, char *dst, size_t size);
 

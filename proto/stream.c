@@ -57,9 +57,19 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
                        ours->tokens_fingerprint);
     for (uint32_t i = 0; i < ours->n_models; i++)
         if (strcmp(theirs->model_fingerprints[i], ours->model_fingerprints[i]) != 0)
-            return err_set(e, ERR_MISMATCH, "model %u has fingerprint %s, run has %s", i, theirs->model_fingerprints[i],
-                           ours->model_fingerprints[i]);
+            return err_set(
+                e, ERR_MISMATCH,
+                "model %u has fingerprint %s, run has %s (other weights, or --center-writing-weights on one side only)",
+                i, theirs->model_fingerprints[i], ours->model_fingerprints[i]);
     return 0;
+}
+
+/* Printable ASCII: goes into logs and cfg.json as it is. */
+static bool is_plain(const char *text)
+{
+    while (*text > 0x20 && *text < 0x7f)
+        text++;
+    return *text == '\0';
 }
 
 int stream_check(const struct stream *s, struct err *e)
@@ -69,18 +79,27 @@ int stream_check(const struct stream *s, struct err *e)
     if (s->n_models > STREAM_MAX_MODELS)
         return err_set(e, ERR_INPUT, "%u models, at most %d", s->n_models, STREAM_MAX_MODELS);
     if (s->d_model == 0 || s->seq_len == 0 || s->n_seq == 0)
-        return err_set(e, ERR_INPUT, "d_model %u, seq_len %u, n_seq %u: none may be 0", s->d_model, s->seq_len, s->n_seq);
+        return err_set(e, ERR_INPUT, "d_model %u, seq_len %u, n_seq %u: none may be 0", s->d_model, s->seq_len,
+                       s->n_seq);
     if (s->rows_per_seq == 0 || s->rows_per_seq > s->seq_len)
         return err_set(e, ERR_INPUT, "%u rows per sequence of %u tokens", s->rows_per_seq, s->seq_len);
     size_t row = 0, total = 0;
     size_t row_factors[] = {s->n_sites, s->d_model, 4}, total_factors[] = {s->n_seq, s->rows_per_seq};
-    if (!size_product(row_factors, 3, &row) || row + sizeof(struct row_origin) > CHUNK_MAX_BYTES)
-        return err_set(e, ERR_INPUT, "a row of %u sites x d_model %u in fp32 is larger than a chunk of %zu bytes", s->n_sites,
-                       s->d_model, CHUNK_MAX_BYTES);
+    if (!size_product(row_factors, 3, &row) || row > CHUNK_MAX_BYTES)
+        return err_set(e, ERR_INPUT, "a row of %u sites x d_model %u in fp32 is larger than a chunk of %zu bytes",
+                       s->n_sites, s->d_model, CHUNK_MAX_BYTES);
     if (!size_product(total_factors, 2, &total) || total > SIZE_MAX / row)
         return err_set(e, ERR_INPUT, "%u sequences x %u rows do not fit in a size", s->n_seq, s->rows_per_seq);
     if (!s->can_bf16 && !s->can_f32)
         return err_set(e, ERR_INPUT, "no dtype offered");
+    for (uint32_t i = 0; i < s->n_sites; i++)
+        if (!is_plain(s->sites[i]))
+            return err_set(e, ERR_INPUT, "name of site %u: must be printable ASCII without spaces", i);
+    bool plain = is_plain(s->tokens_fingerprint);
+    for (uint32_t i = 0; i < s->n_models; i++)
+        plain = plain && is_plain(s->model_fingerprints[i]);
+    if (!plain)
+        return err_set(e, ERR_INPUT, "fingerprints must be printable ASCII without spaces");
     for (uint32_t i = 0; s->has_scale && i < s->n_sites; i++)
         if (!(s->scale[i] > 0) || !isfinite(s->scale[i]))
             return err_set(e, ERR_INPUT, "scale of site %u is %g, must be positive", i, (double)s->scale[i]);
@@ -94,7 +113,8 @@ size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype)
 
 size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype)
 {
-    return CHUNK_MAX_BYTES / (stream_row_bytes(s, dtype) + sizeof(struct row_origin));
+    size_t rows = CHUNK_MAX_BYTES / stream_row_bytes(s, dtype);
+    return rows < CHUNK_MAX_ROWS ? rows : CHUNK_MAX_ROWS;
 }
 
 size_t stream_block_rows(const struct stream *s, uint32_t n_sequences)

@@ -18,8 +18,8 @@
 
 /* How an activation is stored in a payload, in the window and in recordings. */
 enum row_dtype { ROW_BF16, ROW_F32 };
-size_t row_dtype_size(enum row_dtype dtype);              /* bytes an element */
-const char *row_dtype_name(enum row_dtype dtype);         /* "bf16", "fp32" */
+size_t row_dtype_size(enum row_dtype dtype);      /* bytes an element */
+const char *row_dtype_name(enum row_dtype dtype); /* "bf16", "fp32" */
 int row_dtype_parse(enum row_dtype *dtype, const char *name, struct err *e);
 
 struct stream {
@@ -32,7 +32,8 @@ struct stream {
     bool can_bf16, can_f32; /* dtypes it can send */
     bool has_scale;         /* the producer's rows carry this scale already (scale below); else the trainer's is used */
     float scale[STREAM_MAX_SITES];
-    char sites[STREAM_MAX_SITES][SITE_NAME_SIZE]; /* "blocks.5.hook_resid_post"; of a pair: "0:blocks...", "1:blocks..." */
+    char sites[STREAM_MAX_SITES]
+              [SITE_NAME_SIZE]; /* "blocks.5.hook_resid_post"; of a pair: "0:blocks...", "1:blocks..." */
     char tokens_fingerprint[FINGERPRINT_SIZE];
     char model_fingerprints[STREAM_MAX_MODELS][FINGERPRINT_SIZE]; /* covers how the weights were processed */
 };
@@ -41,22 +42,28 @@ struct stream {
  * values: "site 3: blocks.3.hook_mlp_out, run has blocks.3.hook_resid_post". Scales are not compared here. */
 int stream_compare(const struct stream *ours, const struct stream *theirs, struct err *e);
 
-/* Refuses a stream that makes no sense: nothing of it, or sizes whose products do not fit. */
+/* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII.
+ */
 int stream_check(const struct stream *s, struct err *e);
 
 /* Where a row comes from; travels with the row. 12 bytes, little-endian u32s on the wire. */
 struct row_origin {
     uint32_t sequence; /* index in the token tensor */
     uint32_t position; /* in the sequence, 0 = BOS */
-    uint32_t token;    /* id at that position; 0 without tokens */
+    uint32_t token;    /* id at that position; 0 without tokens; ROW_MASKED */
 };
 
-/* The payload of one chunk: activations [rows, n_sites, d_model] of the dtype, then row_origin [rows]. A block of n rows is
- * cut into chunks of chunk_rows rows, the last one shorter. */
+/* The token of a row that is not to be trained on (padding): it has its place in the block, and is dropped from the
+ * window, the held-out rows and the scale. */
+#define ROW_MASKED UINT32_MAX
+
+/* The payload of one chunk: activations [rows, n_sites, d_model] of the dtype; its origins stand in the header. A block
+ * of n rows is cut into chunks of chunk_rows rows, the last one shorter. */
 #define CHUNK_MAX_BYTES ((size_t)4 << 20)
-size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype);               /* activations only */
-size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype);              /* >= 1 after stream_check */
-size_t stream_block_rows(const struct stream *s, uint32_t n_sequences);              /* rows of a block */
+#define CHUNK_MAX_ROWS 4096                                             /* so that their origins fit in a header */
+size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype);  /* activations only */
+size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype); /* >= 1 after stream_check */
+size_t stream_block_rows(const struct stream *s, uint32_t n_sequences); /* rows of a block */
 size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows); /* chunks a block of rows takes */
 
 /* "0.51,0.49" -> scale [STREAM_MAX_SITES], *n values. Refuses what is not a positive number. */

@@ -55,7 +55,7 @@ static bool is(const char *name, const char *wanted)
 }
 
 /* The tensors of a folder that lie in files[first..], as one F32 file of that name in the scratch folder. */
-static void write_tensors(const struct checkpoint *c, const char *file_name, size_t first, size_t step,
+static void write_tensors(const struct hf_checkpoint *c, const char *file_name, size_t first, size_t step,
                           struct edit edit)
 {
     struct tensor_spec specs[256];
@@ -101,10 +101,10 @@ static void write_tensors(const struct checkpoint *c, const char *file_name, siz
 
 static void write_model(const char *folder, struct edit edit)
 {
-    struct checkpoint c;
-    assert_int_equal(checkpoint_open(&c, folder, &e), 0);
+    struct hf_checkpoint c;
+    assert_int_equal(hf_checkpoint_open(&c, folder, &e), 0);
     write_tensors(&c, "model.safetensors", 0, 1, edit);
-    checkpoint_close(&c);
+    hf_checkpoint_close(&c);
 }
 
 static void accept(const char *folder, bool centered)
@@ -228,11 +228,11 @@ static void test_shards(void **state)
     memcpy(single, model.fingerprint, sizeof single);
     gpt2_model_close(&model);
 
-    struct checkpoint c;
-    assert_int_equal(checkpoint_open(&c, ORIGINAL, &e), 0);
+    struct hf_checkpoint c;
+    assert_int_equal(hf_checkpoint_open(&c, ORIGINAL, &e), 0);
     write_tensors(&c, "a.safetensors", 0, 2, (struct edit){.without_prefix = true});
     write_tensors(&c, "b.safetensors", 1, 2, (struct edit){.without_prefix = true});
-    checkpoint_close(&c);
+    hf_checkpoint_close(&c);
     remove(scratch_path("model.safetensors"));
     const char *index = "{\"weight_map\": {\"wte.weight\": \"a.safetensors\", \"wpe.weight\": \"b.safetensors\"}}";
     scratch_write("model.safetensors.index.json", index, strlen(index));

@@ -110,11 +110,12 @@ static void check_rows(const struct rows *r, size_t first, size_t n, size_t drop
 {
     size_t row = 0;
     const unsigned char *chunk = NULL;
+    const struct row_origin *origins = NULL;
     size_t chunk_bytes, chunk_rows = 0, chunk_index = 0, in_chunk = 0;
     for (size_t s = first; s < first + n; s++)
         for (size_t p = dropped; p < SEQ_LEN; p++, row++, in_chunk++) {
             if (in_chunk == chunk_rows) {
-                chunk = rows_chunk(r, chunk_index++, &chunk_bytes, &chunk_rows);
+                chunk = rows_chunk(r, chunk_index++, &chunk_bytes, &chunk_rows, &origins);
                 in_chunk = 0;
             }
             for (size_t i = 0; i < 32; i++) {
@@ -126,9 +127,7 @@ static void check_rows(const struct rows *r, size_t first, size_t n, size_t drop
                 float tolerance = r->dtype == ROW_BF16 ? 4e-3f * (y < 0 ? -y : y) + 1e-4f : 1e-4f;
                 assert_float_equal(r->dtype == ROW_BF16 ? bf16_to_f32(h) : x, y, tolerance);
             }
-            struct row_origin origin;
-            memcpy(&origin, chunk + chunk_rows * stream_row_bytes(&source.stream, r->dtype) + in_chunk * sizeof origin,
-                   sizeof origin);
+            struct row_origin origin = origins[in_chunk];
             assert_int_equal(origin.sequence, s);
             assert_int_equal(origin.position, p);
             assert_int_equal(origin.token, token(s, p));
@@ -192,7 +191,8 @@ static void test_pair(void **state)
     struct rows r;
     compute(&r, 1, 3, ROW_F32, NULL);
     size_t bytes, n;
-    const unsigned char *chunk = rows_chunk(&r, 0, &bytes, &n);
+    const struct row_origin *origins;
+    const unsigned char *chunk = rows_chunk(&r, 0, &bytes, &n, &origins);
     assert_int_equal(n, 3 * (SEQ_LEN - 1));
     for (size_t row = 0; row < n; row++)
         assert_memory_equal(chunk + row * 6 * 128, chunk + (row * 6 + 3) * 128, 3 * 128);
@@ -214,7 +214,7 @@ static void test_same_bits(void **state)
     omp_set_num_threads(1);
     gemm_set_threads(1);
     compute(&b, 3, 120, ROW_F32, NULL);
-    size_t bytes = a.n_rows * (stream_row_bytes(&source.stream, ROW_F32) + sizeof(struct row_origin));
+    size_t bytes = a.n_rows * stream_row_bytes(&source.stream, ROW_F32);
     assert_memory_equal(a.data, b.data, bytes);
     rows_release(&a);
     rows_release(&b);

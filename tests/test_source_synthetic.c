@@ -37,14 +37,13 @@ static void compute(struct source *s, uint32_t first, uint32_t n, float *dst)
         fail_msg("%s", e.message);
     for (size_t c = 0; c < stream_chunk_count(&s->stream, ROW_F32, n_rows); c++) {
         size_t bytes, in_chunk;
-        const unsigned char *chunk = rows_chunk(&r, c, &bytes, &in_chunk);
-        memcpy((char *)dst + done * row_bytes, chunk, in_chunk * row_bytes);
+        const struct row_origin *origins;
+        const unsigned char *chunk = rows_chunk(&r, c, &bytes, &in_chunk, &origins);
+        memcpy((char *)dst + done * row_bytes, chunk, bytes);
         for (size_t i = 0; i < in_chunk; i++) {
-            struct row_origin origin;
-            memcpy(&origin, chunk + in_chunk * row_bytes + i * sizeof origin, sizeof origin);
-            assert_int_equal(origin.sequence, first + (done + i) / s->stream.seq_len);
-            assert_int_equal(origin.position, (done + i) % s->stream.seq_len);
-            assert_int_equal(origin.token, 0);
+            assert_int_equal(origins[i].sequence, first + (done + i) / s->stream.seq_len);
+            assert_int_equal(origins[i].position, (done + i) % s->stream.seq_len);
+            assert_int_equal(origins[i].token, 0);
         }
         done += in_chunk;
     }

@@ -10,7 +10,7 @@ int admit_producer(const struct admission *a, const struct message_hello *h, str
         return err_set(e, ERR_MISMATCH, "protocol version %u, run speaks %d", h->version, PROTOCOL_VERSION);
     if (stream_check(theirs, e) || (a->ours && stream_compare(a->ours, theirs, e)))
         return e->code;
-    bool need_f32 = a->need_f32 && !theirs->has_scale;
+    bool need_f32 = a->need_f32 && !(a->need_bf16 && theirs->has_scale); /* only raw rows, for measuring, are spared */
     if ((a->need_bf16 && !theirs->can_bf16) || (need_f32 && !theirs->can_f32))
         return err_set(e, ERR_MISMATCH, "dtypes offered:%s%s, run needs%s%s", theirs->can_bf16 ? " bf16" : "",
                        theirs->can_f32 ? " fp32" : "", a->need_bf16 ? " bf16" : "", need_f32 ? " fp32" : "");
@@ -58,32 +58,31 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
 {
     size_t chunks = stream_chunk_count(s, place->dtype, place->n_rows), per_chunk = stream_chunk_rows(s, place->dtype);
     size_t left = place->n_rows - place->rows_taken, rows = left < per_chunk ? left : per_chunk;
-    size_t acts_bytes = rows * stream_row_bytes(s, place->dtype), bytes = acts_bytes + rows * sizeof(struct row_origin);
+    size_t bytes = rows * stream_row_bytes(s, place->dtype);
     if (b->block != place->block)
         return err_set(e, ERR_PEER, "chunk of block %u, lease is for block %u", b->block, place->block);
     if (b->chunks != chunks || b->chunk != place->chunks_taken)
         return err_set(e, ERR_PEER, "block %u: chunk %u of %u, expected %u of %zu", b->block, b->chunk, b->chunks,
                        place->chunks_taken, chunks);
     if (b->rows != rows || payload_size != bytes)
-        return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk, b->rows,
-                       payload_size, rows, bytes);
-    uint64_t checksum = fingerprint_checksum(payload, payload_size);
+        return err_set(e, ERR_PEER, "block %u chunk %u: %u rows in %zu bytes, expected %zu in %zu", b->block, b->chunk,
+                       b->rows, payload_size, rows, bytes);
+    uint64_t checksum = fingerprint_checksum(payload, payload_size, b->origins, rows * sizeof *b->origins);
     if (checksum != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
                        (unsigned long long)b->checksum, (unsigned long long)checksum);
     size_t elements = rows * s->n_sites * s->d_model, bad = first_nonfinite(payload, elements, place->dtype);
     if (bad < elements)
-        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block, b->chunk,
-                       bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
+        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block,
+                       b->chunk, bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
     for (size_t i = 0; i < rows; i++) {
-        struct row_origin o;
-        memcpy(&o, payload + acts_bytes + i * sizeof o, sizeof o);
+        struct row_origin o = b->origins[i];
         size_t row = place->rows_taken + i;
         size_t sequence = place->first_sequence + row / s->rows_per_seq;
         size_t position = s->seq_len - s->rows_per_seq + row % s->rows_per_seq;
         if (o.sequence != sequence || o.position != position)
-            return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block, row,
-                           o.sequence, o.position, sequence, position);
+            return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block,
+                           row, o.sequence, o.position, sequence, position);
     }
     return 0;
 }

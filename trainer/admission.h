@@ -14,9 +14,10 @@
 
 struct admission {
     const struct stream *ours; /* the run's stream; NULL: the first producer will fix it */
-    bool need_bf16, need_f32;  /* dtypes that a producer must offer (fp32 only if it has no scale of its own) */
-    bool stream_fixed;         /* a first producer has been accepted */
-    const float *scale;        /* [n_scale] the run's, measured or given; NULL: not known yet */
+    bool need_bf16,
+        need_f32;       /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
+    bool stream_fixed;  /* a first producer has been accepted */
+    const float *scale; /* [n_scale] the run's, measured or given; NULL: not known yet */
     uint32_t n_scale;
 };
 
@@ -30,7 +31,7 @@ struct chunk_place {
     enum row_dtype dtype;
 };
 
-/* payload: activations, then row_origin; unaligned. Checks geometry, checksum, that every value is finite and that every row
+/* payload: activations, unaligned. Checks geometry, checksum, that every value is finite and that every row
  * is the (sequence, position) that belongs there: the last is what makes the ledger exact. */
 int admit_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
                 const unsigned char *payload, size_t payload_size, struct err *e);

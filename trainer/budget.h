@@ -6,14 +6,16 @@
 
 #include "err.h"
 
-struct budget { /* bytes */
-    size_t parameters;   /* weights and Adam's moments: 12 a parameter; 16 with gradients kept */
+struct budget {          /* bytes */
+    size_t program;      /* what the program and its libraries hold before anything below is allocated: measured */
+    size_t parameters;   /* weights and Adam's moments, 12 a parameter; 16 with gradients kept */
     size_t workspace;    /* one batch and what a step needs beside it */
     size_t window;       /* rows: the window and its lookahead */
     size_t window_index; /* where each row lies and comes from */
     size_t evaluation;   /* held-out rows */
-    size_t raw;          /* unscaled rows while the scale is measured; given back before the window is full, not in the total */
-    size_t wire;         /* chunks of one producer received and not yet stored; each further producer adds as much */
+    size_t raw;  /* unscaled rows and their scaled copies while the scale is measured; given back before the window is
+                    full, not in the total */
+    size_t wire; /* chunks of one producer received and not yet stored; each further producer adds as much */
 };
 
 size_t budget_total(const struct budget *b);

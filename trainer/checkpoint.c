@@ -9,17 +9,18 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "json_file.h"
 #include "safetensors.h"
 #include "version.h"
 #include "weights_file.h"
 
 #define PATH_SIZE 4096
 #define NAME_FORMAT "step_%010llu"
-#define MAX_JSON ((size_t)16 << 20)
+#define READ_PIECE ((size_t)4 << 20)
 
-static int write_state(const char *folder, const struct train_state *t, struct err *e)
+static int write_state(const char *folder, const struct train_state *t, const struct plan_place *next, struct err *e)
 {
-    char path[PATH_SIZE], step[32], rows[32];
+    char path[PATH_SIZE], step[32], rows[32], window[32], position[32];
     size_t n_params = t->c->n_params, d_sae = t->c->d_sae;
     struct safetensors_writer w = {0};
     const struct tensor_spec specs[] = {
@@ -29,9 +30,12 @@ static int write_state(const char *folder, const struct train_state *t, struct e
     };
     snprintf(step, sizeof step, "%llu", (unsigned long long)t->step);
     snprintf(rows, sizeof rows, "%llu", (unsigned long long)(t->step * t->batch_size));
-    const char *metadata[] = {"step", step, "rows", rows, "software", CROSSFEED_SOFTWARE};
+    snprintf(window, sizeof window, "%llu", (unsigned long long)next->window);
+    snprintf(position, sizeof position, "%zu", next->position);
+    const char *metadata[] = {"step", step,       "rows",   rows,       "window",
+                              window, "position", position, "software", CROSSFEED_SOFTWARE};
     if (file_join(path, sizeof path, folder, "state.safetensors", e) ||
-        safetensors_write_begin(&w, path, specs, 3, metadata, 3, e) ||
+        safetensors_write_begin(&w, path, specs, 3, metadata, 5, e) ||
         safetensors_write_data(&w, t->m, n_params * sizeof *t->m, e) ||
         safetensors_write_data(&w, t->v, n_params * sizeof *t->v, e) ||
         safetensors_write_data(&w, t->rows_since_fired, d_sae * sizeof *t->rows_since_fired, e) ||
@@ -42,29 +46,11 @@ static int write_state(const char *folder, const struct train_state *t, struct e
     return 0;
 }
 
-int checkpoint_write_json(const char *path, const json_t *value, struct err *e)
-{
-    struct file_out o;
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    if (!text)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    int result = file_out_open(&o, path, e);
-    if (result == 0)
-        result = file_out_write(&o, text, strlen(text), e);
-    if (result == 0)
-        result = file_out_write(&o, "\n", 1, e);
-    if (result == 0)
-        result = file_out_commit(&o, e);
-    else
-        file_out_abandon(&o);
-    free(text);
-    return result;
-}
-
 /* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
 static int is_checkpoint(const struct dirent *entry)
 {
-    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] && strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
+    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] &&
+           strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
 }
 
 static int list(const char *folder, struct dirent ***names, int *n, struct err *e)
@@ -99,7 +85,7 @@ static int remove_old(const char *folder, size_t keep, struct err *e)
 }
 
 int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
-                    const json_t *cfg, size_t keep, char *path, struct err *e)
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
 {
     char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
     snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)t->step);
@@ -111,11 +97,11 @@ int checkpoint_save(const char *out, const struct crosscoder *c, const float *sc
     if (result == 0)
         result = weights_file_write(file, c, scale, e);
     if (result == 0)
-        result = write_state(temporary, t, e);
+        result = write_state(temporary, t, next, e);
     if (result == 0)
         result = file_join(file, sizeof file, temporary, "cfg.json", e);
     if (result == 0)
-        result = checkpoint_write_json(file, cfg, e);
+        result = json_write(file, cfg, e);
     if (result == 0)
         result = file_sync_folder(temporary, e);
     if (result == 0)
@@ -140,8 +126,10 @@ int checkpoint_latest(const char *out, char *path, struct err *e)
     int n, result = file_join(folder, sizeof folder, out, "checkpoints", e);
     if (result)
         return result;
-    if (access(folder, F_OK) != 0 || list(folder, &names, &n, e))
+    if (access(folder, F_OK) != 0)
         return err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+    if (list(folder, &names, &n, e))
+        return e->code;
     if (n == 0)
         result = err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
     else
@@ -152,23 +140,13 @@ int checkpoint_latest(const char *out, char *path, struct err *e)
 
 int checkpoint_config(const char *path, json_t **cfg, struct err *e)
 {
-    char file[PATH_SIZE], *text;
-    size_t size;
-    json_error_t bad;
+    char file[PATH_SIZE];
     *cfg = NULL;
-    if (file_join(file, sizeof file, path, "cfg.json", e) || file_read_text(file, MAX_JSON, &text, &size, e))
-        return e->code;
-    *cfg = json_loadb(text, size, JSON_REJECT_DUPLICATES, &bad);
-    free(text);
-    if (!json_is_object(*cfg)) {
-        json_decref(*cfg);
-        *cfg = NULL;
-        return err_set(e, ERR_INPUT, "%s: not a JSON object: %s (line %d)", file, bad.text, bad.line);
-    }
-    return 0;
+    return file_join(file, sizeof file, path, "cfg.json", e) ? e->code : json_read_object(file, cfg, e);
 }
 
-static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst, struct err *e)
+static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst,
+                       struct err *e)
 {
     const struct tensor_view *t = safetensors_find(s, name);
     if (!t)
@@ -178,25 +156,44 @@ static int read_tensor(const struct safetensors *s, const char *name, enum tenso
                        tensor_dtype_name(dtype));
     if (tensor_expect_shape(s, t, 1, &n, e))
         return e->code;
-    memcpy(dst, t->data, t->bytes);
+    /* In pieces, so that the map of the file does not add to the peak memory. */
+    for (size_t begin = 0; begin < t->bytes; begin += READ_PIECE) {
+        size_t bytes = t->bytes - begin < READ_PIECE ? t->bytes - begin : READ_PIECE;
+        memcpy((unsigned char *)dst + begin, t->data + begin, bytes);
+        file_map_passed(t->data + begin, bytes);
+    }
     return 0;
 }
 
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct err *e)
+static int read_number(const struct safetensors *s, const char *key, uint64_t *value, struct err *e)
+{
+    const char *text = safetensors_metadata(s, key);
+    char *end = NULL;
+    if (!text || !*text || (*value = strtoull(text, &end, 10), *end))
+        return err_set(e, ERR_INPUT, "%s: %s is %s, must be a number", s->path, key, text ? text : "missing");
+    return 0;
+}
+
+int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t,
+                    struct plan_place *next, struct err *e)
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};
     if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, c, scale, e) ||
         file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
         return e->code;
-    const char *step = safetensors_metadata(&s, "step"), *rows = safetensors_metadata(&s, "rows");
-    char *end = NULL;
-    int result = 0;
-    if (!step || !rows || (t->step = strtoull(step, &end, 10), *end))
-        result = err_set(e, ERR_INPUT, "%s: step or rows missing or wrong", file);
-    else if (strtoull(rows, NULL, 10) != t->step * t->batch_size)
-        result = err_set(e, ERR_INPUT, "%s: %s rows, %llu steps of %zu make %llu", file, rows, (unsigned long long)t->step,
-                         t->batch_size, (unsigned long long)(t->step * t->batch_size));
+    uint64_t rows = 0, position = 0;
+    int result = read_number(&s, "step", &t->step, e);
+    if (result == 0)
+        result = read_number(&s, "rows", &rows, e);
+    if (result == 0)
+        result = read_number(&s, "window", &next->window, e);
+    if (result == 0)
+        result = read_number(&s, "position", &position, e);
+    next->position = position;
+    if (result == 0 && rows != t->step * t->batch_size)
+        result = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %zu make %llu", file, (unsigned long long)rows,
+                         (unsigned long long)t->step, t->batch_size, (unsigned long long)(t->step * t->batch_size));
     if (result == 0)
         result = read_tensor(&s, "adam_m", TENSOR_F32, c->n_params, t->m, e);
     if (result == 0)

@@ -1,10 +1,10 @@
 /* checkpoint.h - a run's state on disk: OUT/checkpoints/step_0000001000/, complete or not there at all.
  *
  *   crosscoder.safetensors  weights and scale in the reference's layout (weights_file.h): usable by itself
- *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows in its metadata
+ *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows,
+ *                           window, position (of the next row, plan.h) in its metadata
  *   cfg.json                configuration and stream
- * Written to a folder of another name, synced, renamed. The rows trained say everything about the position: epoch, window
- * and place in it follow from them (plan.h). */
+ * Written to a folder of another name, synced, renamed. */
 #ifndef CROSSFEED_CHECKPOINT_H
 #define CROSSFEED_CHECKPOINT_H
 
@@ -12,11 +12,12 @@
 
 #include "crosscoder.h"
 #include "err.h"
+#include "plan.h"
 #include "step.h"
 
 /* Saves and then removes all but the newest `keep`. cfg is borrowed. path [4096] (may be NULL) is told. */
 int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
-                    const json_t *cfg, size_t keep, char *path, struct err *e);
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
 
 /* path [4096] = the newest checkpoint below out; ERR_INPUT if there is none. */
 int checkpoint_latest(const char *out, char *path, struct err *e);
@@ -24,10 +25,8 @@ int checkpoint_latest(const char *out, char *path, struct err *e);
 /* cfg.json of a checkpoint; owned by the caller (json_decref). */
 int checkpoint_config(const char *path, json_t **cfg, struct err *e);
 
-/* Fills the initialised c, scale [n_sites] and t (step, moments, rows_since_fired). */
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t, struct err *e);
-
-/* Writes cfg.json-like JSON atomically. */
-int checkpoint_write_json(const char *path, const json_t *value, struct err *e);
+/* Fills the initialised c, scale [n_sites], t (step, moments, rows_since_fired) and next. */
+int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t,
+                    struct plan_place *next, struct err *e);
 
 #endif

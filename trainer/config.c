@@ -7,8 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(name, fixed, low, high, initial, help) {#name, CONFIG_COUNT, offsetof(struct config, name), fixed, low, high, initial, help}
-#define NUMBER(name, low, high, initial, help) {#name, CONFIG_NUMBER, offsetof(struct config, name), true, low, high, initial, help}
+#define COUNT(name, fixed, low, high, initial, help)                                        \
+    {                                                                                       \
+#name, CONFIG_COUNT, offsetof(struct config, name), fixed, low, high, initial, help \
+    }
+#define NUMBER(name, low, high, initial, help)                                              \
+    {                                                                                       \
+#name, CONFIG_NUMBER, offsetof(struct config, name), true, low, high, initial, help \
+    }
 #define MANY 1e15
 
 const struct config_key config_keys[] = {
@@ -31,8 +37,10 @@ const struct config_key config_keys[] = {
     COUNT(eval_blocks, true, 0, 500, "4", "blocks held out for evaluation, never trained on"),
     COUNT(scale_rows, true, 1, 1e9, "16384", "rows over which the scale is measured, at most one window"),
     COUNT(dead_rows, true, 1, MANY, "1e6", "a latent is dead when it has not fired for so many rows"),
-    {"dtype", CONFIG_DTYPE, offsetof(struct config, dtype), true, 0, 0, "bf16", "of rows on the wire and in the window: bf16 or fp32"},
-    {"scale", CONFIG_TEXT, offsetof(struct config, scale), true, 0, 0, "", "one number per site, comma-separated; default: measured"},
+    {"dtype", CONFIG_DTYPE, offsetof(struct config, dtype), true, 0, 0, "bf16",
+     "of rows on the wire and in the window: bf16 or fp32"},
+    {"scale", CONFIG_TEXT, offsetof(struct config, scale), true, 0, 0, "",
+     "one number per site, comma-separated; default: measured"},
     COUNT(log_every, false, 1, MANY, "100", "steps between lines of metrics.jsonl"),
     COUNT(eval_every, false, 1, MANY, "1000", "steps between evaluations on the held-out blocks"),
     COUNT(save_every, false, 1, MANY, "10000", "steps between checkpoints"),
@@ -144,11 +152,12 @@ int config_resume(struct config *c, const json_t *saved, const char *path, struc
         }
         json_t *ours = key_to_json(c, k), *theirs = key_to_json(&old, k);
         bool same = ours && theirs && json_equal(ours, theirs);
-        char *now = json_dumps(ours, JSON_ENCODE_ANY), *before = json_dumps(theirs, JSON_ENCODE_ANY);
+        char *now = json_dumps(ours, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)),
+             *before = json_dumps(theirs, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
         int result = 0;
         if (k->fixed && !same)
-            result = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", k->name, now ? now : "?", path,
-                             before ? before : "?");
+            result = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", k->name, now ? now : "?",
+                             path, before ? before : "?");
         free(now);
         free(before);
         json_decref(ours);
@@ -157,52 +166,4 @@ int config_resume(struct config *c, const json_t *saved, const char *path, struc
             return result;
     }
     return 0;
-}
-
-json_t *config_stream_to_json(const struct stream *s)
-{
-    json_t *sites = json_array(), *models = json_array();
-    for (uint32_t i = 0; i < s->n_sites; i++)
-        json_array_append_new(sites, json_string(s->sites[i]));
-    for (uint32_t i = 0; i < s->n_models; i++)
-        json_array_append_new(models, json_string(s->model_fingerprints[i]));
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", sites, "d_model", (json_int_t)s->d_model, "seq_len",
-                     (json_int_t)s->seq_len, "rows_per_seq", (json_int_t)s->rows_per_seq, "n_seq", (json_int_t)s->n_seq,
-                     "vocab_size", (json_int_t)s->vocab_size, "tokens", s->tokens_fingerprint, "models", models);
-}
-
-static int text_list(const json_t *list, size_t max, char *dst, size_t size, uint32_t *n)
-{
-    if (!json_is_array(list) || json_array_size(list) > max)
-        return -1;
-    *n = (uint32_t)json_array_size(list);
-    for (size_t i = 0; i < *n; i++) {
-        const char *text = json_string_value(json_array_get(list, i));
-        if (!text || strlen(text) >= size)
-            return -1;
-        snprintf(dst + i * size, size, "%s", text);
-    }
-    return 0;
-}
-
-int config_stream_from_json(struct stream *s, const json_t *saved, const char *path, struct err *e)
-{
-    json_t *sites, *models, *object = (json_t *)(uintptr_t)saved;
-    json_int_t d_model, seq_len, rows_per_seq, n_seq, vocab_size;
-    const char *tokens;
-    *s = (struct stream){.can_bf16 = true, .can_f32 = true};
-    if (json_unpack(object, "{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", &sites, "d_model", &d_model, "seq_len", &seq_len,
-                    "rows_per_seq", &rows_per_seq, "n_seq", &n_seq, "vocab_size", &vocab_size, "tokens", &tokens, "models",
-                    &models) ||
-        text_list(sites, STREAM_MAX_SITES, s->sites[0], SITE_NAME_SIZE, &s->n_sites) ||
-        text_list(models, STREAM_MAX_MODELS, s->model_fingerprints[0], FINGERPRINT_SIZE, &s->n_models) ||
-        strlen(tokens) >= FINGERPRINT_SIZE)
-        return err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
-    s->d_model = (uint32_t)d_model;
-    s->seq_len = (uint32_t)seq_len;
-    s->rows_per_seq = (uint32_t)rows_per_seq;
-    s->n_seq = (uint32_t)n_seq;
-    s->vocab_size = (uint32_t)vocab_size;
-    snprintf(s->tokens_fingerprint, FINGERPRINT_SIZE, "%s", tokens);
-    return stream_check(s, e) ? err_prefix(e, "%s", path) : 0;
 }

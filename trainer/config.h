@@ -1,7 +1,8 @@
 /* config.h - the run's configuration under the reference's names: one table for flags, cfg.json and resuming.
  *
- * A key's flag is its name with '-' for '_' (batch_size: --batch-size). Keys that change the result are fixed for the whole
- * run: a resumed run takes them from the checkpoint, and a flag that says otherwise is refused with both values. */
+ * A key's flag is its name with '-' for '_' (batch_size: --batch-size). Keys that change the result are fixed for the
+ * whole run: a resumed run takes them from the checkpoint, and a flag that says otherwise is refused with both values.
+ */
 #ifndef CROSSFEED_CONFIG_H
 #define CROSSFEED_CONFIG_H
 
@@ -36,9 +37,9 @@ struct config_key {
     const char *name;
     enum config_kind kind;
     size_t offset;
-    bool fixed;           /* changes the result */
-    double low, high;     /* CONFIG_COUNT and CONFIG_NUMBER: allowed range, both ends in */
-    const char *initial;  /* the default, as a user would write it */
+    bool fixed;          /* changes the result */
+    double low, high;    /* CONFIG_COUNT and CONFIG_NUMBER: allowed range, both ends in */
+    const char *initial; /* the default, as a user would write it */
     const char *help;
 };
 
@@ -53,12 +54,8 @@ int config_set(struct config *c, size_t i, const char *text, struct err *e);
 /* A new object with every key. NULL: out of memory. */
 json_t *config_to_json(const struct config *c);
 
-/* c becomes what the saved run had, where c was not given otherwise. ERR_MISMATCH for a fixed key given another value. path
- * names the saved file in errors. */
+/* c becomes what the saved run had, where c was not given otherwise. ERR_MISMATCH for a fixed key given another value.
+ * path names the saved file in errors. */
 int config_resume(struct config *c, const json_t *saved, const char *path, struct err *e);
-
-/* The stream in cfg.json. */
-json_t *config_stream_to_json(const struct stream *s);
-int config_stream_from_json(struct stream *s, const json_t *saved, const char *path, struct err *e);
 
 #endif

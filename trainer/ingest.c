@@ -1,8 +1,8 @@
 /* ingest.c - the ingest thread: answers messages, leases blocks, stores rows; see ingest.h and PROTOCOL.md.
  *
- * All that the thread alone uses is free of locks; what the training thread asks for (scale, held-out rows, counters,
- * failure) is in `shared`, under one lock. A producer is told REJECT and forgotten for what can only be wrong again; a bad
- * chunk costs it the lease, and three of them its place. */
+ * All that the thread alone uses is free of locks; what the two threads tell each other goes through handover.h. A
+ * producer is told REJECT and forgotten for what can only be wrong again; a bad chunk costs it the lease, and three of
+ * them its place. */
 #include "ingest.h"
 
 #include <errno.h>
@@ -18,25 +18,14 @@
 #include "leases.h"
 #include "link.h"
 #include "log.h"
-#include "mem.h"
 #include "peers.h"
-#include "scale.h"
 
 #define POLL_MS 100
 #define MAX_FAILURES 3   /* of one block, by whatever producers, before the run fails */
 #define MAX_FAULTS 3     /* bad chunks of one producer before it is dropped */
 #define END_WAIT_MS 3000 /* for the producers' BYEs */
 
-struct shared {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool scale_known, evaluation_ready;
-    float scale[STREAM_MAX_SITES];
-    struct err failure;
-    struct ingest_counters counters;
-    bool ending, end_ok;
-    char end_reason[MESSAGE_TEXT_SIZE];
-};
+_Static_assert(PEERS_MAX <= LEASES_HOLDERS, "a producer's index is a holder");
 
 struct ingest {
     struct ingest_options options;
@@ -51,18 +40,15 @@ struct ingest {
     struct ingest_wanted wanted;
     struct stream stream; /* of the run, once fixed */
     bool stream_known;
-    bool has_scale;             /* this thread's copy of shared.scale_known */
+    bool has_scale; /* as handed over */
     float scale[STREAM_MAX_SITES];
-    float *raw;                 /* [raw_rows, n_sites, d_model] while the scale is measured */
-    struct row_origin *raw_origins; /* [raw_rows] */
-    size_t raw_rows;
-    unsigned char *evaluation;  /* [evaluation_rows, n_sites, d_model] of the dtype */
-    size_t evaluation_rows;
-    uint32_t scale_blocks_left, evaluation_blocks_left;
-    bool ending; /* this thread's copy of shared.ending */
-    struct ingest_counters counters; /* copied to shared at every turn */
+    struct intake intake;
+    int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */
+    bool ending;              /* as handover_turn said last */
+    struct message_end end;
+    struct ingest_counters counters; /* published at every turn */
     struct message message;          /* the one being handled or sent: 40 KB */
-    struct shared shared;
+    struct handover handover;
 };
 
 /* ---- life ---- */
@@ -74,8 +60,7 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     if (!in)
         return err_set(e, ERR_MEMORY, "ingest: out of memory");
     in->options = *o;
-    pthread_mutex_init(&in->shared.lock, NULL);
-    clock_init_condition(&in->shared.changed);
+    handover_init(&in->handover);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
                               : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
@@ -96,11 +81,8 @@ void ingest_free(struct ingest *in)
     link_close(in->link, 0);
     if (in->wake >= 0)
         close(in->wake);
-    mem_free(in->raw);
-    mem_free(in->raw_origins);
-    mem_free(in->evaluation);
-    pthread_mutex_destroy(&in->shared.lock);
-    pthread_cond_destroy(&in->shared.changed);
+    intake_release(&in->intake);
+    handover_release(&in->handover);
     free(in);
 }
 
@@ -139,10 +121,10 @@ static void send_welcome(struct ingest *in, const struct peer *p)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_WELCOME;
-    m->welcome = (struct message_welcome){.dtype = in->run.dtype,
+    m->welcome = (struct message_welcome){.dtype = in->run.intake.dtype,
                                           .has_scale = in->has_scale,
                                           .n_scale = in->stream.n_sites,
-                                          .block_seqs = in->run.plan->block_seqs,
+                                          .block_seqs = in->run.intake.plan->block_seqs,
                                           .credit = in->options.credit,
                                           .heartbeat_ms = in->options.heartbeat_ms,
                                           .timeout_ms = in->options.timeout_ms};
@@ -155,8 +137,7 @@ static void send_end(struct ingest *in, const struct link_peer *to)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_END;
-    m->end.ok = in->shared.end_ok;
-    memcpy(m->end.reason, in->shared.end_reason, sizeof m->end.reason);
+    m->end = in->end;
     link_send(in->link, to, m, NULL);
 }
 
@@ -164,18 +145,15 @@ static void send_end(struct ingest *in, const struct link_peer *to)
 
 static void fail_run(struct ingest *in, const struct err *why)
 {
-    pthread_mutex_lock(&in->shared.lock);
-    if (!in->shared.failure.code)
-        in->shared.failure = *why;
-    pthread_cond_broadcast(&in->shared.changed);
-    pthread_mutex_unlock(&in->shared.lock);
-    shuffle_fail(in->run.shuffle, why);
+    handover_fail(&in->handover, why);
+    if (in->run.intake.shuffle) /* not yet there if set-up failed */
+        shuffle_fail(in->run.intake.shuffle, why);
 }
 
 static void drop_peer(struct ingest *in, int index, const char *why)
 {
     struct peer *p = &in->peers.peers[index];
-    size_t n = leases_give_back_all(&in->leases, index);
+    size_t n = leases_forget(&in->leases, index);
     if (n)
         log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
     else
@@ -212,6 +190,20 @@ static int take_hello(struct ingest *in, const struct link_peer *from, struct er
     return index;
 }
 
+/* What broke the rules of messages would only do so again. */
+static void refuse_message(struct ingest *in, const struct link_peer *from, const struct err *e)
+{
+    int index = peers_find(&in->peers, from);
+    log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
+    in->counters.bad_chunks++;
+    if (index >= 0) {
+        in->counters.producers_lost++;
+        drop_peer(in, index, "broke the protocol, dropped");
+    }
+    if (from->size)
+        send_text(in, from, MESSAGE_REJECT, e->message);
+}
+
 static void welcome(struct ingest *in, int index)
 {
     in->counters.producers_seen++;
@@ -238,6 +230,8 @@ int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, s
         link_payload_release(&payload);
         if (got < 0 && got != ERR_PEER)
             return got;
+        if (got == ERR_PEER)
+            refuse_message(in, &from, e);
         if (got != 1)
             continue;
         if (in->message.type != MESSAGE_HELLO) {
@@ -265,18 +259,18 @@ static void add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
         struct lease_task *t = leases_add(&in->leases); /* ingest_start checked that they fit */
         t->block = blocks[i];
         t->purpose = purpose;
-        t->n_rows = plan_block_rows(in->run.plan, blocks[i]);
+        t->n_rows = plan_block_rows(in->run.intake.plan, blocks[i]);
         t->first_row = row;
         row += t->n_rows;
     }
 }
 
-/* The next block to lease; reserves a window block only now that somebody can compute it. */
-static struct lease_task *next_task(struct ingest *in)
+/* The next block to lease to this producer; reserves a window block only now that somebody can compute it. */
+static struct lease_task *next_task(struct ingest *in, int holder)
 {
-    struct lease_task *t = leases_waiting(&in->leases);
+    struct lease_task *t = leases_waiting(&in->leases, holder);
     struct shuffle_ticket ticket;
-    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.shuffle, &ticket))
+    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.intake.shuffle, &ticket))
         return t;
     t = leases_add(&in->leases);
     t->block = ticket.block;
@@ -286,7 +280,7 @@ static struct lease_task *next_task(struct ingest *in)
     return t;
 }
 
-/* One lease to each producer with credit, in turns, until there is no block or no credit left. */
+/* One lease to each producer with credit, in turns, until there is no block for them or no credit left. */
 static void lease_blocks(struct ingest *in)
 {
     struct peers *peers = &in->peers;
@@ -299,16 +293,18 @@ static void lease_blocks(struct ingest *in)
             idle++;
             continue;
         }
-        struct lease_task *t = next_task(in);
-        if (!t)
-            return;
+        struct lease_task *t = next_task(in, (int)i);
+        if (!t) {
+            idle++;
+            continue;
+        }
         leases_grant(&in->leases, t, (int)i);
         struct message *m = &in->message;
         m->type = MESSAGE_LEASE;
         m->lease = (struct message_lease){.lease = t->lease,
                                           .block = t->block,
-                                          .first = plan_block_first(in->run.plan, t->block),
-                                          .count = plan_block_seqs(in->run.plan, t->block),
+                                          .first = plan_block_first(in->run.intake.plan, t->block),
+                                          .count = plan_block_seqs(in->run.intake.plan, t->block),
                                           .scaled = t->purpose != FOR_SCALE};
         if (link_send(in->link, &p->address, m, NULL)) {
             in->counters.producers_lost++;
@@ -322,88 +318,29 @@ static void lease_blocks(struct ingest *in)
 
 /* ---- rows ---- */
 
-/* The scale from the raw rows; the shuffle then gets them as if they had come scaled. */
-static int settle_scale(struct ingest *in, struct err *e)
-{
-    const struct stream *s = &in->stream;
-    const struct plan *plan = in->run.plan;
-    size_t row_elements = (size_t)s->n_sites * s->d_model, row = 0;
-    if (scale_measure(in->raw, in->raw_rows, s, in->scale, e))
-        return e->code;
-    unsigned char *scaled = mem_alloc(plan->max_block_rows, stream_row_bytes(s, in->run.dtype), "scaled block", e);
-    int result = scaled ? 0 : ERR_MEMORY;
-    for (uint32_t i = 0; i < in->run.n_scale_blocks && result == 0; i++) {
-        struct shuffle_ticket ticket;
-        if (!shuffle_reserve(in->run.shuffle, &ticket) || ticket.block != in->run.scale_blocks[i]) {
-            result = err_set(e, ERR_INPUT, "measured block %u is not number %u of the run's order", in->run.scale_blocks[i], i);
-            break;
-        }
-        scale_apply(in->raw + row * row_elements, ticket.n_rows, s, in->scale, in->run.dtype, scaled);
-        shuffle_store(in->run.shuffle, &ticket, 0, ticket.n_rows, scaled, in->raw_origins + row);
-        shuffle_complete(in->run.shuffle, &ticket);
-        row += ticket.n_rows;
-    }
-    mem_free(scaled);
-    mem_free(in->raw);
-    mem_free(in->raw_origins);
-    in->raw = NULL;
-    in->raw_origins = NULL;
-    return result;
-}
-
 static void announce_scale(struct ingest *in)
 {
     in->has_scale = true;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.scale_known = true;
-    memcpy(in->shared.scale, in->scale, sizeof in->scale);
-    pthread_cond_broadcast(&in->shared.changed);
-    pthread_mutex_unlock(&in->shared.lock);
-    add_tasks(in, in->run.plan->eval_blocks, in->run.plan->n_eval, FOR_EVALUATION);
+    handover_scale(&in->handover, in->scale, in->stream.n_sites);
+    add_tasks(in, in->run.intake.plan->eval_blocks, in->run.intake.plan->n_eval, FOR_EVALUATION);
 }
 
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
 {
-    enum lease_purpose purpose = t->purpose;
-    if (purpose == FOR_WINDOW)
-        shuffle_complete(in->run.shuffle, &t->ticket);
+    enum intake_event event;
+    int result = intake_complete(&in->intake, t, in->scale, &event, e);
     leases_done(&in->leases, t);
     in->counters.blocks_done++;
-    if (purpose == FOR_EVALUATION && --in->evaluation_blocks_left == 0) {
-        pthread_mutex_lock(&in->shared.lock);
-        in->shared.evaluation_ready = true;
-        pthread_cond_broadcast(&in->shared.changed);
-        pthread_mutex_unlock(&in->shared.lock);
-    }
-    if (purpose == FOR_SCALE && --in->scale_blocks_left == 0) {
-        if (settle_scale(in, e)) {
-            fail_run(in, e);
-            return;
-        }
+    if (result) {
+        fail_run(in, e);
+    } else if (event == INTAKE_EVALUATION) {
+        handover_evaluation(&in->handover);
+    } else if (event == INTAKE_SCALE) {
         announce_scale(in);
         for (int i = 0; i < PEERS_MAX; i++)
             if (in->peers.peers[i].here)
                 send_welcome(in, &in->peers.peers[i]);
     }
-}
-
-/* Puts a sound chunk where its rows belong. */
-static void store_chunk(struct ingest *in, struct lease_task *t, size_t rows, const unsigned char *acts)
-{
-    const struct stream *s = &in->stream;
-    enum row_dtype dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype;
-    size_t row_bytes = stream_row_bytes(s, dtype), row = t->first_row + t->rows_taken;
-    const unsigned char *origins = acts + rows * row_bytes;
-    if (t->purpose == FOR_WINDOW) {
-        shuffle_store(in->run.shuffle, &t->ticket, t->rows_taken, rows, acts, origins);
-    } else if (t->purpose == FOR_EVALUATION) {
-        memcpy(in->evaluation + row * row_bytes, acts, rows * row_bytes);
-    } else {
-        memcpy((unsigned char *)in->raw + row * row_bytes, acts, rows * row_bytes);
-        memcpy(in->raw_origins + row, origins, rows * sizeof *in->raw_origins);
-    }
-    t->rows_taken += rows;
-    t->chunks_taken++;
 }
 
 static void take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
@@ -416,11 +353,11 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         return;
     }
     struct chunk_place place = {.block = t->block,
-                                .first_sequence = plan_block_first(in->run.plan, t->block),
+                                .first_sequence = plan_block_first(in->run.intake.plan, t->block),
                                 .n_rows = t->n_rows,
                                 .rows_taken = t->rows_taken,
                                 .chunks_taken = t->chunks_taken,
-                                .dtype = t->purpose == FOR_SCALE ? ROW_F32 : in->run.dtype};
+                                .dtype = intake_dtype(&in->intake, t->purpose)};
     if (admit_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
         in->counters.bad_chunks++;
         leases_give_back(&in->leases, t);
@@ -432,41 +369,89 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         }
         return;
     }
-    store_chunk(in, t, b->rows, payload->data);
+    intake_store(&in->intake, t, b, payload->data);
     p->rows += b->rows;
     in->counters.rows_received += b->rows;
     if (t->rows_taken == t->n_rows)
         complete_task(in, t, e);
 }
 
+/* The producer is not asked for this block again; others may have it. */
+static void take_refusal(struct ingest *in, int index, struct lease_task *t, const char *text)
+{
+    struct peer *p = &in->peers.peers[index];
+    if (p->absent++ == 0)
+        log_line("producer %s: block %u: %s; it is asked for others", p->name, t->block, text);
+    leases_refuse(&in->leases, t);
+}
+
+/* A block that every producer here has refused waits timeout_ms for one that has it; then the run fails. */
+static void check_refusals(struct ingest *in, struct err *e)
+{
+    uint64_t here[PEERS_MAX / 64];
+    size_t n = 0;
+    int64_t now = clock_ms();
+    peers_here(&in->peers, here);
+    const struct lease_task *t = in->peers.n ? leases_nobodys(&in->leases, here, &n) : NULL;
+    if (!t) {
+        in->nobodys_since_ms = 0;
+        return;
+    }
+    uint32_t first = plan_block_first(in->run.intake.plan, t->block),
+             last = first + plan_block_seqs(in->run.intake.plan, t->block) - 1;
+    if (!in->nobodys_since_ms) {
+        in->nobodys_since_ms = now;
+        log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->peers.n, first,
+                 last, in->options.timeout_ms / 1000);
+    }
+    if (now - in->nobodys_since_ms < (int64_t)in->options.timeout_ms)
+        return;
+    err_set(e, ERR_ABSENT,
+            "none of the %zu producers has sequences %u to %u (block %u), recorded nowhere, and %zu more blocks",
+            in->peers.n, first, last, t->block, n - 1);
+    fail_run(in, e);
+}
+
 static void take_error(struct ingest *in, int index, struct err *e)
 {
     const struct message_error *m = &in->message.error;
     struct lease_task *t = leases_find(&in->leases, m->lease, index);
-    log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
-    if (!t)
+    if (!t) {
+        log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
         return;
+    }
+    if (strcmp(m->code, "not-recorded") == 0) {
+        take_refusal(in, index, t, m->text);
+        return;
+    }
+    log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code,
+             m->text);
     leases_give_back(&in->leases, t);
     if (++t->failures < MAX_FAILURES)
         return;
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
-            plan_block_first(in->run.plan, t->block),
-            plan_block_first(in->run.plan, t->block) + plan_block_seqs(in->run.plan, t->block) - 1, t->failures,
-            in->peers.peers[index].name, m->text);
+            plan_block_first(in->run.intake.plan, t->block),
+            plan_block_first(in->run.intake.plan, t->block) + plan_block_seqs(in->run.intake.plan, t->block) - 1,
+            t->failures, in->peers.peers[index].name, m->text);
     fail_run(in, e);
 }
 
 /* ---- the thread ---- */
 
-static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload, struct err *e)
+static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
+                         struct err *e)
 {
     int index = peers_find(&in->peers, from);
     enum message_type type = in->message.type;
     if (index >= 0)
         in->peers.peers[index].last_heard_ms = clock_ms();
-    if (type == MESSAGE_HELLO) {
+    if (type == MESSAGE_HELLO && in->ending) {
+        send_end(in, from);
+    } else if (type == MESSAGE_HELLO) {
         index = take_hello(in, from, e);
-        if (index >= 0)
+        if (index >= 0 && in->ending)
+            send_end(in, from);
+        else if (index >= 0)
             welcome(in, index);
     } else if (type == MESSAGE_BYE) {
         if (index >= 0)
@@ -492,19 +477,12 @@ static void receive_all(struct ingest *in, struct err *e)
 {
     struct link_peer from;
     struct link_payload payload;
-    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0; turn++) {
+    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0;
+         turn++) {
         if (got == 1) {
             take_message(in, &from, &payload, e);
         } else if (got == ERR_PEER) {
-            int index = peers_find(&in->peers, &from);
-            in->counters.bad_chunks++;
-            if (index >= 0) {
-                log_line("producer %s: %s", in->peers.peers[index].name, e->message);
-                in->counters.producers_lost++;
-                drop_peer(in, index, "broke the protocol, dropped");
-            }
-            if (from.size)
-                send_text(in, &from, MESSAGE_REJECT, e->message);
+            refuse_message(in, &from, e);
         } else {
             fail_run(in, e);
         }
@@ -528,10 +506,23 @@ static void publish(struct ingest *in)
 {
     in->counters.producers = (uint32_t)in->peers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.counters = in->counters;
-    in->ending = in->shared.ending;
-    pthread_mutex_unlock(&in->shared.lock);
+    in->ending = handover_turn(&in->handover, &in->counters, &in->end);
+}
+
+/* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
+static void say_end(struct ingest *in)
+{
+    struct err e = {0};
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (in->peers.peers[i].here)
+            send_end(in, &in->peers.peers[i].address);
+    for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
+        link_poll(in->link, -1, POLL_MS);
+        receive_all(in, &e);
+    }
+    publish(in);
+    link_close(in->link, 1000);
+    in->link = NULL;
 }
 
 static void *ingest_thread(void *argument)
@@ -551,62 +542,34 @@ static void *ingest_thread(void *argument)
             fail_run(in, (err_errno(&e, errno, "eventfd"), &e));
         receive_all(in, &e);
         drop_silent(in);
+        check_refusals(in, &e);
         publish(in);
     }
-    /* The end: everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
-    for (int i = 0; i < PEERS_MAX; i++)
-        if (in->peers.peers[i].here)
-            send_end(in, &in->peers.peers[i].address);
-    for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
-        link_poll(in->link, -1, POLL_MS);
-        receive_all(in, &e);
-    }
-    publish(in);
-    link_close(in->link, 1000);
-    in->link = NULL;
+    say_end(in);
     return NULL;
 }
 
 /* ---- for the training thread ---- */
 
-void ingest_memory(const struct ingest_run *r, size_t *eval_bytes, size_t *raw_bytes)
-{
-    size_t eval_rows = 0, raw_rows = 0;
-    for (uint32_t i = 0; i < r->plan->n_eval; i++)
-        eval_rows += plan_block_rows(r->plan, r->plan->eval_blocks[i]);
-    for (uint32_t i = 0; i < r->n_scale_blocks; i++)
-        raw_rows += plan_block_rows(r->plan, r->scale_blocks[i]);
-    *eval_bytes = eval_rows * stream_row_bytes(r->stream, r->dtype);
-    *raw_bytes = raw_rows * (stream_row_bytes(r->stream, ROW_F32) + sizeof(struct row_origin));
-}
-
 int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
 {
-    size_t eval_bytes, raw_bytes, row_bytes = stream_row_bytes(r->stream, r->dtype);
     in->run = *r;
-    in->stream = *r->stream;
+    in->stream = *r->intake.stream;
     snprintf(in->run_id, sizeof in->run_id, "%s", r->run_id);
-    if (r->plan->n_eval + r->n_scale_blocks > LEASES_MAX / 2)
-        return err_set(e, ERR_INPUT, "%u held-out and %u measured blocks, at most %d in all", r->plan->n_eval, r->n_scale_blocks,
-                       LEASES_MAX / 2);
-    ingest_memory(r, &eval_bytes, &raw_bytes);
-    in->evaluation_rows = eval_bytes / row_bytes;
-    in->evaluation_blocks_left = r->plan->n_eval;
-    in->shared.evaluation_ready = r->plan->n_eval == 0;
-    if (eval_bytes && !(in->evaluation = mem_alloc(in->evaluation_rows, row_bytes, "held-out rows", e)))
-        return ERR_MEMORY;
+    if (r->intake.plan->n_eval + r->intake.n_scale_blocks > LEASES_MAX / 2)
+        return err_set(
+            e, ERR_INPUT,
+            "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
+            r->intake.plan->n_eval, r->intake.n_scale_blocks, LEASES_MAX / 2);
+    if (intake_init(&in->intake, &r->intake, e))
+        return e->code;
+    if (r->intake.plan->n_eval == 0)
+        handover_evaluation(&in->handover);
     if (r->scale) {
-        memcpy(in->scale, r->scale, r->stream->n_sites * sizeof *in->scale);
+        memcpy(in->scale, r->scale, in->stream.n_sites * sizeof *in->scale);
         announce_scale(in);
     } else {
-        size_t raw_row = stream_row_bytes(r->stream, ROW_F32);
-        in->raw_rows = raw_bytes / (raw_row + sizeof(struct row_origin));
-        in->raw = mem_alloc(in->raw_rows, raw_row, "rows for measuring the scale", e);
-        in->raw_origins = mem_alloc(in->raw_rows, sizeof *in->raw_origins, "their origins", e);
-        if (!in->raw || !in->raw_origins)
-            return ERR_MEMORY;
-        in->scale_blocks_left = r->n_scale_blocks;
-        add_tasks(in, r->scale_blocks, r->n_scale_blocks, FOR_SCALE);
+        add_tasks(in, r->intake.scale_blocks, r->intake.n_scale_blocks, FOR_SCALE);
     }
     int failed = pthread_create(&in->thread, NULL, ingest_thread, in);
     if (failed)
@@ -615,55 +578,34 @@ int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
     return 0;
 }
 
-/* Waits, the lock taken, until *ready, a failure (e, its code) or the time is out (1). The lock stays taken. */
-static int wait_shared(struct ingest *in, const bool *ready, int timeout_ms, struct err *e)
-{
-    struct timespec until = clock_after(timeout_ms);
-    pthread_mutex_lock(&in->shared.lock);
-    int timed_out = 0;
-    while (!*ready && !in->shared.failure.code && !timed_out)
-        timed_out = pthread_cond_timedwait(&in->shared.changed, &in->shared.lock, &until) == ETIMEDOUT;
-    if (in->shared.failure.code) {
-        *e = in->shared.failure;
-        return e->code;
-    }
-    return *ready ? 0 : 1;
-}
-
 int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
 {
-    int result = wait_shared(in, &in->shared.scale_known, timeout_ms, e);
-    if (result == 0)
-        memcpy(scale, in->shared.scale, in->stream.n_sites * sizeof *scale);
-    pthread_mutex_unlock(&in->shared.lock);
-    return result;
+    return handover_wait_scale(&in->handover, scale, in->stream.n_sites, timeout_ms, e);
 }
 
 int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)
 {
-    int result = wait_shared(in, &in->shared.evaluation_ready, timeout_ms, e);
-    pthread_mutex_unlock(&in->shared.lock);
-    *rows = in->evaluation;
-    *n_rows = in->evaluation_rows;
+    int result = handover_wait_evaluation(&in->handover, timeout_ms, e);
+    *rows = in->intake.evaluation;
+    *n_rows = in->intake.evaluation_rows;
     return result;
 }
 
 void ingest_counters(struct ingest *in, struct ingest_counters *c)
 {
-    pthread_mutex_lock(&in->shared.lock);
-    *c = in->shared.counters;
-    pthread_mutex_unlock(&in->shared.lock);
+    handover_counters(&in->handover, c);
 }
 
 void ingest_finish(struct ingest *in, bool ok, const char *reason)
 {
-    if (!in->running)
+    if (!in->link)
         return;
-    pthread_mutex_lock(&in->shared.lock);
-    in->shared.ending = true;
-    in->shared.end_ok = ok;
-    snprintf(in->shared.end_reason, sizeof in->shared.end_reason, "%s", reason);
-    pthread_mutex_unlock(&in->shared.lock);
+    handover_end(&in->handover, ok, reason);
+    if (!in->running) { /* set-up failed: whoever said HELLO meanwhile must not wait for a WELCOME */
+        publish(in);
+        say_end(in);
+        return;
+    }
     uint64_t one = 1;
     ssize_t written = write(in->wake, &one, sizeof one);
     (void)written; /* the thread looks every POLL_MS anyway */

@@ -1,8 +1,8 @@
 /* ingest.h - the trainer's side of the protocol: producers in, leases out, rows into their places.
  *
- * A thread of its own owns the socket. It decides which block is leased to whom, checks what comes back and stores the rows:
- * the first blocks raw while the scale is measured, then the held-out rows, then the shuffle's windows. The training
- * thread talks to it through the functions below only. */
+ * A thread of its own owns the socket. It decides which block is leased to whom, checks what comes back and stores the
+ * rows: the first blocks raw while the scale is measured, then the held-out rows, then the shuffle's windows. The
+ * training thread talks to it through the functions below only. */
 #ifndef CROSSFEED_INGEST_H
 #define CROSSFEED_INGEST_H
 
@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "handover.h"
+#include "intake.h"
 #include "plan.h"
 #include "shuffle.h"
 #include "stream.h"
@@ -34,8 +36,8 @@ const char *ingest_endpoint(const struct ingest *in, size_t i);
 int ingest_wake_fd(const struct ingest *in); /* for shuffle_config.wake */
 
 /* Waits for the first producer and takes its stream. expected: a resumed run's stream, others are rejected; NULL: any.
- * want_bf16/want_f32: dtypes that it must offer. scale: NULL, or given [n_scale]: a producer with another one is rejected.
- * ERR_STOPPED when *stop is set. */
+ * want_bf16/want_f32: dtypes that it must offer. scale: NULL, or given [n_scale]: a producer with another one is
+ * rejected. ERR_STOPPED when *stop is set. */
 struct ingest_wanted {
     const struct stream *expected;
     bool want_bf16, want_f32;
@@ -47,17 +49,9 @@ int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, s
 
 struct ingest_run {
     const char *run_id; /* FINGERPRINT_SIZE - 1 characters at most */
-    const struct stream *stream;
-    const struct plan *plan; /* block geometry; its eval_blocks are fetched */
-    struct shuffle *shuffle;
-    enum row_dtype dtype;
-    const float *scale;    /* [n_sites], or NULL: measure it */
-    const uint32_t *scale_blocks; /* [n_scale_blocks] the first blocks of the run's order, if measured */
-    uint32_t n_scale_blocks;
+    const float *scale; /* [n_sites], or NULL: measure it */
+    struct intake_config intake;
 };
-
-/* Bytes: the held-out rows for the whole run; the raw rows only until the scale is known. */
-void ingest_memory(const struct ingest_run *r, size_t *eval_bytes, size_t *raw_bytes);
 
 /* Starts the thread; copies what it needs of r but the pointers to stream, plan and shuffle, which must outlive it. */
 int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e);
@@ -67,18 +61,9 @@ int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
 
 /* Waits at most timeout_ms for the held-out rows: 0 and rows [*n_rows, n_sites, d_model] of the dtype, valid until
  * ingest_free; 1 not all there yet; or the error. No held-out blocks: 0 and *n_rows = 0. */
-int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e);
+int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms,
+                           struct err *e);
 
-struct ingest_counters {
-    uint32_t producers;          /* here now */
-    uint64_t producers_seen;     /* ever welcomed */
-    uint64_t producers_lost;     /* fell silent or broke the protocol */
-    uint64_t rejected;           /* HELLOs refused */
-    uint64_t blocks_leased, blocks_done, blocks_leased_again;
-    uint64_t rows_received;      /* stored in a place */
-    uint64_t duplicates_dropped; /* rows of a lease that was given to somebody else */
-    uint64_t bad_chunks;         /* refused: checksum, order, size, NaN */
-};
 void ingest_counters(struct ingest *in, struct ingest_counters *c);
 
 /* Tells every producer END, waits a moment for their BYEs, stops the thread, closes the socket. */

@@ -1,4 +1,5 @@
-/* leases.c - the task table; see leases.h. The table is short (credit times producers), so it is searched, not indexed. */
+/* leases.c - the task table; see leases.h. The table is short (credit times producers), so it is searched, not indexed.
+ */
 #include "leases.h"
 
 struct lease_task *leases_add(struct leases *l)
@@ -10,11 +11,12 @@ struct lease_task *leases_add(struct leases *l)
     return t;
 }
 
-struct lease_task *leases_waiting(struct leases *l)
+struct lease_task *leases_waiting(struct leases *l, int holder)
 {
     struct lease_task *first = NULL;
     for (size_t i = 0; i < l->n; i++)
-        if (l->tasks[i].lease == 0 && (!first || l->tasks[i].order < first->order))
+        if (l->tasks[i].lease == 0 && (!first || l->tasks[i].order < first->order) &&
+            !leases_refused(&l->tasks[i], holder))
             first = &l->tasks[i];
     return first;
 }
@@ -41,14 +43,46 @@ void leases_give_back(struct leases *l, struct lease_task *t)
     l->leased_again++;
 }
 
-size_t leases_give_back_all(struct leases *l, int holder)
+void leases_refuse(struct leases *l, struct lease_task *t)
+{
+    t->refused[t->holder / 64] |= (uint64_t)1 << t->holder % 64;
+    leases_give_back(l, t);
+}
+
+bool leases_refused(const struct lease_task *t, int holder)
+{
+    return t->refused[holder / 64] >> holder % 64 & 1;
+}
+
+const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t here[LEASES_HOLDERS / 64], size_t *n)
+{
+    const struct lease_task *first = NULL;
+    *n = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        const struct lease_task *t = &l->tasks[i];
+        uint64_t willing = 0;
+        for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
+            willing |= here[word] & ~t->refused[word];
+        if (t->lease || willing)
+            continue;
+        ++*n;
+        if (!first || t->order < first->order)
+            first = t;
+    }
+    return first;
+}
+
+size_t leases_forget(struct leases *l, int holder)
 {
     size_t n = 0;
-    for (size_t i = 0; i < l->n; i++)
-        if (l->tasks[i].lease && l->tasks[i].holder == holder) {
-            leases_give_back(l, &l->tasks[i]);
+    for (size_t i = 0; i < l->n; i++) {
+        struct lease_task *t = &l->tasks[i];
+        t->refused[holder / 64] &= ~((uint64_t)1 << holder % 64);
+        if (t->lease && t->holder == holder) {
+            leases_give_back(l, t);
             n++;
         }
+    }
     return n;
 }
 

@@ -12,7 +12,8 @@
 
 #include "shuffle.h"
 
-#define LEASES_MAX 1024 /* tasks at a time */
+#define LEASES_MAX 1024    /* tasks at a time */
+#define LEASES_HOLDERS 256 /* a holder is a number below */
 
 enum lease_purpose { FOR_SCALE, FOR_EVALUATION, FOR_WINDOW };
 
@@ -27,7 +28,8 @@ struct lease_task {
     int holder;                   /* while leased */
     uint32_t chunks_taken;
     size_t rows_taken;
-    unsigned failures; /* times a holder could not do it */
+    unsigned failures;                     /* times a holder could not do it */
+    uint64_t refused[LEASES_HOLDERS / 64]; /* bit i: holder i does not have this block and is not asked again */
 };
 
 struct leases {
@@ -41,8 +43,8 @@ struct leases {
  * leases_done. */
 struct lease_task *leases_add(struct leases *l);
 
-/* The waiting task added first; NULL if none waits. */
-struct lease_task *leases_waiting(struct leases *l);
+/* The waiting task added first of those that holder has not refused; NULL if there is none. */
+struct lease_task *leases_waiting(struct leases *l, int holder);
 
 void leases_grant(struct leases *l, struct lease_task *t, int holder);
 
@@ -51,7 +53,15 @@ struct lease_task *leases_find(struct leases *l, uint64_t lease, int holder);
 
 /* The task waits again, all that was taken of it forgotten. */
 void leases_give_back(struct leases *l, struct lease_task *t);
-size_t leases_give_back_all(struct leases *l, int holder); /* returns how many */
+
+/* The holder does not have the block: given back, and the holder is not asked for it again. */
+void leases_refuse(struct leases *l, struct lease_task *t);
+bool leases_refused(const struct lease_task *t, int holder);
+/* The waiting task added first that all of `here` (bit i: holder i) have refused, and how many such there are; NULL if
+ * none. */
+const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t here[LEASES_HOLDERS / 64], size_t *n);
+/* The holder is gone: its tasks wait again, and its number may be given to somebody else. Returns how many tasks. */
+size_t leases_forget(struct leases *l, int holder);
 
 size_t leases_held(const struct leases *l, int holder);
 

@@ -104,13 +104,13 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
     double now = clock_s(), elapsed = now - m->last_line;
     uint64_t steps = r->step + 1;
     json_t *line =
-        json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps,
-                  "rows", (json_int_t)(steps * m->batch_size), "path", r->path == STEP_SPARSE ? "sparse" : "dense", "loss",
-                  real_or_null(r->loss), "l2", real_or_null(r->l2), "l1",
-                  real_or_null(r->l1), "l0", real_or_null(r->l0), "lr", r->lr, "l1_coeff", r->l1_coeff, "grad_norm",
-                  real_or_null(r->grad_norm), "dead", (json_int_t)r->dead, "fvu", real_or_null(r->fvu.fvu), "fvu_token",
-                  real_or_null(r->fvu.fvu_token), "fvu_site", real_list(r->fvu.fvu_site, n_sites), "fvu_token_site",
-                  real_list(r->fvu.fvu_token_site, n_sites), "rows_per_s",
+        json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
+                  (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "path",
+                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", real_or_null(r->loss), "l2", real_or_null(r->l2),
+                  "l1", real_or_null(r->l1), "l0", real_or_null(r->l0), "lr", r->lr, "l1_coeff", r->l1_coeff,
+                  "grad_norm", real_or_null(r->grad_norm), "dead", (json_int_t)r->dead, "fvu", real_or_null(r->fvu.fvu),
+                  "fvu_token", real_or_null(r->fvu.fvu_token), "fvu_site", real_list(r->fvu.fvu_site, n_sites),
+                  "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites), "rows_per_s",
                   real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed), "waiting",
                   real_or_null((m->waited - m->waited_at_line) / elapsed));
     m->last_line = now;
@@ -120,15 +120,17 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
     return write_line(m, line, e);
 }
 
-int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites, struct err *e)
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
+                       struct err *e)
 {
     return write_line(m,
-                      json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps, "rows",
-                                (json_int_t)(steps * m->batch_size), "eval_rows", (json_int_t)r->rows, "eval_loss",
-                                real_or_null(r->loss), "eval_l2", real_or_null(r->l2), "eval_l1", real_or_null(r->l1), "eval_l0",
-                                real_or_null(r->l0), "eval_fvu", real_or_null(r->fvu.fvu), "eval_fvu_token",
-                                real_or_null(r->fvu.fvu_token), "eval_fvu_site", real_list(r->fvu.fvu_site, n_sites),
-                                "eval_fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites)),
+                      json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps,
+                                "rows", (json_int_t)(steps * m->batch_size), "eval_rows", (json_int_t)r->rows,
+                                "eval_loss", real_or_null(r->loss), "eval_l2", real_or_null(r->l2), "eval_l1",
+                                real_or_null(r->l1), "eval_l0", real_or_null(r->l0), "eval_fvu",
+                                real_or_null(r->fvu.fvu), "eval_fvu_token", real_or_null(r->fvu.fvu_token),
+                                "eval_fvu_site", real_list(r->fvu.fvu_site, n_sites), "eval_fvu_token_site",
+                                real_list(r->fvu.fvu_token_site, n_sites)),
                       e);
 }
 
@@ -161,8 +163,9 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
     double elapsed = clock_s() - m->last_progress, rate = (double)(steps - m->step_at_progress) / elapsed;
     double eta = rate > 0 ? (double)(m->total_steps - steps) / rate : 0;
     log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f, FVU %.4f, waiting %.0f %%",
-                 (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size, floor(eta / 60),
-                 fmod(floor(eta), 60), r->loss, r->l0, m->fvu, 100 * (m->waited - m->waited_at_progress) / elapsed);
+                 (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
+                 floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, m->fvu,
+                 100 * (m->waited - m->waited_at_progress) / elapsed);
     progress_shown(m, steps);
 }
 

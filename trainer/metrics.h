@@ -1,9 +1,9 @@
 /* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
  *
- * One JSON object a line. Training lines: step (steps done), rows, loss, l2, l1, l0, lr, l1_coeff, grad_norm, dead, fvu,
- * fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last line).
- * Evaluation lines: step, rows, and eval_loss, eval_l2, ... over the held-out rows. A value that does not exist is null.
- * A resumed run cuts off the lines after its checkpoint. */
+ * One JSON object a line. Training lines: step (steps done), rows, loss, l2, l1, l0, lr, l1_coeff, grad_norm, dead,
+ * fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last
+ * line). Evaluation lines: step, rows, and eval_loss, eval_l2, ... over the held-out rows. A value that does not exist
+ * is null. A resumed run cuts off the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
 #define CROSSFEED_METRICS_H
 
@@ -20,7 +20,8 @@ struct metrics {
     uint64_t total_steps, batch_size;
     double started, last_line, last_progress; /* clock_s */
     double wait_began;
-    double waited, waited_at_line, waited_at_progress; /* seconds spent waiting: in all, and when those lines were written */
+    double waited, waited_at_line,
+        waited_at_progress; /* seconds spent waiting: in all, and when those lines were written */
     uint64_t first_step, step_at_line, step_at_progress;
     double fvu; /* of the last training line: it is not computed at every step */
 };
@@ -37,7 +38,8 @@ void metrics_wait_ends(struct metrics *m);
 
 /* A training line; r->has_metrics. n_sites for the lists. */
 int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites, struct err *e);
-int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites, struct err *e);
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
+                       struct err *e);
 
 /* After a step. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
 void metrics_progress(struct metrics *m, const struct step_report *r);

@@ -27,6 +27,13 @@ int peers_add(struct peers *p, const struct link_peer *address, const char *name
     return -1;
 }
 
+void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64])
+{
+    memset(here, 0, PEERS_MAX / 8);
+    for (int i = 0; i < PEERS_MAX; i++)
+        here[i / 64] |= (uint64_t)p->peers[i].here << i % 64;
+}
+
 void peers_remove(struct peers *p, int index)
 {
     p->peers[index].here = false;

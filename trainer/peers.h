@@ -17,6 +17,7 @@ struct peer {
     int64_t last_heard_ms;
     uint64_t rows;   /* received and stored */
     unsigned faults; /* bad chunks so far */
+    uint64_t absent; /* leases refused because the rows are not recorded there */
 };
 
 struct peers {
@@ -25,8 +26,9 @@ struct peers {
     size_t next;                  /* where peers_with_credit looks first: turns go round */
 };
 
-int peers_find(const struct peers *p, const struct link_peer *address); /* -1: not known */
+int peers_find(const struct peers *p, const struct link_peer *address);                            /* -1: not known */
 int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms); /* -1: full */
 void peers_remove(struct peers *p, int index);
+void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64]); /* bit i: peer i is here */
 
 #endif

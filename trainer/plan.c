@@ -27,13 +27,14 @@ int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t bl
     p->n_blocks = (s->n_seq - 1) / block_seqs + 1;
     p->max_block_rows = (size_t)block_seqs * s->rows_per_seq;
     if (eval_blocks >= p->n_blocks)
-        return err_set(e, ERR_INPUT, "%u blocks held out for evaluation of %u in all: nothing is left to train on", eval_blocks,
-                       p->n_blocks);
+        return err_set(e, ERR_INPUT, "%u blocks held out for evaluation of %u in all: nothing is left to train on",
+                       eval_blocks, p->n_blocks);
     if (window_rows < p->max_block_rows)
-        return err_set(e, ERR_INPUT,
-                       "window of %llu rows is smaller than one block of %zu (%u sequences of %u rows): raise --buffer-mult or "
-                       "lower --model-batch-size",
-                       (unsigned long long)window_rows, p->max_block_rows, block_seqs, s->rows_per_seq);
+        return err_set(
+            e, ERR_INPUT,
+            "window of %llu rows is smaller than one block of %zu (%u sequences of %u rows): raise --buffer-mult or "
+            "lower --model-batch-size",
+            (unsigned long long)window_rows, p->max_block_rows, block_seqs, s->rows_per_seq);
     p->n_train = p->n_blocks - eval_blocks;
     p->eval_blocks = calloc(eval_blocks + 1u, sizeof *p->eval_blocks);
     p->train_blocks = calloc(p->n_train, sizeof *p->train_blocks);

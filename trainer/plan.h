@@ -1,10 +1,10 @@
 /* plan.h - which rows are trained on when: blocks, epochs and windows as pure functions of (seed, geometry).
  *
- * Block b is sequences b * block_seqs .. of the token tensor (the last block may be shorter). eval_blocks of them, spread
- * evenly over the tensor and the same for every seed, are held out. An epoch is all other blocks in an order of its own,
- * a permutation seeded by (seed, epoch), cut into windows of as equal a number of blocks as can be, none with more rows than
- * asked for. A window never crosses an epoch, so every row is trained once before any is trained again. The rows of window
- * g, numbered block after block, are served in the permutation seeded by (seed, g). */
+ * Block b is sequences b * block_seqs .. of the token tensor (the last block may be shorter). eval_blocks of them,
+ * spread evenly over the tensor and the same for every seed, are held out. An epoch is all other blocks in an order of
+ * its own, a permutation seeded by (seed, epoch), cut into windows of as equal a number of blocks as can be, none with
+ * more rows than asked for. A window never crosses an epoch, so every row is trained once before any is trained again.
+ * The rows of window g, numbered block after block, are served in the permutation seeded by (seed, g). */
 #ifndef CROSSFEED_PLAN_H
 #define CROSSFEED_PLAN_H
 
@@ -14,18 +14,24 @@
 #include "err.h"
 #include "stream.h"
 
+/* Which row is served next: the position in the order of a window. */
+struct plan_place {
+    uint64_t window;
+    size_t position;
+};
+
 struct plan {
     uint64_t seed;
     uint32_t n_seq, block_seqs, rows_per_seq;
     uint32_t n_blocks, n_eval, n_train;
-    uint32_t *eval_blocks;       /* [n_eval], ascending; owned */
-    uint32_t *train_blocks;      /* [n_train], ascending; owned */
-    uint32_t *order;             /* [n_train] scratch for an epoch's order; owned */
-    uint64_t order_epoch;        /* the epoch that order holds; UINT64_MAX: none */
+    uint32_t *eval_blocks;  /* [n_eval], ascending; owned */
+    uint32_t *train_blocks; /* [n_train], ascending; owned */
+    uint32_t *order;        /* [n_train] scratch for an epoch's order; owned */
+    uint64_t order_epoch;   /* the epoch that order holds; UINT64_MAX: none */
     uint32_t windows_per_epoch;
-    uint32_t window_blocks;      /* of the largest window */
+    uint32_t window_blocks;             /* of the largest window */
     size_t max_block_rows, window_rows; /* of the largest block; upper bound for a window */
-    uint64_t epoch_rows;         /* rows trained an epoch */
+    uint64_t epoch_rows;                /* rows trained an epoch */
 };
 
 /* window_rows: the most rows a window may have (batch_size * buffer_mult). Refuses: nothing left to train on; a window

@@ -7,15 +7,15 @@
 
 #include <jansson.h>
 
-#include "checkpoint.h"
 #include "file.h"
+#include "json_file.h"
 #include "mem.h"
 
 static void print_recovered(const struct recovery_result *r)
 {
     static const char *const kinds[RECOVERY_KINDS] = {"shared", "local", "exclusive"};
-    printf("planted latents recovered (cosine above %.1f over the stacked vector): %.1f %%, mean max cosine %.3f", RECOVERY_THRESHOLD,
-           100 * r->fraction, r->mean_max_cosine);
+    printf("planted latents recovered (cosine above %.1f over the stacked vector): %.1f %%, mean max cosine %.3f",
+           RECOVERY_THRESHOLD, 100 * r->fraction, r->mean_max_cosine);
     for (int i = 0; i < RECOVERY_KINDS; i++)
         printf("%s %zu of %zu %s", i ? "," : ";", r->recovered[i], r->n[i], kinds[i]);
     printf("\n");
@@ -34,12 +34,14 @@ static void print_table(const struct report *r, size_t peak)
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
         print_recovered(r->recovered);
-    printf("ledger: %" PRIu64 " rows trained (%.3f epochs of %" PRIu64 "), %" PRIu64 " in this session; %" PRIu64
-           " rows received, %" PRIu64 " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
-           " bad chunks; %" PRIu64 " producers joined, %" PRIu64 " lost, %" PRIu64 " rejected\n",
-           r->rows, (double)r->rows / (double)r->epoch_rows, r->epoch_rows, r->rows_this_session, r->ingest.rows_received,
-           r->ingest.duplicates_dropped, r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.bad_chunks,
-           r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
+    printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%.3f epochs of %" PRIu64 "), %" PRIu64
+           " of them in this session; %" PRIu64 " rows received, %" PRIu64 " masked, %" PRIu64
+           " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64 " bad chunks; %" PRIu64
+           " producers joined, %" PRIu64 " lost, %" PRIu64 " rejected\n",
+           r->rows_expected, r->rows_resumed + r->rows_trained, (double)r->rows_expected / (double)r->epoch_rows,
+           r->epoch_rows, r->rows_trained, r->ingest.rows_received, r->rows_masked, r->ingest.duplicates_dropped,
+           r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.bad_chunks, r->ingest.producers_seen,
+           r->ingest.producers_lost, r->ingest.rejected);
     printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
     fflush(stdout);
 }
@@ -57,11 +59,13 @@ int report_write(const struct report *r, struct err *e)
     char path[4096];
     print_table(r, peak);
     json_t *ledger = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_expected", (json_int_t)r->rows, "rows_trained",
-        (json_int_t)r->rows, "rows_this_session", (json_int_t)r->rows_this_session, "epoch_rows", (json_int_t)r->epoch_rows,
-        "rows_received", (json_int_t)c->rows_received, "duplicates_dropped", (json_int_t)c->duplicates_dropped, "blocks_leased",
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_masked", (json_int_t)r->rows_masked,
+        "rows_expected", (json_int_t)r->rows_expected, "rows_trained", (json_int_t)(r->rows_resumed + r->rows_trained),
+        "rows_this_session", (json_int_t)r->rows_trained, "epoch_rows", (json_int_t)r->epoch_rows, "rows_received",
+        (json_int_t)c->rows_received, "duplicates_dropped", (json_int_t)c->duplicates_dropped, "blocks_leased",
         (json_int_t)c->blocks_leased, "blocks_leased_again", (json_int_t)c->blocks_leased_again, "bad_chunks",
-        (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected", (json_int_t)c->rejected);
+        (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected",
+        (json_int_t)c->rejected);
     json_t *summary = json_pack(
         "{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
         real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
@@ -73,7 +77,10 @@ int report_write(const struct report *r, struct err *e)
     int result = summary ? file_join(path, sizeof path, r->out, "summary.json", e)
                          : err_set(e, ERR_MEMORY, "summary.json: out of memory");
     if (result == 0)
-        result = checkpoint_write_json(path, summary, e);
+        result = json_write(path, summary, e);
     json_decref(summary);
+    if (result == 0 && r->rows_resumed + r->rows_trained != r->rows_expected)
+        result = err_set(e, ERR_INPUT, "ledger: %" PRIu64 " rows expected, %" PRIu64 " trained", r->rows_expected,
+                         r->rows_resumed + r->rows_trained);
     return result;
 }

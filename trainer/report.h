@@ -1,7 +1,8 @@
 /* report.h - the end of a finished run: a table on stdout, summary.json in its folder.
  *
- * The ledger says where every row went: rows expected (steps * batch_size) and trained, the same number or the run would
- * have failed; chunks' rows dropped because their block had been leased to somebody else; blocks leased again. */
+ * The ledger says where every row went: rows expected (steps * batch_size) and trained (counted where they leave the
+ * window), which must be the same number; rows dropped because their block had been leased to somebody else; blocks
+ * leased again. */
 #ifndef CROSSFEED_REPORT_H
 #define CROSSFEED_REPORT_H
 
@@ -18,7 +19,11 @@
 struct report {
     const char *out;
     const struct stream *stream;
-    uint64_t steps, rows, rows_this_session, epoch_rows;
+    uint64_t steps, epoch_rows;
+    uint64_t rows_expected;                     /* steps * batch_size */
+    uint64_t rows_trained;                      /* in this session, counted as they left the window, */
+    uint64_t rows_masked;                       /* dropped from the window in this session: padding */
+    uint64_t rows_resumed;                      /* and before it, as its checkpoint says */
     const struct step_report *step;             /* the last one, with metrics */
     const struct evaluation_report *evaluation; /* NULL: no held-out blocks */
     const struct recovery_result *recovered;    /* NULL: no ground truth */

@@ -1,15 +1,19 @@
 /* run.c - puts the trainer's parts together: set-up, the training loop, evaluation, checkpoints, the last report.
  *
- * Order of set-up: bind, wait for the first producer (its stream says how large all is), print the memory budget, allocate,
- * load or initialise, start the ingest thread, train. Nothing large is allocated before the budget is printed. */
+ * Order of set-up: bind, wait for the first producer (its stream says how large all is), print the memory budget,
+ * allocate, load or initialise, start the ingest thread, train. Nothing large is allocated before the budget is
+ * printed. */
 #include "run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -21,6 +25,7 @@
 #include "file.h"
 #include "gemm.h"
 #include "ingest.h"
+#include "json_file.h"
 #include "link.h"
 #include "log.h"
 #include "mem.h"
@@ -31,6 +36,7 @@
 #include "schedule.h"
 #include "shuffle.h"
 #include "step.h"
+#include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
 
@@ -62,9 +68,12 @@ struct trainer {
     uint32_t n_scale_blocks;
     float *x;                   /* [batch_size, n_inputs] */
     struct row_origin *origins; /* [batch_size] if provenance is wanted */
+    struct plan_place next;     /* of the row after the batch in x */
     FILE *provenance;
     json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
+    int lock;            /* of the folder; -1: none */
+    uint64_t saved_step; /* of the newest checkpoint; 0: none */
 };
 
 /* ---- set-up ---- */
@@ -73,13 +82,26 @@ static int check_out(const struct run_options *o, struct err *e)
 {
     char path[PATH_SIZE];
     struct file_out probe;
-    if (file_make_folder(o->out, e) || file_join(path, sizeof path, o->out, "metrics.jsonl", e))
+    if ((o->resume ? checkpoint_latest(o->out, path, e) : file_make_folder(o->out, e)) ||
+        file_join(path, sizeof path, o->out, "metrics.jsonl", e))
         return e->code;
     if (!o->resume && access(path, F_OK) == 0)
-        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out", o->out);
+        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
+                       o->out);
     if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
         return e->code;
     file_out_abandon(&probe);
+    return 0;
+}
+
+/* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. */
+static int lock_out(struct trainer *t, struct err *e)
+{
+    t->lock = open(t->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock < 0)
+        return err_errno(e, errno, "%s: cannot open", t->o->out);
+    if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
+        return err_set(e, ERR_MISMATCH, "%s: another trainer is writing to this folder", t->o->out);
     return 0;
 }
 
@@ -91,18 +113,37 @@ static int read_checkpoint_config(struct trainer *t, struct stream *expected, st
         return e->code;
     int result = config_resume(&t->config, saved, t->checkpoint, e);
     if (result == 0)
-        result = config_stream_from_json(expected, json_object_get(saved, "stream"), t->checkpoint, e);
+        result = stream_from_json(expected, json_object_get(saved, "stream"), t->checkpoint, e);
     const char *run_id = json_string_value(json_object_get(saved, "run"));
     if (result == 0 && run_id)
         snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
     const json_t *scale = json_object_get(saved, "run_scale");
     if (result == 0 && json_array_size(scale) != expected->n_sites)
-        result = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", t->checkpoint, json_array_size(scale), expected->n_sites);
+        result = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", t->checkpoint, json_array_size(scale),
+                         expected->n_sites);
     for (size_t i = 0; result == 0 && i < expected->n_sites; i++)
         t->scale[i] = (float)json_number_value(json_array_get(scale, i));
     t->has_scale = result == 0;
     json_decref(saved);
     return result;
+}
+
+static int make_schedule(struct trainer *t, struct err *e)
+{
+    const struct config *c = &t->config;
+    t->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
+                                    .lr = c->lr,
+                                    .l1_coeff = c->l1_coeff,
+                                    .lr_warmup_fraction = c->lr_warmup,
+                                    .lr_decay_fraction = c->lr_decay,
+                                    .l1_warmup_fraction = c->l1_warmup};
+    if (c->timeout_ms < c->heartbeat_ms)
+        return err_set(e, ERR_INPUT, "timeout_ms %" PRIu64 " is less than heartbeat_ms %" PRIu64, c->timeout_ms,
+                       c->heartbeat_ms);
+    if (t->schedule.total_steps == 0)
+        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
+                       c->batch_size);
+    return schedule_check(&t->schedule, e);
 }
 
 /* Settles config, scale and stream: from flags, the checkpoint and the first producer. */
@@ -130,7 +171,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
                                 .credit = (uint32_t)c->credit,
                                 .heartbeat_ms = (uint32_t)c->heartbeat_ms,
                                 .timeout_ms = (uint32_t)c->timeout_ms};
-    if (ingest_new(&t->ingest, &io, e))
+    if (make_schedule(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
     for (size_t i = 0; i < t->o->n_endpoints; i++)
         log_line("listening at %s", ingest_endpoint(t->ingest, i));
@@ -146,16 +187,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
 static int make_plan(struct trainer *t, struct err *e)
 {
     const struct config *c = &t->config;
-    t->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
-                                    .lr = c->lr,
-                                    .l1_coeff = c->l1_coeff,
-                                    .lr_warmup_fraction = c->lr_warmup,
-                                    .lr_decay_fraction = c->lr_decay,
-                                    .l1_warmup_fraction = c->l1_warmup};
-    if (t->schedule.total_steps == 0)
-        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens, c->batch_size);
-    if (schedule_check(&t->schedule, e) ||
-        plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
+    if (plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
                   c->batch_size * c->buffer_mult, e))
         return e->code;
     if (t->has_scale)
@@ -185,13 +217,13 @@ static struct shuffle_config shuffle_config_of(struct trainer *t)
 static struct ingest_run ingest_run_of(struct trainer *t)
 {
     return (struct ingest_run){.run_id = t->run_id,
-                               .stream = &t->stream,
-                               .plan = &t->plan,
-                               .shuffle = t->shuffle,
-                               .dtype = t->config.dtype,
                                .scale = t->has_scale ? t->scale : NULL,
-                               .scale_blocks = t->scale_blocks,
-                               .n_scale_blocks = t->n_scale_blocks};
+                               .intake = {.stream = &t->stream,
+                                          .plan = &t->plan,
+                                          .shuffle = t->shuffle,
+                                          .dtype = t->config.dtype,
+                                          .scale_blocks = t->scale_blocks,
+                                          .n_scale_blocks = t->n_scale_blocks}};
 }
 
 static int print_budget(struct trainer *t, struct err *e)
@@ -205,16 +237,19 @@ static int print_budget(struct trainer *t, struct err *e)
         return err_set(e, ERR_MEMORY, "batch of %" PRIu64 " rows does not fit in memory", c->batch_size);
     if (shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
-    /* The gradients of dense steps are kept where they take at most a tenth of the machine: the same results, faster. */
+    /* The gradients of dense steps are kept where they take at most a tenth of the machine: the same results, faster.
+     */
     t->setup = (struct train_setup){.batch_size = c->batch_size, .path = STEP_AUTO, .keep_gradients = true};
     size_t kept;
     if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &kept, &b->workspace, e))
         return e->code;
     t->setup.keep_gradients = kept / 4 <= budget_machine() / 10;
-    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &b->parameters, &b->workspace, e))
+    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &b->parameters, &b->workspace,
+                          e))
         return e->code;
     b->workspace += batch_bytes;
-    ingest_memory(&ir, &b->evaluation, &b->raw);
+    b->program = mem_rss();
+    intake_memory(&ir.intake, &b->evaluation, &b->raw);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * CHUNK_MAX_BYTES ? c->credit * block_bytes
                                                                            : LINK_RECEIVE_HWM * CHUNK_MAX_BYTES;
@@ -239,9 +274,11 @@ static int set_weights(struct trainer *t, struct err *e)
 {
     float scale[STREAM_MAX_SITES];
     if (t->o->resume) {
-        if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, e))
+        if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, &t->next, e))
             return e->code;
-        log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step, t->schedule.total_steps);
+        t->saved_step = t->state.step;
+        log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step,
+                 t->schedule.total_steps);
     } else if (t->o->init) {
         return weights_file_load(t->o->init, &t->crosscoder, scale, e);
     } else {
@@ -255,10 +292,16 @@ static int open_provenance(struct trainer *t, struct err *e)
     const char *path = t->o->provenance;
     if (!path)
         return 0;
-    long bytes = (long)(t->state.step * t->config.batch_size * sizeof(struct row_origin)); /* a resumed run goes on from there */
-    t->provenance = fopen(path, t->state.step ? "r+be" : "wbe");
-    if (!t->provenance || ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
-        return err_errno(e, errno, "%s: cannot open at %ld bytes", path, bytes);
+    /* A resumed run goes on from its checkpoint; a file that ends before that is not the run's. */
+    long bytes = (long)(t->state.step * t->config.batch_size * sizeof(struct row_origin)), had;
+    t->provenance = fopen(path, bytes ? "r+be" : "wbe");
+    if (!t->provenance || fseek(t->provenance, 0, SEEK_END) != 0 || (had = ftell(t->provenance)) < 0)
+        return err_errno(e, errno, "%s: cannot open", path);
+    if (had < bytes)
+        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had,
+                       t->state.step, bytes);
+    if (ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
+        return err_errno(e, errno, "%s: cannot cut to %ld bytes", path, bytes);
     return 0;
 }
 
@@ -269,7 +312,7 @@ static int set_up(struct trainer *t, struct err *e)
         return err_errno(e, errno, "cannot get random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(t->run_id + 2 * i, 3, "%02x", random[i]);
-    if (check_out(t->o, e) || meet_first_producer(t, e))
+    if (check_out(t->o, e) || lock_out(t, e) || meet_first_producer(t, e))
         return e->code;
     int threads = t->config.threads ? (int)t->config.threads : omp_get_num_procs();
     omp_set_num_threads(threads);
@@ -279,6 +322,7 @@ static int set_up(struct trainer *t, struct err *e)
         return e->code;
     struct shuffle_config sc = shuffle_config_of(t);
     sc.start_row = t->state.step * t->config.batch_size;
+    sc.start = t->next;
     if (shuffle_new(&t->shuffle, &sc, e))
         return e->code;
     struct ingest_run ir = ingest_run_of(t);
@@ -312,6 +356,11 @@ static int take_batch(struct trainer *t, struct err *e)
     while ((result = shuffle_take(t->shuffle, t->x, t->origins, t->config.batch_size, WAIT_MS, e)) == 1 && !*t->o->stop)
         metrics_waiting(&t->metrics, t->state.step, waiting_for(t));
     metrics_wait_ends(&t->metrics);
+    if (result == 0) {
+        struct shuffle_state state;
+        shuffle_state(t->shuffle, &state);
+        t->next = state.next;
+    }
     if (result == 0 && t->provenance &&
         fwrite(t->origins, sizeof *t->origins, t->config.batch_size, t->provenance) != t->config.batch_size)
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
@@ -364,7 +413,7 @@ static int make_cfg(struct trainer *t, struct err *e)
         json_array_append_new(scale, json_real((double)t->scale[i]));
     t->cfg = config_to_json(&t->config);
     if (!t->cfg || json_object_set_new(t->cfg, "run_scale", scale) ||
-        json_object_set_new(t->cfg, "stream", config_stream_to_json(&t->stream)) ||
+        json_object_set_new(t->cfg, "stream", stream_to_json(&t->stream)) ||
         json_object_set_new(t->cfg, "seq_len", json_integer((json_int_t)t->stream.seq_len)) ||
         json_object_set_new(t->cfg, "run", json_string(t->run_id)) ||
         json_object_set_new(t->cfg, "software", json_string(CROSSFEED_SOFTWARE)))
@@ -375,12 +424,29 @@ static int make_cfg(struct trainer *t, struct err *e)
 static int save(struct trainer *t, struct err *e)
 {
     char path[PATH_SIZE];
+    if (t->state.step && t->saved_step == t->state.step)
+        return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
-    if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, t->cfg, t->config.keep, path, e))
+    if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, &t->next, t->cfg, t->config.keep, path, e))
         return e->code;
+    t->saved_step = t->state.step;
     log_line("step %" PRIu64 ": saved %s", t->state.step, path);
     return 0;
+}
+
+/* A finished run is resumed: only its results may be missing. They come from the held-out rows; of a last batch there
+ * is nothing to say. */
+static int finish_again(struct trainer *t, struct err *e)
+{
+    struct step_report *r = &t->step;
+    *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
+    r->l1_coeff = schedule_l1_coeff(&t->schedule, t->state.step - 1);
+    for (uint32_t i = 0; i < t->stream.n_sites; i++)
+        r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
+    for (size_t j = 0; j < t->crosscoder.d_sae; j++)
+        r->dead += t->state.rows_since_fired[j] >= t->config.dead_rows;
+    return evaluate(t, e);
 }
 
 /* Trains until the end or until stopped. 0, or an error; *stopped tells which. */
@@ -393,6 +459,8 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
     int result = wait_for_scale(t, e);
     if (result == 0)
         result = make_cfg(t, e);
+    if (result == 0 && t->state.step == t->schedule.total_steps)
+        result = finish_again(t, e);
     while (result == 0 && t->state.step < t->schedule.total_steps && !*t->o->stop && (result = take_batch(t, e)) == 0) {
         uint64_t next = t->state.step + 1; /* steps done after this one */
         bool last = next == t->schedule.total_steps;
@@ -423,14 +491,18 @@ static int write_results(struct trainer *t, struct err *e)
 {
     char path[PATH_SIZE];
     if (file_join(path, sizeof path, t->o->out, "crosscoder.safetensors", e) ||
-        weights_file_write(path, &t->crosscoder, t->scale, e) || file_join(path, sizeof path, t->o->out, "cfg.json", e) ||
-        checkpoint_write_json(path, t->cfg, e))
+        weights_file_write(path, &t->crosscoder, t->scale, e) ||
+        file_join(path, sizeof path, t->o->out, "cfg.json", e) || json_write(path, t->cfg, e))
         return e->code;
+    struct shuffle_state served;
+    shuffle_state(t->shuffle, &served);
     struct report r = {.out = t->o->out,
                        .stream = &t->stream,
                        .steps = t->state.step,
-                       .rows = t->state.step * t->config.batch_size,
-                       .rows_this_session = (t->state.step - t->metrics.first_step) * t->config.batch_size,
+                       .rows_expected = t->schedule.total_steps * t->config.batch_size,
+                       .rows_resumed = t->metrics.first_step * t->config.batch_size,
+                       .rows_trained = served.rows_served,
+                       .rows_masked = served.rows_masked,
                        .epoch_rows = t->plan.epoch_rows,
                        .step = &t->step,
                        .evaluation = t->evaluation_measured ? &t->evaluation_report : NULL,
@@ -441,7 +513,8 @@ static int write_results(struct trainer *t, struct err *e)
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;
     if (t->o->truth) {
-        recovery_measure(&t->recovery, t->crosscoder.w_dec, t->crosscoder.d_sae, t->scale, RECOVERY_THRESHOLD, &recovered);
+        recovery_measure(&t->recovery, t->crosscoder.w_dec, t->crosscoder.d_sae, t->scale, RECOVERY_THRESHOLD,
+                         &recovered);
         r.recovered = &recovered;
     }
     return report_write(&r, e);
@@ -454,6 +527,7 @@ int run(const struct run_options *o, struct err *e)
         return err_set(e, ERR_MEMORY, "trainer: out of memory");
     t->o = o;
     t->config = o->config;
+    t->lock = -1;
     bool stopped = false;
     int result = set_up(t, e);
     if (result == ERR_STOPPED) {
@@ -465,7 +539,9 @@ int run(const struct run_options *o, struct err *e)
             result = train(t, &stopped, e);
         char reason[512];
         snprintf(reason, sizeof reason, "%s",
-                 result ? e->message : stopped ? "trainer stopped by a signal, its state is saved" : "training is done");
+                 result    ? e->message
+                 : stopped ? "trainer stopped by a signal, its state is saved"
+                           : "training is done");
         if (t->ingest)
             ingest_finish(t->ingest, result == 0, reason);
         if (result == 0 && !stopped)
@@ -473,7 +549,8 @@ int run(const struct run_options *o, struct err *e)
         if (stopped && !t->cfg)
             log_line("stopped before the first step");
         else if (stopped)
-            log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step, t->schedule.total_steps);
+            log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step,
+                     t->schedule.total_steps);
     }
     struct err close_error;
     if (metrics_close(&t->metrics, result ? &close_error : e) && result == 0)
@@ -491,6 +568,8 @@ int run(const struct run_options *o, struct err *e)
     mem_free(t->x);
     mem_free(t->origins);
     json_decref(t->cfg);
+    if (t->lock >= 0)
+        close(t->lock);
     free(t);
     return result;
 }

@@ -11,7 +11,8 @@
 
 struct run_options {
     struct config config;
-    const char *out; /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
+    const char
+        *out; /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
     const char *const *endpoints;
     size_t n_endpoints;
     bool insecure;

@@ -16,11 +16,11 @@
 
 struct window {
     uint64_t g;
-    size_t n_rows, rows_reserved;
-    uint32_t *blocks; /* [n_blocks], in the window's order */
+    size_t n_rows, rows_reserved; /* n_rows: without the masked ones once it is complete */
+    uint32_t *blocks;             /* [n_blocks], in the window's order */
     uint32_t n_blocks, blocks_reserved, blocks_complete;
-    uint32_t *slot;   /* [n_rows]: where row i of the window lies */
-    uint32_t *order;  /* [n_rows]: the row served i-th */
+    uint32_t *slot;  /* [n_rows]: where row i of the window lies */
+    uint32_t *order; /* [n_rows]: the row served i-th */
 };
 
 struct shuffle {
@@ -31,14 +31,15 @@ struct shuffle {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct window windows[2];   /* g is in windows[g % 2] */
-    uint64_t serving, filling;  /* window numbers; filling is serving or serving + 1 */
-    size_t position;            /* rows of `serving` already served */
-    size_t batch_taken;         /* rows of the batch under way that shuffle_take has already delivered */
-    uint64_t start_window;      /* the window that an earlier session had begun, */
-    size_t start_position;      /* and the rows of it that it had served */
-    uint64_t rows_planned;      /* rows of all windows up to and including `filling` */
-    uint32_t *free_slots;       /* stack [n_free] */
+    struct window windows[2];          /* g is in windows[g % 2] */
+    uint64_t serving, filling;         /* window numbers; filling is serving or serving + 1 */
+    uint64_t rows_served, rows_masked; /* since shuffle_new */
+    uint32_t empty_windows;            /* in a row, in which every row was masked */
+    size_t position;                   /* rows of `serving` already served */
+    size_t batch_taken;                /* rows of the batch under way that shuffle_take has already delivered */
+    uint64_t
+        rows_planned; /* rows of all windows up to and including `filling`; masked ones count until they are known */
+    uint32_t *free_slots; /* stack [n_free] */
     size_t n_free;
     struct err failure;
 };
@@ -49,7 +50,8 @@ static int sizes(const struct shuffle_config *c, size_t *slots, size_t *row_byte
     *slots = c->plan->window_rows + c->lookahead_rows;
     if (!size_mul(c->row_elements, row_dtype_size(c->dtype), &one) || !size_mul(*slots, one, row_bytes) ||
         !size_mul(*slots, sizeof(struct row_origin) + sizeof(uint32_t), index_bytes) || *slots >= UINT32_MAX)
-        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *slots, c->row_elements);
+        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *slots,
+                       c->row_elements);
     *index_bytes += c->plan->window_rows * 4 * sizeof(uint32_t) + c->plan->window_blocks * 2 * sizeof(uint32_t);
     return 0;
 }
@@ -102,16 +104,10 @@ int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err
         s->free_slots[i] = (uint32_t)(s->n_slots - 1 - i);
     s->n_free = s->n_slots;
 
-    /* The window in which start_row lies. */
-    uint64_t g = c->start_row / c->plan->epoch_rows * c->plan->windows_per_epoch;
-    while (plan_rows_before(c->plan, g + 1) <= c->start_row)
-        g++;
-    s->serving = g;
-    s->rows_planned = plan_rows_before(c->plan, g);
-    s->position = (size_t)(c->start_row - s->rows_planned);
-    s->start_window = g;
-    s->start_position = s->position;
-    open_window(s, g);
+    s->serving = c->start.window;
+    s->position = c->start.position;
+    s->rows_planned = c->start_row - c->start.position;
+    open_window(s, c->start.window);
     *out = s;
     return 0;
 out:
@@ -162,12 +158,12 @@ bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t)
 }
 
 void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
-                   const void *origins)
+                   const struct row_origin *origins)
 {
     const uint32_t *slot = s->windows[t->window].slot + t->first_row + row;
     for (size_t i = 0; i < n; i++) {
         memcpy(s->rows + slot[i] * s->row_bytes, acts + i * s->row_bytes, s->row_bytes);
-        memcpy(&s->origins[slot[i]], (const unsigned char *)origins + i * sizeof *s->origins, sizeof *s->origins);
+        s->origins[slot[i]] = origins[i];
     }
 }
 
@@ -177,16 +173,38 @@ static void free_rows(struct shuffle *s, const struct window *w, size_t begin, s
         s->free_slots[s->n_free++] = w->slot[w->order[i]];
 }
 
+/* Drops the masked rows of a window whose rows are all there; the lock is held. */
+static void drop_masked(struct shuffle *s, struct window *w)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < w->n_rows; i++) {
+        if (s->origins[w->slot[i]].token == ROW_MASKED)
+            s->free_slots[s->n_free++] = w->slot[i];
+        else
+            w->slot[kept++] = w->slot[i];
+    }
+    s->rows_masked += w->n_rows - kept;
+    s->rows_planned -= w->n_rows - kept;
+    w->n_rows = kept;
+    s->empty_windows = kept ? 0 : s->empty_windows + 1;
+    if (s->empty_windows == s->c.plan->windows_per_epoch)
+        err_set(&s->failure, ERR_INPUT, "all rows of an epoch are masked: there is nothing to train on");
+}
+
 void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t)
 {
     struct window *w = &s->windows[t->window];
-    bool last = w->blocks_complete + 1 == w->n_blocks; /* only this thread changes them */
+    pthread_mutex_lock(&s->lock);
+    bool last = w->blocks_complete + 1 == w->n_blocks;
     if (last)
+        drop_masked(s, w);
+    pthread_mutex_unlock(&s->lock);
+    if (last) /* outside the lock: nobody else looks at the order before the window is complete */
         plan_window_order(s->c.plan, w->g, w->order, w->n_rows);
     pthread_mutex_lock(&s->lock);
     w->blocks_complete++;
-    if (last && w->g == s->start_window)
-        free_rows(s, w, 0, s->start_position); /* an earlier session served them */
+    if (last && w->g == s->c.start.window)
+        free_rows(s, w, 0, s->c.start.position); /* an earlier session served them */
     pthread_cond_signal(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }
@@ -256,6 +274,7 @@ int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t
         pthread_mutex_lock(&s->lock);
         free_rows(s, w, s->position, s->position + take);
         s->position += take;
+        s->rows_served += take;
         s->batch_taken += take;
         if (s->position == w->n_rows) {
             s->serving++;
@@ -272,10 +291,11 @@ int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t
 void shuffle_state(struct shuffle *s, struct shuffle_state *out)
 {
     pthread_mutex_lock(&s->lock);
-    *out = (struct shuffle_state){.window = s->serving,
-                                  .position = s->position,
+    *out = (struct shuffle_state){.next = {s->serving, s->position},
                                   .epoch = s->serving / s->c.plan->windows_per_epoch,
                                   .rows_held = s->n_slots - s->n_free,
-                                  .slots = s->n_slots};
+                                  .slots = s->n_slots,
+                                  .rows_served = s->rows_served,
+                                  .rows_masked = s->rows_masked};
     pthread_mutex_unlock(&s->lock);
 }

@@ -1,10 +1,11 @@
 /* shuffle.h - the window of rows between the ingest thread and the training step.
  *
- * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots are
- * refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus lookahead_rows (what
- * is under way while the last rows of a window are served). A block's slots are reserved before the block is leased, so
- * a row that arrives always has its place and memory cannot grow. Where a row lies and when it arrives do not matter:
- * what is served next depends on (seed, g, position) alone.
+ * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots
+ * are refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus
+ * lookahead_rows (what is under way while the last rows of a window are served). A block's slots are reserved before
+ * the block is leased, so a row that arrives always has its place and memory cannot grow. Masked rows (stream.h) are
+ * dropped once their window is complete, and its permutation is of the rows that remain. Where a row lies and when it
+ * arrives do not matter: what is served next depends on (seed, g, position) alone.
  *
  * Two threads: the ingest thread reserves, stores and completes; the training thread takes. */
 #ifndef CROSSFEED_SHUFFLE_H
@@ -22,13 +23,14 @@
 struct shuffle;
 
 struct shuffle_config {
-    struct plan *plan;     /* borrowed; used by the ingest thread only once the shuffle is made */
-    size_t row_elements;   /* n_sites * d_model */
-    enum row_dtype dtype;  /* of the slots */
-    size_t lookahead_rows; /* slots beyond one window */
-    uint64_t start_row;    /* rows that earlier sessions of this run trained on */
-    uint64_t total_rows;   /* of the whole run */
-    int wake;              /* eventfd written when slots become free; -1: none */
+    struct plan *plan;       /* borrowed; used by the ingest thread only once the shuffle is made */
+    size_t row_elements;     /* n_sites * d_model */
+    enum row_dtype dtype;    /* of the slots */
+    size_t lookahead_rows;   /* slots beyond one window */
+    uint64_t start_row;      /* rows that earlier sessions of this run trained on, */
+    struct plan_place start; /* and where the next one is */
+    uint64_t total_rows;     /* of the whole run */
+    int wake;                /* eventfd written when slots become free; -1: none */
 };
 
 /* Bytes that shuffle_new will take: rows, and index (8 bytes a row twice, 16 a slot). */
@@ -42,17 +44,17 @@ void shuffle_free(struct shuffle *s); /* NULL is fine; no other thread may be in
 /* A reserved block; a ticket is valid from shuffle_reserve to shuffle_complete. */
 struct shuffle_ticket {
     uint32_t block;
-    unsigned window;    /* which of the two window records */
-    size_t first_row;   /* of the block in its window */
+    unsigned window;  /* which of the two window records */
+    size_t first_row; /* of the block in its window */
     size_t n_rows;
 };
 
 /* Reserves slots for the next block wanted. false: no slots now, or no block is wanted any more. */
 bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t);
-/* Puts rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be repeated
- * with the same content (a block leased again). origins: row_origin [n], may be unaligned. */
+/* Puts rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be
+ * repeated with the same content (a block leased again). */
 void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
-                   const void *origins);
+                   const struct row_origin *origins);
 /* All rows of the block are stored. */
 void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t);
 /* The rows cannot be had: the training thread gets this error. */
@@ -66,9 +68,11 @@ void shuffle_fail(struct shuffle *s, const struct err *why);
 int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t n, int timeout_ms, struct err *e);
 
 struct shuffle_state {
-    uint64_t window, position; /* of the next row to be served */
-    uint64_t epoch;
-    size_t rows_held, slots;   /* rows reserved or stored; all slots */
+    struct plan_place next;
+    uint64_t epoch;          /* of the next row */
+    size_t rows_held, slots; /* rows reserved or stored; all slots */
+    uint64_t rows_served;    /* since shuffle_new */
+    uint64_t rows_masked;    /* dropped, since shuffle_new */
 };
 void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* any thread */
 

@@ -18,18 +18,21 @@ enum { OPTION_CONFIG = 2000 }; /* + index of the key */
 
 const char *argp_program_version = "xctrain " CROSSFEED_VERSION;
 
-static const char doc[] = "Trains a crosscoder on the activations that actgen producers send.\v"
-                          "Keys of the configuration have the reference's names and defaults; a run is a pure function of them, the "
-                          "tokens and the models. See README.md.";
+static const char doc[] =
+    "Trains a crosscoder on the activations that actgen producers send.\v"
+    "Keys of the configuration have the reference's names and defaults; a run is a pure function of them, the "
+    "tokens and the models. See README.md.";
 
 static const struct argp_option own_options[] = {
     {"out", OPTION_OUT, "DIR", 0, "folder of the run: metrics, checkpoints, weights (required)", 1},
-    {"listen", OPTION_LISTEN, "ENDPOINT", 0, "where producers connect; may be repeated (default tcp://127.0.0.1:5555)", 1},
+    {"listen", OPTION_LISTEN, "ENDPOINT", 0, "where producers connect; may be repeated (default tcp://127.0.0.1:5555)",
+     1},
     {"insecure", OPTION_INSECURE, NULL, 0, "allow endpoints that other machines reach", 1},
     {"resume", OPTION_RESUME, NULL, 0, "go on from the newest checkpoint in DIR", 1},
     {"init", OPTION_INIT, "FILE", 0, "start from these weights (crosscoder.safetensors)", 1},
     {"truth", OPTION_TRUTH, "FILE", 0, "ground truth of a synthetic source: say at the end how much was recovered", 1},
-    {"provenance", OPTION_PROVENANCE, "FILE", 0, "write (sequence, position, token), u32 each, of every row trained, in order", 1},
+    {"provenance", OPTION_PROVENANCE, "FILE", 0,
+     "write (sequence, position, token), u32 each, of every row trained, in order", 1},
 };
 #define N_OWN (sizeof own_options / sizeof own_options[0])
 
@@ -95,9 +98,11 @@ static void make_options(struct argp_option *options)
         for (char *c = name; c && *c; c++)
             if (*c == '_')
                 *c = '-';
-        if (!name || asprintf(&help, "%s%s%s%s", k->help, *k->initial ? " (default " : "", k->initial, *k->initial ? ")" : "") < 0)
+        if (!name || asprintf(&help, "%s%s%s%s", k->help, *k->initial ? " (default " : "", k->initial,
+                              *k->initial ? ")" : "") < 0)
             abort(); /* at start-up, out of memory */
-        options[N_OWN + i] = (struct argp_option){name, OPTION_CONFIG + (int)i, k->kind == CONFIG_TEXT ? "LIST" : "N", 0, help, 2};
+        options[N_OWN + i] =
+            (struct argp_option){name, OPTION_CONFIG + (int)i, k->kind == CONFIG_TEXT ? "LIST" : "N", 0, help, 2};
     }
 }
 

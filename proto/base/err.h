@@ -14,6 +14,7 @@ enum err_code {
     ERR_MISMATCH = -4, /* two parties disagree: resume with another config, producer with other tokens */
     ERR_PEER = -5,     /* the other side is missing, silent, or broke the protocol */
     ERR_STOPPED = -6,  /* asked to stop (signal, END) before it was done */
+    ERR_ABSENT = -7,   /* what was asked for is not here, but may be elsewhere: sequences that are not recorded */
 };
 
 struct err {

@@ -42,6 +42,13 @@ void file_unmap(struct file_map *m)
     *m = (struct file_map){0};
 }
 
+void file_map_passed(const void *p, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)p / page * page;
+    if (n)
+        madvise((void *)begin, (uintptr_t)p + n - begin, MADV_DONTNEED); /* a read-only map: nothing can be lost */
+}
+
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
 {
     struct file_map m;
@@ -77,7 +84,8 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
 {
     *o = (struct file_out){0};
     if (strlen(path) >= sizeof o->path)
-        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path), sizeof o->path - 1);
+        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path),
+                       sizeof o->path - 1);
     snprintf(o->path, sizeof o->path, "%s", path);
     snprintf(o->temporary, sizeof o->temporary, "%s.tmp.%ld", path, (long)getpid());
     struct stat st; /* the rename would put a plain file where a device or pipe was */
@@ -85,14 +93,14 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
         return err_set(e, ERR_INPUT, "%s: exists and is not a regular file", path);
     o->f = fopen(o->temporary, "wbe");
     if (!o->f)
-        return err_errno(e, errno, "%s: cannot create", o->temporary);
+        return err_errno(e, errno, "%s: cannot create", o->path);
     return 0;
 }
 
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e)
 {
     if (size && fwrite(data, 1, size, o->f) != size)
-        return err_errno(e, errno, "%s: cannot write %zu bytes", o->temporary, size);
+        return err_errno(e, errno, "%s: cannot write %zu bytes", o->path, size);
     return 0;
 }
 

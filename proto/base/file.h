@@ -18,6 +18,9 @@ struct file_map {
 /* Maps the whole regular file read-only. Refuses folders and what cannot be opened. */
 int file_map(struct file_map *m, const char *path, struct err *e);
 void file_unmap(struct file_map *m);
+/* The n bytes at p, inside a map, have been read: they need not stay in this process's memory. Reading them again
+ * works. */
+void file_map_passed(const void *p, size_t n);
 
 /* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (free). */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e);

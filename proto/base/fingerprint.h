@@ -9,8 +9,8 @@
 
 #define FINGERPRINT_SIZE 33 /* 32 hex digits and a NUL */
 
-/* 64-bit XXH3 of a payload: the checksum of the wire. */
-uint64_t fingerprint_checksum(const void *data, size_t size);
+/* 64-bit XXH3 of two pieces as if they were one: the checksum of the wire. */
+uint64_t fingerprint_checksum(const void *data, size_t size, const void *more, size_t more_size);
 
 /* A fingerprint fed piece by piece; the pieces' boundaries do not matter. */
 struct fingerprint {

@@ -1,4 +1,9 @@
-/* gemm.c - row-major sgemm by BLIS's typed interface; see gemm.h. */
+/* gemm.c - row-major sgemm by BLIS's typed interface; see gemm.h.
+ *
+ * The threads are OpenMP's, each with a piece of C and BLIS on one thread, not BLIS's own: those spin for each other at
+ * several barriers a product, and where another program has one of the cores (a trainer and a producer on one machine)
+ * each waits for a time slice. Measured with two cores half busy: GPT-2's forward pass 3.5 to 12 times faster this way.
+ */
 #include "gemm.h"
 
 #include <pthread.h>
@@ -39,8 +44,8 @@ int gemm_threads(void)
 }
 
 /* One product on one thread. small: may use BLIS's path for small products. */
-static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
-                    const float *b, size_t ldb, float beta, float *c, size_t ldc, bool small)
+static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
+                    size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc, bool small)
 {
     rntm_t rntm = BLIS_RNTM_INITIALIZER;
     bli_rntm_set_num_threads(1, &rntm);
@@ -49,8 +54,8 @@ static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size
     /* BLIS takes row and column strides: a transposed operand only swaps them. BLIS does not write through a or b. */
     inc_t rs_a = transpose_a ? 1 : (inc_t)lda, cs_a = transpose_a ? (inc_t)lda : 1;
     inc_t rs_b = transpose_b ? 1 : (inc_t)ldb, cs_b = transpose_b ? (inc_t)ldb : 1;
-    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, (dim_t)m, (dim_t)n, (dim_t)k, &alpha, (float *)(uintptr_t)a, rs_a,
-                 cs_a, (float *)(uintptr_t)b, rs_b, cs_b, &beta, c, (inc_t)ldc, 1, NULL, &rntm);
+    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, (dim_t)m, (dim_t)n, (dim_t)k, &alpha, (float *)(uintptr_t)a,
+                 rs_a, cs_a, (float *)(uintptr_t)b, rs_b, cs_b, &beta, c, (inc_t)ldc, 1, NULL, &rntm);
 }
 
 void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
@@ -64,9 +69,10 @@ void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, floa
         product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, true);
         return;
     }
-    /* Pieces of rows or of columns, whichever are more; two a thread if they are large (packing is done for each piece).
-     * Never by the path for small products: its edge kernels sum in another order, and where the edges lie depends on the
-     * number of threads (measured on BLIS 0.9: 531 of 11132 shapes differ between 1 and 2 threads; without it, none). */
+    /* Pieces of rows or of columns, whichever are more; two a thread if they are large (packing is done for each
+     * piece). Never by the path for small products: its edge kernels sum in another order, and where the edges lie
+     * depends on the number of threads (measured on BLIS 0.9: 531 of 11132 shapes differ between 1 and 2 threads;
+     * without it, none). */
     bool by_rows = m >= n;
     size_t total = by_rows ? m : n, threads = (size_t)n_threads;
     size_t pieces = total / threads >= 1024 ? 2 * threads : threads;
@@ -78,7 +84,7 @@ void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, floa
             product(transpose_a, transpose_b, width, n, k, alpha, transpose_a ? a + i : a + i * lda, lda, b, ldb, beta,
                     c + i * ldc, ldc, false);
         else
-            product(transpose_a, transpose_b, m, width, k, alpha, a, lda, transpose_b ? b + i * ldb : b + i, ldb, beta, c + i,
-                    ldc, false);
+            product(transpose_a, transpose_b, m, width, k, alpha, a, lda, transpose_b ? b + i * ldb : b + i, ldb, beta,
+                    c + i, ldc, false);
     }
 }

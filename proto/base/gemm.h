@@ -1,6 +1,6 @@
 /* gemm.h - dense single-precision products, by BLIS; the only file that knows BLIS.
  *
- * Row-major. A result does not depend on the number of threads: BLIS splits m and n among threads, never k. */
+ * Row-major. A result does not depend on the number of threads: m or n is split among threads, never k. */
 #ifndef CROSSFEED_GEMM_H
 #define CROSSFEED_GEMM_H
 

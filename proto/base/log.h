@@ -1,6 +1,7 @@
 /* log.h - lines for people, on stderr; only for what a person running the program wants to see.
  *
- * On a terminal, progress rewrites one status line in place; otherwise each progress call is a plain line. Thread-safe. */
+ * On a terminal, progress rewrites one status line in place; otherwise each progress call is a plain line. Thread-safe.
+ */
 #ifndef CROSSFEED_LOG_H
 #define CROSSFEED_LOG_H
 

@@ -4,10 +4,10 @@
 #include "mem.h"
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define LARGE ((size_t)4 << 20)
@@ -29,7 +29,8 @@ void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
         err_set(e, ERR_MEMORY, "%s: %zu x %zu bytes does not fit in memory", what, count, size);
         return NULL;
     }
-    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block. */
+    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block.
+     */
     unsigned char *raw = calloc(1, bytes + 64 + sizeof(void *));
     if (!raw) {
         err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, bytes);
@@ -53,9 +54,26 @@ void mem_free(void *p)
     free(raw);
 }
 
+/* A line "key:   123 kB" of /proc/self/status, in bytes. */
+static size_t own_status(const char *key)
+{
+    char line[256];
+    size_t kilobytes = 0, n = strlen(key);
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && kilobytes == 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, key, n) == 0 && line[n] == ':')
+            kilobytes = strtoull(line + n + 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return kilobytes * 1024;
+}
+
+size_t mem_rss(void)
+{
+    return own_status("VmRSS");
+}
+
 size_t mem_peak_rss(void)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (size_t)usage.ru_maxrss * 1024;
+    return own_status("VmHWM");
 }

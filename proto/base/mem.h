@@ -24,7 +24,9 @@ bool size_product(const size_t *factors, size_t n, size_t *out);
 void *mem_alloc(size_t count, size_t size, const char *what, struct err *e);
 void mem_free(void *p); /* NULL is fine */
 
-/* Peak resident set of this process so far, bytes (getrusage). */
+/* Resident set of this process, bytes: now, and its peak so far. From /proc/self/status, as getrusage's peak may be
+ * that of the program that started this one. 0 if unknown. */
+size_t mem_rss(void);
 size_t mem_peak_rss(void);
 
 #endif

@@ -1,7 +1,7 @@
 /* npy.h - NumPy's .npy files (format 1.0 to 3.0, numpy/lib/format.py), memory-mapped, C order only.
  *
- * Refused: wrong magic or version, a header that is not the dict of descr/fortran_order/shape, Fortran order, big-endian
- * or object dtypes, and a file whose size is not header + product(shape) * itemsize (both numbers named). */
+ * Refused: wrong magic or version, a header that is not the dict of descr/fortran_order/shape, Fortran order,
+ * big-endian or object dtypes, and a file whose size is not header + product(shape) * itemsize (both numbers named). */
 #ifndef CROSSFEED_NPY_H
 #define CROSSFEED_NPY_H
 

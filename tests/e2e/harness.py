@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 import tempfile
 import time
 import unittest
@@ -34,11 +33,17 @@ class Program:
     def __init__(self, path, args, folder, name):
         self.name = name
         self.out_path, self.err_path = os.path.join(folder, name + ".out"), os.path.join(folder, name + ".err")
-        environment = dict(os.environ, OMP_WAIT_POLICY="passive")
-        with open(self.out_path, "w") as out, open(self.err_path, "w") as err:
-            self.process = subprocess.Popen(
-                [path, *args], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+        self.status = self.peak_rss = None
+        with open(os.devnull) as nothing, open(self.out_path, "w") as out, open(self.err_path, "w") as err:
+            self.pid = os.fork()  # not subprocess: wait4 gives this one child's peak memory
+            if self.pid == 0:
+                try:
+                    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                    for number, f in enumerate([nothing, out, err]):
+                        os.dup2(f.fileno(), number)
+                    os.execvpe(path, [path, *args], dict(os.environ, OMP_WAIT_POLICY="passive"))
+                finally:
+                    os._exit(127)
 
     @property
     def stdout(self):
@@ -51,19 +56,26 @@ class Program:
             return f.read()
 
     def running(self):
-        return self.process.poll() is None
+        if self.status is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self.status, self.peak_rss = os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+        return self.status is None
 
     def wait(self, limit=LIMIT):
-        """Its exit status; negative: the signal that ended it."""
-        try:
-            return self.process.wait(limit)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} still runs after {limit} s; it printed:\n{self.stderr}") from None
+        """Its exit status; negative: the signal that ended it. peak_rss is in bytes then."""
+        end = time.monotonic() + limit
+        while self.running():
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.name} still runs after {limit} s; it printed:\n{self.stderr}")
+            time.sleep(0.005)
+        return self.status
 
     def kill(self, number=signal.SIGKILL):
-        self.process.send_signal(number)
-        if number == signal.SIGKILL:
-            self.process.wait()
+        if self.running():
+            os.kill(self.pid, number)
+            if number == signal.SIGKILL:
+                self.wait()
 
 
 class ProgramTest(unittest.TestCase):
@@ -80,7 +92,7 @@ class ProgramTest(unittest.TestCase):
     def start(self, program, args, name):
         self.n_started += 1
         p = Program(program, args, self.folder, f"{self.n_started}-{name}")
-        self.addCleanup(lambda: p.kill() if p.running() else None)
+        self.addCleanup(p.kill)
         return p
 
     def endpoint(self, name="run"):
@@ -99,7 +111,7 @@ class ProgramTest(unittest.TestCase):
         while not condition():
             ended = [p for p in programs if not p.running()]
             if (ended and not condition()) or time.monotonic() > end:
-                said = "".join(f"\n{p.name}: {p.process.poll()}: {p.stderr}" for p in programs)
+                said = "".join(f"\n{p.name}: {p.status}: {p.stderr}" for p in programs)
                 self.fail(f"{'a program ended' if ended else f'{limit} s passed'} before {what}{said}")
             time.sleep(0.005)
 
@@ -133,9 +145,13 @@ def metrics(out):
         return []
 
 
-def summary(out):
-    with open(os.path.join(out, "summary.json")) as f:
+def read_json(path):
+    with open(path) as f:
         return json.load(f)
+
+
+def summary(out):
+    return read_json(os.path.join(out, "summary.json"))
 
 
 def checkpoints(out):
@@ -169,6 +185,14 @@ def write_npy(path, rows, dtype="<u2"):
         f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
         for row in rows:
             f.write(struct.pack(f"<{len(row)}{code}", *row))
+
+
+def write_npy_vector(path, values):
+    """int32 [n]."""
+    header = f"{{'descr': '<i4', 'fortran_order': False, 'shape': ({len(values)},), }}"
+    header += " " * (-(10 + len(header) + 1) % 64) + "\n"
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{len(values)}i", *values))
 
 
 def read_safetensors(path):

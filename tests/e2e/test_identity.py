@@ -8,14 +8,13 @@ did happened in the middle of the run.
 """
 import os
 import signal
-import unittest
 
 import harness
 
 STEPS, BATCH, SAVE_EVERY = 240, 128, 30
 TRAINER = ["--batch-size", BATCH, "--num-tokens", STEPS * BATCH, "--buffer-mult", 32, "--dict-size", 256, "--lr", "1e-3",
            "--model-batch-size", 4, "--scale-rows", 1000, "--eval-blocks", 2, "--eval-every", 80, "--log-every", 5,
-           "--save-every", SAVE_EVERY, "--heartbeat-ms", 200, "--timeout-ms", 3000]
+           "--save-every", SAVE_EVERY, "--heartbeat-ms", 200, "--timeout-ms", 2000]
 PRODUCER = harness.DEMO_SOURCE + ["--sites", "blocks.[024].hook_resid_post"]
 FIRST, LATE = 70, 200  # a kill comes after FIRST steps, and was too late if LATE have been logged by then
 
@@ -68,13 +67,6 @@ class Identity(harness.ProgramTest):
         self.assertLess(step, LATE, f"too late to be mid-run:\n{trainer.stderr}")
         return step
 
-    def resume(self, trainer, checkpoint):
-        """Goes on from where the ended trainer left off."""
-        again = self.trainer("--resume")
-        self.until(lambda: "resuming from" in again.stderr, "resuming", again)
-        self.assertIn(f"step_{checkpoint:010d}", again.stderr)
-        return again
-
     def went_on(self, checkpoint):
         ledger = harness.summary(self.path("out"))["ledger"]
         self.assertEqual(ledger["rows_trained"], STEPS * BATCH)
@@ -84,7 +76,7 @@ class Identity(harness.ProgramTest):
         self.run_once()
         result = self.result()
         self.assertEqual([line[0] for line in result["losses"]], list(range(5, STEPS + 1, 5)))
-        self.assertLess(result["losses"][-1][1], result["losses"][0][1] / 2, "it did not learn")
+        self.assertLess(result["held out"][-1][2], 0.6 * result["losses"][0][6], "FVU: it did not learn")
         self.check()  # against a second run, in another folder
 
     def test_three_producers(self):
@@ -96,15 +88,17 @@ class Identity(harness.ProgramTest):
         self.check()
 
     def test_producer_killed_and_replaced(self):
-        trainer, first = self.trainer(), self.producer("first")
+        trainer, early = self.trainer(), self.producer("early")
+        self.until(lambda: "producer early joins" in trainer.stderr, "joining", trainer, early)
+        early.kill()  # while the scale is being measured
+        first = self.producer("first")
         self.until_step(FIRST, trainer, first)
         first.kill()
         self.was_mid_run(trainer)
         second = self.producer("second")
         self.succeed(trainer, second)
-        self.assertIn("producer first", trainer.stderr)
         ledger = harness.summary(self.path("out"))["ledger"]
-        self.assertEqual(ledger["producers_lost"], 1)
+        self.assertGreaterEqual(ledger["producers_lost"], 2)
         self.assertGreater(ledger["blocks_leased_again"], 0)
         self.check()
 
@@ -136,22 +130,19 @@ class Identity(harness.ProgramTest):
         self.check()
 
     def test_trainer_stopped_by_signal(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with self.subTest(number.name):
-                trainer, producer = self.trainer(), self.producer()
-                self.until_step(FIRST, trainer, producer)
-                trainer.kill(number)
-                self.succeed(trainer, producer)  # the producer is told: it exits 0 at once
-                step = self.was_mid_run(trainer)
-                self.assertIn("stopped by a signal", producer.stderr)
-                self.assertFalse(os.path.exists(self.path("out", "crosscoder.safetensors")), "only a finished run has it")
-                checkpoint = harness.checkpoints(self.path("out"))[-1]
-                self.assertGreaterEqual(checkpoint, step)  # saved where it stopped, nothing is trained again
-                again, fresh = self.trainer("--resume"), self.producer()
-                self.succeed(again, fresh)
-                self.went_on(checkpoint)
-                self.check()
-                os.rename(self.path("out"), self.path(f"out-{number.name}"))
+        trainer, producer = self.trainer(), self.producer()
+        self.until_step(FIRST, trainer, producer)
+        trainer.kill(signal.SIGTERM)
+        self.succeed(trainer, producer)  # the producer is told: it exits 0 too
+        self.was_mid_run(trainer)
+        self.assertIn("stopped by a signal", producer.stderr)
+        self.assertFalse(os.path.exists(self.path("out", "crosscoder.safetensors")), "only a finished run has it")
+        checkpoint = harness.checkpoints(self.path("out"))[-1]
+        self.assertGreaterEqual(checkpoint, harness.last_step(self.path("out")))  # nothing is trained again
+        again, fresh = self.trainer("--resume"), self.producer()
+        self.succeed(again, fresh)
+        self.went_on(checkpoint)
+        self.check()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-/* checkpoint.c - opens one safetensors file or all shards of an index; see checkpoint.h.
+/* hf_checkpoint.c - opens one safetensors file or all shards of an index; see hf_checkpoint.h.
  *
  * The index only says which files there are: where a tensor lies is known from the shards' own headers. */
-#include "checkpoint.h"
+#include "hf_checkpoint.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #define INDEX_MAX_BYTES ((size_t)64 << 20)
 
-static int open_files(struct checkpoint *c, const char *folder, const char *const *names, size_t n, struct err *e)
+static int open_files(struct hf_checkpoint *c, const char *folder, const char *const *names, size_t n, struct err *e)
 {
     c->files = mem_alloc(n, sizeof *c->files, folder, e);
     if (!c->files)
@@ -49,7 +49,7 @@ static int list_shards(const char **names, size_t *n, json_t *weight_map, const 
     return 0;
 }
 
-static int open_shards(struct checkpoint *c, const char *folder, const char *path, struct err *e)
+static int open_shards(struct hf_checkpoint *c, const char *folder, const char *path, struct err *e)
 {
     char *text = NULL;
     const char **names = NULL;
@@ -77,9 +77,9 @@ static int open_shards(struct checkpoint *c, const char *folder, const char *pat
     return result;
 }
 
-int checkpoint_open(struct checkpoint *c, const char *folder, struct err *e)
+int hf_checkpoint_open(struct hf_checkpoint *c, const char *folder, struct err *e)
 {
-    *c = (struct checkpoint){0};
+    *c = (struct hf_checkpoint){0};
     char single[4096], index[4096];
     int result = file_join(single, sizeof single, folder, "model.safetensors", e);
     if (!result)
@@ -97,19 +97,20 @@ int checkpoint_open(struct checkpoint *c, const char *folder, struct err *e)
                     "read: save it with safe_serialization)",
                     folder);
     if (result)
-        checkpoint_close(c);
+        hf_checkpoint_close(c);
     return result;
 }
 
-void checkpoint_close(struct checkpoint *c)
+void hf_checkpoint_close(struct hf_checkpoint *c)
 {
     for (size_t i = 0; i < c->n_files; i++)
         safetensors_close(&c->files[i]);
     mem_free(c->files);
-    *c = (struct checkpoint){0};
+    *c = (struct hf_checkpoint){0};
 }
 
-const struct tensor_view *checkpoint_find(const struct checkpoint *c, const char *name, const struct safetensors **file)
+const struct tensor_view *hf_checkpoint_find(const struct hf_checkpoint *c, const char *name,
+                                             const struct safetensors **file)
 {
     for (size_t i = 0; i < c->n_files; i++) {
         const struct tensor_view *t = safetensors_find(&c->files[i], name);

@@ -1,0 +1,16 @@
+/* stream_json.h - a stream's description as JSON, in cfg.json and in a recording's manifest. */
+#ifndef CROSSFEED_STREAM_JSON_H
+#define CROSSFEED_STREAM_JSON_H
+
+#include <jansson.h>
+
+#include "err.h"
+#include "stream.h"
+
+/* A new object; NULL: out of memory. The scale and the dtypes offered are not in it. */
+json_t *stream_to_json(const struct stream *s);
+
+/* Offers both dtypes, no scale. path names the file in errors. */
+int stream_from_json(struct stream *s, const json_t *saved, const char *path, struct err *e);
+
+#endif

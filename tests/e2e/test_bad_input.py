@@ -1,0 +1,396 @@
+"""test_bad_input.py - what is wrong is refused in one clear line, and costs nothing but itself.
+
+For each bad input: the exit status (1 at run time, 2 for usage), one line on stderr that names the object and both values
+where there are two, no crash, no hang, and nothing left behind that a later run would read. A bad producer, a peer that talks
+rubbish or a full disk never costs the run what it had.
+"""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import harness
+
+BASE, CHAT, TOKENS = f"{harness.DEMO}/base", f"{harness.DEMO}/chat", f"{harness.DEMO}/tokens.npy"
+SITES = "blocks.[024].hook_resid_post"
+WEIGHT = "transformer.h.2.mlp.c_fc.weight"
+TRAINER = ["--batch-size", "64", "--num-tokens", "6400", "--buffer-mult", "16", "--dict-size", "128", "--model-batch-size", "2",
+           "--eval-blocks", "1", "--scale-rows", "300", "--log-every", "1", "--save-every", "20", "--timeout-ms", "60000",
+           "--heartbeat-ms", "200"]
+SYNTHETIC = ["--source", "synthetic", "--d-model", "16", "--n-sites", "2", "--latents", "32", "--n-seq", "256"]
+
+
+class BadInput(harness.ProgramTest):
+    def refused(self, program, *patterns, status=1):
+        """The program ended with this status and one line that has all patterns (regular expressions)."""
+        self.assertEqual(program.wait(30), status, program.stderr)
+        lines = program.stderr.splitlines()
+        errors = [line for line in lines if "error: " in line] if status == 1 else lines[:1]
+        self.assertEqual(len(errors), 1, program.stderr)
+        for pattern in patterns:
+            self.assertRegex(errors[0], pattern)
+        if os.environ.get("SHOW"):
+            print(f"\n    {errors[0]}", end="", flush=True)
+
+    def edited_model(self, edit, folder="model"):
+        """A copy of the base model after edit(header, data)."""
+        shutil.copytree(BASE, self.path(folder))
+        header, data = harness.read_safetensors(f"{BASE}/model.safetensors")
+        edit(header, data)
+        harness.write_safetensors(self.path(folder, "model.safetensors"), header, data)
+        return self.path(folder)
+
+    def set_weight(self, value):
+        def edit(header, data):
+            begin = header[WEIGHT]["data_offsets"][0]
+            data[begin + 200:begin + 202] = value
+        return edit
+
+    def cut_model(self, size):
+        shutil.copytree(BASE, self.path("model"))
+        os.truncate(self.path("model", "model.safetensors"), size)
+        return self.path("model")
+
+    def out_is_empty(self):
+        self.assertFalse(os.path.exists(self.path("out")) and os.listdir(self.path("out")))
+
+
+class Actgen(BadInput):
+    """Refused before a trainer is looked for."""
+
+    def refuse(self, args, *patterns, status=1):
+        self.refused(self.producer(args), *patterns, status=status)
+
+    def refuse_model(self, model, *patterns):
+        self.refuse(["--model", model, "--tokens", TOKENS], *patterns)
+
+    def test_weights_missing(self):
+        shutil.copytree(BASE, self.path("model"))
+        os.remove(self.path("model", "model.safetensors"))
+        self.refuse_model(self.path("model"), self.path("model"), "model.safetensors")
+        self.refuse_model(self.path("nowhere"), "nowhere/config.json", "No such file")
+
+    def test_weights_cut_in_data(self):
+        size = os.path.getsize(f"{BASE}/model.safetensors") // 2
+        self.refuse_model(self.cut_model(size), "model.safetensors", "tensor transformer", r"\d+ bytes of data")
+
+    def test_weights_cut_in_header(self):
+        self.refuse_model(self.cut_model(100), "model.safetensors", "header of", "only 92 follow")
+
+    def test_weights_empty(self):
+        self.refuse_model(self.cut_model(0), "model.safetensors")
+
+    def test_weights_rubbish(self):
+        shutil.copytree(BASE, self.path("model"))
+        with open(self.path("model", "model.safetensors"), "wb") as f:
+            f.write(b"<!DOCTYPE html> this is what a failed download looks like" * 100)
+        self.refuse_model(self.path("model"), "model.safetensors", "header")
+
+    def test_weight_of_wrong_shape(self):
+        def edit(header, data):
+            header[WEIGHT]["shape"].reverse()
+        self.refuse_model(self.edited_model(edit), WEIGHT, r"\[512, 128\]", r"\[128, 512\]")
+
+    def test_weight_missing(self):
+        def edit(header, data):
+            header["other"] = header.pop(WEIGHT)
+        self.refuse_model(self.edited_model(edit), "h.2.mlp.c_fc.weight")
+
+    def test_weight_nan(self):
+        self.refuse_model(self.edited_model(self.set_weight(b"\xc0\x7f")), "model.safetensors", WEIGHT, "element 100", "nan")
+
+    def test_models_differ(self):
+        other = os.path.join(os.path.dirname(__file__), "../data/gpt2/odd_heads")
+        self.refuse(["--model", BASE, "--model", other, "--tokens", TOKENS], "n_embd 128", "96", "base", "odd_heads")
+
+    def test_site_unknown(self):
+        self.refuse(["--model", BASE, "--tokens", TOKENS, "--sites", "blocks.9.hook_resid_post"],
+                    r"blocks\.9\.hook_resid_post", "6 layers")
+        self.refuse(["--model", BASE, "--tokens", TOKENS, "--sites", "blocks.*.hook_resid_pots"],
+                    r"blocks\.\*\.hook_resid_pots", "hook_resid_post")
+
+    def test_tokens(self):
+        tokens = self.path("tokens.npy")
+        for rows, patterns in (
+                ([[1] * 8] * 7 + [[1, 2, 3, 2048, 4, 5, 6, 7]], ["sequence 7, position 3", "id 2048", "vocabulary has 2048"]),
+                ([[1] * 200] * 4, ["seq_len 200", "n_positions 128", "base"]),
+                ([[1]] * 4, ["seq_len 1", "--keep-bos"])):
+            harness.write_npy(tokens, rows)
+            self.refuse(["--model", BASE, "--tokens", tokens], "tokens.npy", *patterns)
+        harness.write_npy(tokens, [[1] * 8, [1, -2] * 4], "<i4")
+        self.refuse(["--model", BASE, "--tokens", tokens], "sequence 1, position 1", "id -2", "2048")
+        harness.write_npy(tokens, [[1] * 8] * 4)
+        os.truncate(tokens, os.path.getsize(tokens) - 8)
+        self.refuse(["--model", BASE, "--tokens", tokens], "tokens.npy")
+        self.refuse(["--model", BASE, "--tokens", self.path("nowhere.npy")], "nowhere.npy", "No such file")
+        self.refuse(["--model", BASE, "--tokens", TOKENS, "--seq-len", "500"], "500", "128")
+
+    def test_no_trainer(self):
+        begin = time.monotonic()
+        self.refuse(SYNTHETIC + ["--give-up-after", "2"], re.escape(self.endpoint()), "no trainer", "2 s")
+        self.assertLess(time.monotonic() - begin, 10)
+
+    def test_usage(self):
+        self.refuse([], "--model", "--tokens", status=2)
+        self.refuse(SYNTHETIC + ["--nonsense"], "--nonsense", status=2)
+        self.refuse(SYNTHETIC + ["--threads", "0"], "--threads '0'", "1 to", status=2)
+        self.refuse(SYNTHETIC + ["--model", BASE], "--model", "synthetic", status=2)
+        self.refuse(SYNTHETIC + ["--connect", "nonsense"], "endpoint 'nonsense'", "tcp://")
+
+    def test_truth_unwritable(self):
+        self.refuse(SYNTHETIC + ["--truth", self.path("nowhere", "truth")], "nowhere/truth", "No such file")
+
+
+class Xctrain(BadInput):
+    """Refused before or at the first producer."""
+
+    def refuse(self, args, *patterns, status=1):
+        self.refused(self.trainer(args), *patterns, status=status)
+
+    def test_usage(self):
+        for flag, value, *patterns in (("--batch-size", "0", "batch_size '0'", "from 1"), ("--lr", "fast", "lr 'fast'"),
+                                       ("--dtype", "int8", "'int8'", "bf16 or fp32"), ("--scale", "1,-2", "'1,-2'", "value 1"),
+                                       ("--seed", "1.5", "'1.5'", "whole"), ("--nonsense", "1", "--nonsense")):
+            self.refuse([flag, value], *patterns, status=2)
+        self.refused(self.start(harness.XCTRAIN, [], "trainer"), "--out", status=2)
+        self.out_is_empty()
+
+    def test_too_few_tokens(self):
+        self.refuse(["--num-tokens", "100", "--batch-size", "128"], "num_tokens 100", "128")
+        self.out_is_empty()
+
+    def test_out_unwritable(self):
+        with open(self.path("file"), "w"):
+            pass
+        for out, *patterns in (("file/out", "file/out", "Not a directory"), ("file", "/file", "not a folder")):
+            self.refused(self.trainer(TRAINER, out=out), *patterns)
+        for out in "/proc/out", "/proc":
+            self.refused(self.start(harness.XCTRAIN, ["--out", out, "--listen", self.endpoint()], "trainer"), "/proc")
+
+    def test_endpoints(self):
+        self.refuse(["--listen", "nonsense"], "endpoint 'nonsense'", "tcp://HOST:PORT")
+        self.refuse(["--listen", "tcp://0.0.0.0:5599"], "tcp://0.0.0.0:5599", "loopback", "--insecure")
+        self.refuse(["--listen", "tcp://*:5599"], r"tcp://\*:5599", "loopback", "--insecure")
+        self.refuse(["--listen", "ipc://" + self.path("nowhere", "s")], "nowhere/s", "No such file")
+        self.out_is_empty()
+
+    def test_endpoint_in_use(self):
+        for endpoint in self.endpoint(), "tcp://127.0.0.1:*":
+            first = self.trainer(TRAINER, out="first", endpoint=endpoint)
+            self.until(lambda: "listening at" in first.stderr, "listening", first)
+            bound = re.search("listening at (.*)", first.stderr).group(1)
+            if endpoint.startswith("tcp"):
+                self.assertRegex(bound, r"^tcp://127\.0\.0\.1:\d+$")
+            self.refused(self.trainer(TRAINER, endpoint=bound), re.escape(bound), "in use")
+            self.out_is_empty()
+            producer = self.producer(SYNTHETIC, endpoint=bound)  # the first one is unharmed
+            self.succeed(first, producer)
+            shutil.rmtree(self.path("first"))
+
+    def test_set_up_fails(self):
+        """Each is found when the first producer has said what it has; the producer is told why and ends too."""
+        truth, weights = self.path("truth"), self.path("weights.safetensors")
+        harness.write_safetensors(truth, {"kind": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4))
+        harness.write_safetensors(weights, {"W_enc": {"dtype": "F32", "shape": [2, 8, 128], "data_offsets": [0, 8192]}}, bytes(8192))
+        for args, *patterns in (
+                (["--buffer-mult", "1"], "window of 64 rows", "block of 256", "--buffer-mult", "--model-batch-size"),
+                (["--eval-blocks", "128"], "128 blocks held out", "of 128 in all"),
+                (["--dict-size", "1e9"], "MB of memory", "this machine has"),
+                (["--truth", self.path("nowhere")], "nowhere", "No such file"),
+                (["--truth", truth], "directions"),
+                (["--init", self.path("nowhere")], "nowhere", "No such file"),
+                (["--init", weights], "weights.safetensors", "W_enc", r"\[2, 8, 128\]", r"\[2, 16, 128\]"),
+                (["--provenance", self.path("nowhere", "p")], "nowhere/p", "No such file")):
+            begin = time.monotonic()
+            trainer, producer = self.trainer([*TRAINER, *args]), self.producer(SYNTHETIC)
+            self.refused(trainer, *patterns)
+            self.refused(producer, "the run failed", *patterns)
+            self.assertLess(time.monotonic() - begin, 10)
+            self.out_is_empty()
+
+    def test_scale_of_other_length(self):
+        trainer = self.trainer([*TRAINER, "--scale", "1,2,3"])
+        self.refused(self.producer(SYNTHETIC), "2 sites", "3 values")
+        trainer.kill(signal.SIGTERM)
+        self.succeed(trainer)
+
+
+class Resume(BadInput):
+    def stopped_run(self):
+        trainer, producer = self.trainer(TRAINER), self.producer(SYNTHETIC)
+        self.until_step(25, trainer, producer)
+        producer.kill(signal.SIGSTOP)  # no more rows: it cannot end before it is stopped
+        trainer.kill(signal.SIGTERM)
+        producer.kill(signal.SIGCONT)
+        self.succeed(trainer, producer)
+        self.assertLess(harness.checkpoints(self.path("out"))[-1], 100)
+
+    def test_no_checkpoint(self):
+        self.refused(self.trainer([*TRAINER, "--resume"]), "out/checkpoints", "no checkpoint")
+        self.assertFalse(os.path.exists(self.path("out")))
+        os.makedirs(self.path("out", "checkpoints", "tmp"))  # of a run killed in its first save
+        self.refused(self.trainer([*TRAINER, "--resume"]), "out/checkpoints", "no checkpoint")
+
+    def test_run_is_there(self):
+        self.stopped_run()
+        before = sorted(os.listdir(self.path("out")))
+        self.refused(self.trainer(TRAINER), re.escape(self.path("out")), "holds a run", "--resume")
+        self.assertEqual(sorted(os.listdir(self.path("out"))), before)
+
+    def test_run_is_over(self):
+        """Resuming a finished run trains nothing, and says what the run said (not zeros)."""
+        self.train(TRAINER, SYNTHETIC)
+        weights, before = self.path("out", "crosscoder.safetensors"), harness.summary(self.path("out"))
+        sha = harness.sha256(weights)
+        os.remove(weights)
+        self.train([*TRAINER, "--resume"], SYNTHETIC)
+        after = harness.summary(self.path("out"))
+        self.assertEqual(harness.sha256(weights), sha)
+        self.assertEqual(after["ledger"]["rows_this_session"], 0)
+        for key in "steps", "loss", "l0", "fvu", "fvu_token", "dead":
+            self.assertEqual(after[key], before[key], key)
+
+    def test_other_config(self):
+        self.stopped_run()
+        before = {name: harness.sha256(self.path("out", name)) for name in ("metrics.jsonl",)}
+        for flag, value, *patterns in (("--lr", "5e-4", "lr is 0.0005,", "has 2e-0?5$"), ("--seed", "1", "seed", "1", "49"),
+                                       ("--dict-size", "256", "dict_size", "256", "128"), ("--dtype", "fp32", '"fp32"', '"bf16"'),
+                                       ("--num-tokens", "1e4", "num_tokens", "10000", "6400")):
+            self.refused(self.trainer([*TRAINER, "--resume", flag, value]), "cannot resume", *patterns)
+        for name, was in before.items():
+            self.assertEqual(harness.sha256(self.path("out", name)), was)
+        # Another stream is refused by the producer's name, and the run goes on with the right one.
+        trainer = self.trainer(["--resume", "--save-every", "50"])
+        self.refused(self.producer(SYNTHETIC + ["--seed", "5"]), "model 0 has fingerprint", "run has")
+        self.succeed(trainer, self.producer(SYNTHETIC))
+
+    def test_checkpoint_damaged(self):
+        self.stopped_run()
+        newest = self.path("out", "checkpoints", f"step_{harness.checkpoints(self.path('out'))[-1]:010d}")
+        state = os.path.join(newest, "state.safetensors")
+        os.truncate(state, os.path.getsize(state) - 10)
+        trainer, producer = self.trainer(["--resume"]), self.producer(SYNTHETIC)
+        self.refused(trainer, re.escape(state), "bytes")
+        self.refused(producer, "the run failed")
+        shutil.rmtree(newest)  # what a user would do: the one before is sound
+        self.succeed(self.trainer(["--resume"]), self.producer(SYNTHETIC))
+
+    def test_provenance_of_another_run(self):
+        self.stopped_run()
+        with open(self.path("provenance"), "wb") as f:
+            f.write(bytes(120))
+        trainer, producer = self.trainer(["--resume", "--provenance", self.path("provenance")]), self.producer(SYNTHETIC)
+        self.refused(trainer, "provenance", "120 bytes")
+        self.assertNotEqual(producer.wait(), 0)
+
+
+class Reject(BadInput):
+    """A producer that does not fit the run is refused with both values; the run goes on with the good one."""
+
+    def test_producers_that_differ(self):
+        trainer = self.trainer(TRAINER)
+        good = [*harness.DEMO_SOURCE, "--sites", SITES]
+        first = self.producer(good, name="good")
+        self.until_step(3, trainer, first)
+        first.kill(signal.SIGSTOP)  # the run waits for it meanwhile
+        tokens = self.path("tokens.npy")
+        with open(TOKENS, "rb") as f:
+            data = bytearray(f.read())
+        data[-1000] ^= 1
+        with open(tokens, "wb") as f:
+            f.write(data)
+        other = self.edited_model(self.set_weight(b"\x80\x3e"))
+        pair = ["--model", BASE, "--model", CHAT]
+        cases = [
+            (good[:-1] + ["blocks.[023].hook_resid_post"], "site 2", "0:blocks.3.hook_resid_post", "run has 0:blocks.4.hook_resid_post"),
+            (good[:-1] + ["blocks.[02].hook_resid_post"], "sites 4, run has 6"),
+            (good + ["--scale", "1,1,1,1,1,1"], "scale of site 0", "is 1, run has"),
+            ([*pair, "--tokens", tokens, "--sites", SITES], "tokens have fingerprint [0-9a-f]+, run has [0-9a-f]+"),
+            (["--model", other, *good[2:]], "model 0 has fingerprint [0-9a-f]+, run has [0-9a-f]+"),
+            (["--model", CHAT, "--model", BASE, *good[4:]], "model 0 has fingerprint"),
+            (["--model", BASE, *good[4:]], "sites 3, run has 6"),
+            (good + ["--center-writing-weights"], "model 0 has fingerprint"),
+            (good + ["--seq-len", "64"], "seq_len 64, run has 128"),
+            (good + ["--keep-bos"], "rows per sequence", "128, run has 127"),
+            (SYNTHETIC, "number of sites 2, run has 6"),
+        ]
+        for args, *patterns in cases:
+            self.refused(self.producer(args, name="bad"), "refused this producer", *patterns)
+        first.kill(signal.SIGCONT)
+        self.succeed(trainer, first)
+        self.assertEqual(harness.summary(self.path("out"))["ledger"]["producers_rejected"], len(cases))
+        self.assertEqual(trainer.stderr.count("producer bad rejected: "), len(cases))
+
+    def test_scale_given(self):
+        trainer = self.trainer([*TRAINER, "--scale", "1,2"])
+        self.refused(self.producer(SYNTHETIC + ["--scale", "1,3"]), "scale of site 1", "is 3, run has 2")
+        self.succeed(trainer, self.producer(SYNTHETIC + ["--scale", "1,2"]))
+        self.assertEqual(harness.read_json(self.path("out", "cfg.json"))["run_scale"], [1, 2])
+
+
+class Rubbish(BadInput):
+    def send(self, port, data):
+        with socket.create_connection(("127.0.0.1", port), 5) as s:
+            with contextlib.suppress(OSError):
+                s.sendall(data)
+                s.settimeout(0.2)
+                s.recv(100)
+
+    def zmtp(self, *frames):
+        """The bytes of a ZeroMQ peer (ZMTP 3.0, mechanism NULL, a DEALER) that sends these frames as one message."""
+        greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+        ready = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+        data = greeting + b"\x04" + bytes([len(ready)]) + ready
+        for i, frame in enumerate(frames):
+            more = i + 1 < len(frames)
+            data += bytes([2 | more]) + len(frame).to_bytes(8, "big") + frame
+        return data
+
+    def test_rubbish_on_the_port(self):
+        trainer = self.trainer(TRAINER, endpoint="tcp://127.0.0.1:*")
+        self.until(lambda: "listening at" in trainer.stderr, "listening", trainer)
+        endpoint = re.search("listening at (.*)", trainer.stderr).group(1)
+        port = int(endpoint.rsplit(":", 1)[1])
+        noise = os.urandom(100000)
+        bad = [noise, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", self.zmtp(b""), self.zmtp(noise[:50]), self.zmtp(b"\xdd\x04\0\0\0"),
+               self.zmtp(b"\x81", noise[:1000]), self.zmtp(*[b"x"] * 2000), self.zmtp(noise)[:-10],
+               self.zmtp(b"a")[:-1] + (1 << 40).to_bytes(8, "big")]
+        for data in bad:  # before a producer is there
+            self.send(port, data)
+        producer = self.producer(SYNTHETIC, endpoint=endpoint)
+        self.until_step(2, trainer, producer)
+        for data in bad:  # and while it works
+            self.send(port, data)
+        self.succeed(trainer, producer)
+        ledger = harness.summary(self.path("out"))["ledger"]
+        self.assertEqual(ledger["rows_trained"], 6400)
+        self.assertGreater(ledger["bad_chunks"], 0, "none of it reached the trainer's own checks")
+        self.assertEqual(ledger["producers_lost"], 0)
+
+
+class FullDisk(BadInput):
+    def test_checkpoint_does_not_fit(self):
+        os.mkdir(self.path("disk"))
+        # A checkpoint is 12 bytes a parameter, 98 KB here with its parts: two fit, the third does not.
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", self.path("disk")], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("may not mount a tmpfs")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.path("disk")])
+        trainer, producer = self.trainer([*TRAINER, "--keep", "9"], out="disk/out"), self.producer(SYNTHETIC)
+        self.refused(trainer, "disk/out/.*", "No space left on device")
+        self.refused(producer, "the run failed", "No space left")
+        out = self.path("disk", "out")
+        self.assertGreaterEqual(len(harness.checkpoints(out)), 1)
+        self.assertFalse([name for _, _, names in os.walk(out) for name in names if ".tmp" in name])
+        # What is there is sound: moved to a larger disk, the run goes on and ends as one that never met a full disk.
+        shutil.copytree(out, self.path("out"))
+        self.succeed(self.trainer(["--resume"]), self.producer(SYNTHETIC))
+        self.train(TRAINER, SYNTHETIC, out="undisturbed")
+        self.assertEqual(*[harness.sha256(self.path(o, "crosscoder.safetensors")) for o in ("out", "undisturbed")])
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,157 @@
+/* corpus.c - see corpus.h. */
+#include "corpus.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "utf8.h"
+
+enum { PIECE = 1 << 18 };
+
+/* A line so far, when it did not end in the piece where it began. */
+struct line {
+    char *data;
+    size_t n, capacity;
+    uint64_t number;
+    bool open; /* bytes of it were seen */
+    bool cr;   /* CORPUS_LINES: the last byte seen was a CR, not passed on yet */
+};
+
+static int put_object(struct corpus *c, const char *path, const struct line *line, struct err *e)
+{
+    json_error_t where;
+    const char *p = line->data;
+    size_t n = line->n, blank = 0;
+    while (blank < n && (p[blank] == ' ' || p[blank] == '\t' || p[blank] == '\r'))
+        blank++;
+    if (blank == n)
+        return 0;
+    struct utf8 utf8 = {0};
+    char *clean = malloc(UTF8_CLEAN_MAX(n));
+    if (!clean)
+        return err_set(e, ERR_MEMORY, "%s: line %llu: cannot get memory for its %zu bytes", path,
+                       (unsigned long long)line->number, n);
+    size_t n_clean = utf8_clean(&utf8, p, n, clean);
+    n_clean += utf8_finish(&utf8, clean + n_clean);
+    json_t *root = json_loadb(clean, n_clean, JSON_ALLOW_NUL, &where), *text = json_object_get(root, c->field);
+    free(clean);
+    int result;
+    if (!root)
+        result = err_set(e, ERR_INPUT, "%s: line %llu: %s", path, (unsigned long long)line->number, where.text);
+    else if (!json_is_string(text))
+        result = err_set(e, ERR_INPUT, "%s: line %llu: %s '%s'", path, (unsigned long long)line->number,
+                         !json_is_object(root) ? "is not an object with a field"
+                         : text                ? "no string in field"
+                                               : "no field",
+                         c->field);
+    else if (!(result = c->sink.begin(c->sink.self, e)) &&
+             !(result = c->sink.text(c->sink.self, json_string_value(text), json_string_length(text), e)))
+        result = c->sink.end(c->sink.self, e);
+    json_decref(root);
+    return result;
+}
+
+static int keep(struct line *line, const char *path, const char *p, size_t n, struct err *e)
+{
+    if (n == 0)
+        return 0;
+    if (line->capacity - line->n < n) {
+        size_t capacity = 2 * (line->n + n);
+        char *data = realloc(line->data, capacity);
+        if (!data)
+            return err_set(e, ERR_MEMORY, "%s: line %llu: cannot get memory for %zu bytes", path,
+                           (unsigned long long)line->number, capacity);
+        line->data = data;
+        line->capacity = capacity;
+    }
+    memcpy(line->data + line->n, p, n);
+    line->n += n;
+    return 0;
+}
+
+/* n bytes of a line without its LF. */
+static int part_of_line(struct corpus *c, const char *path, struct line *line, const char *p, size_t n, struct err *e)
+{
+    if (c->kind == CORPUS_JSONL)
+        return keep(line, path, p, n, e);
+    if (!line->open && c->sink.begin(c->sink.self, e))
+        return e->code;
+    line->open = true;
+    if (n == 0)
+        return 0;
+    if (line->cr && c->sink.text(c->sink.self, "\r", 1, e))
+        return e->code;
+    line->cr = p[n - 1] == '\r';
+    return c->sink.text(c->sink.self, p, n - line->cr, e);
+}
+
+static int end_of_line(struct corpus *c, const char *path, struct line *line, struct err *e)
+{
+    int result = c->kind == CORPUS_JSONL ? put_object(c, path, line, e) : c->sink.end(c->sink.self, e);
+    line->n = 0;
+    line->open = line->cr = false;
+    line->number++;
+    return result;
+}
+
+static int put_lines(struct corpus *c, const char *path, struct line *line, const char *p, size_t n, struct err *e)
+{
+    while (n && !(c->done && *c->done)) {
+        const char *lf = memchr(p, '\n', n);
+        size_t m = lf ? (size_t)(lf - p) : n;
+        if (part_of_line(c, path, line, p, m, e) || (lf && end_of_line(c, path, line, e)))
+            return e->code;
+        m += lf != NULL;
+        p += m;
+        n -= m;
+    }
+    return 0;
+}
+
+static int read_all(struct corpus *c, int fd, const char *path, char *piece, struct line *line, struct err *e)
+{
+    if (c->kind == CORPUS_FILES && c->sink.begin(c->sink.self, e))
+        return e->code;
+    while (!(c->done && *c->done)) {
+        ssize_t n = read(fd, piece, PIECE);
+        if (c->stop && *c->stop)
+            return err_set(e, ERR_STOPPED, "stopped after %llu bytes", (unsigned long long)c->bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_errno(e, errno, "%s: cannot read", path);
+        if (n == 0)
+            break;
+        c->bytes += (uint64_t)n;
+        if (c->kind == CORPUS_FILES ? c->sink.text(c->sink.self, piece, (size_t)n, e)
+                                    : put_lines(c, path, line, piece, (size_t)n, e))
+            return e->code;
+    }
+    if (c->kind == CORPUS_FILES)
+        return c->sink.end(c->sink.self, e);
+    if (c->done && *c->done)
+        return 0;
+    return line->open || line->n ? end_of_line(c, path, line, e) : 0; /* the last one had no LF */
+}
+
+int corpus_read(struct corpus *c, const char *path, struct err *e)
+{
+    bool standard = strcmp(path, "-") == 0;
+    struct line line = {.number = 1};
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, errno, "%s: cannot open", path);
+    char *piece = malloc(PIECE);
+    int result = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e)
+                       : err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    free(piece);
+    free(line.data);
+    if (!standard)
+        close(fd);
+    return result;
+}

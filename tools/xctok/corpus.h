@@ -1,0 +1,39 @@
+/* corpus.h - files of text as documents: a file each, a line each, or a JSON object a line (JSONL).
+ *
+ * Lines end with LF, and a CR before it belongs to the line's end; otherwise text is passed on byte for byte, a file's
+ * in pieces. An empty line is an empty document, in JSONL it is nothing. JSONL lines are held whole; invalid UTF-8 in
+ * them becomes U+FFFD before they are parsed.
+ *
+ * Refused, with file and line: what is no JSON object, has no such field, or one that is no string. */
+#ifndef CROSSFEED_CORPUS_H
+#define CROSSFEED_CORPUS_H
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+
+enum corpus_kind { CORPUS_FILES, CORPUS_LINES, CORPUS_JSONL };
+
+/* Takes the documents; each function returns 0, or a negative code with e filled, which ends the reading. */
+struct corpus_sink {
+    void *self;
+    int (*begin)(void *self, struct err *e);
+    int (*text)(void *self, const char *text, size_t n, struct err *e);
+    int (*end)(void *self, struct err *e);
+};
+
+struct corpus {
+    enum corpus_kind kind;
+    const char *field; /* of a JSONL object */
+    struct corpus_sink sink;
+    const volatile sig_atomic_t *stop; /* when set, reading ends with ERR_STOPPED; may be NULL */
+    const int *done;                   /* when set, reading ends well; may be NULL */
+    uint64_t bytes;                    /* read so far */
+};
+
+/* path "-": standard input. */
+int corpus_read(struct corpus *c, const char *path, struct err *e);
+
+#endif

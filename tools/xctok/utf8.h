@@ -1,0 +1,33 @@
+/* utf8.h - bytes from outside made valid UTF-8, piece by piece.
+ *
+ * Each maximal invalid subpart becomes one U+FFFD, as the WHATWG decoder, Python's errors="replace" and Rust's
+ * String::from_utf8_lossy (which the tokenizers package's ByteLevel decoder uses) all do. Pieces may cut a character.
+ */
+#ifndef CROSSFEED_UTF8_H
+#define CROSSFEED_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct utf8 { /* zeroed = at a character's start */
+    unsigned char pending[4];
+    unsigned n_pending, need;   /* bytes of the open character seen, bytes still to come */
+    unsigned char lower, upper; /* what the next byte may be */
+};
+
+/* The most that utf8_clean can write for n bytes. */
+#define UTF8_CLEAN_MAX(n) (3 * (n) + 6)
+
+/* Appends the cleaned bytes to out (room for UTF8_CLEAN_MAX(n)); an open character at the end waits for the next call.
+ * Returns the bytes written. */
+size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out);
+/* The text ends here: an open character becomes U+FFFD. At most 3 bytes. */
+size_t utf8_finish(struct utf8 *u, char *out);
+
+/* Length in bytes of the white space (Unicode White_Space) at p, at most end; 0 if there is none. Valid UTF-8. */
+size_t utf8_space_at(const char *p, const char *end);
+/* The same for the character that ends at p, not before begin. */
+size_t utf8_space_before(const char *begin, const char *p);
+
+#endif

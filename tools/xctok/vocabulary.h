@@ -1,0 +1,49 @@
+/* vocabulary.h - a byte-level BPE tokenizer as its files describe it.
+ *
+ * Read: Hugging Face's tokenizer.json (model BPE, pre-tokenizer ByteLevel, decoder ByteLevel or none), or GPT-2's
+ * vocab.json + merges.txt, whose <|endoftext|> then is a special token. Not applied, as xctok does their work itself:
+ * truncation, padding, post_processor (ids are those of encode(text, add_special_tokens=False)).
+ *
+ * Refused, by name: any normalizer, other models, pre-tokenizers and decoders, dropout, byte_fallback, ignore_merges, a
+ * subword prefix or suffix, fuse_unk where a byte lacks its token, added tokens with single_word or with an id other
+ * than the tokenizers package would give them, and merges whose parts or result are not in the vocabulary. */
+#ifndef CROSSFEED_VOCABULARY_H
+#define CROSSFEED_VOCABULARY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bpe.h"
+#include "err.h"
+
+struct token {   /* size 0 and bytes NULL: no token has this id */
+    char *bytes; /* what it decodes to */
+    uint32_t size;
+    bool special;
+};
+
+struct added_token { /* matched in the text before anything else */
+    char *text;
+    size_t size;
+    uint32_t id;
+    bool normalized;     /* matched after those that are not */
+    bool lstrip, rstrip; /* takes the white space on that side with it */
+};
+
+struct vocabulary {
+    struct token *tokens; /* [n_tokens], by id */
+    size_t n_tokens;      /* the greatest id + 1 */
+    struct bpe_merge *merges;
+    size_t n_merges;
+    uint32_t byte_token[256]; /* a byte's token; the unknown token or BPE_NO_TOKEN where it has none */
+    struct added_token *added;
+    size_t n_added;
+    bool add_prefix_space, use_regex;
+};
+
+/* path: a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt. */
+int vocabulary_load(struct vocabulary *v, const char *path, struct err *e);
+void vocabulary_free(struct vocabulary *v); /* safe on a zeroed struct */
+
+#endif

@@ -1,0 +1,325 @@
+/* xctok.c - the tokenizer's command line: text to a token tensor (.npy), and back.
+ *
+ * Exit status: 0 done, 1 run-time failure, 2 usage. Standard output carries decoded text only. */
+#include <argp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "corpus.h"
+#include "decode.h"
+#include "log.h"
+#include "pack.h"
+#include "tokenizer.h"
+#include "version.h"
+
+enum {
+    OPTION_TOKENIZER = 1000,
+    OPTION_OUT,
+    OPTION_SEQ_LEN,
+    OPTION_EOS,
+    OPTION_BOS,
+    OPTION_NO_BOS,
+    OPTION_PER_DOCUMENT,
+    OPTION_MAX_TOKENS,
+    OPTION_JSONL,
+    OPTION_FIELD,
+    OPTION_LINE_DOCUMENTS,
+    OPTION_DECODE,
+    OPTION_ROWS,
+    OPTION_SKIP_SPECIAL,
+    OPTION_SEPARATE,
+};
+
+const char *argp_program_version = "xctok " CROSSFEED_VERSION;
+
+static const char doc[] =
+    "Makes a token tensor of text files (- or none: standard input), or text of a token tensor.\v"
+    "Documents are packed as TransformerLens' tokenize_and_concatenate does: end-of-text between them, BOS "
+    "first in each sequence, the last incomplete sequence dropped. Ids are uint16 where the vocabulary "
+    "fits, else int32. See README.md.";
+
+static const struct argp_option options[] = {
+    {"tokenizer", OPTION_TOKENIZER, "PATH", 0,
+     "a Hugging Face tokenizer.json, a folder with one, or a folder with GPT-2's vocab.json and merges.txt", 1},
+    {"out", OPTION_OUT, "FILE", 0, "token tensor to write, .npy [n_seq, seq_len]", 1},
+    {"seq-len", OPTION_SEQ_LEN, "N", 0, "tokens a sequence (default 1024)", 1},
+    {"eos", OPTION_EOS, "TOKEN", 0, "end-of-text token (default <|endoftext|>)", 1},
+    {"bos", OPTION_BOS, "TOKEN", 0, "first token of each sequence (default: the end-of-text token)", 1},
+    {"no-bos", OPTION_NO_BOS, 0, 0, "no first token", 1},
+    {"per-document", OPTION_PER_DOCUMENT, 0, 0,
+     "one sequence a document, cut or filled up with end-of-text; lengths go to OUT's name with .lengths.npy", 1},
+    {"max-tokens", OPTION_MAX_TOKENS, "N", 0, "write no more tokens than that", 1},
+    {0, 0, 0, 0, "Text:", 2},
+    {"jsonl", OPTION_JSONL, 0, 0, "a JSON object a line, each a document", 2},
+    {"field", OPTION_FIELD, "NAME", 0, "of the object that is the text (default text); implies --jsonl", 2},
+    {"line-documents", OPTION_LINE_DOCUMENTS, 0, 0, "each line is a document (default: each file)", 2},
+    {0, 0, 0, 0, "Back to text:", 3},
+    {"decode", OPTION_DECODE, "FILE", 0, "write a token tensor's text to standard output", 3},
+    {"rows", OPTION_ROWS, "A:B", 0, "only sequences A to B-1", 3},
+    {"skip-special", OPTION_SKIP_SPECIAL, 0, 0, "leave special tokens out", 3},
+    {"separate", OPTION_SEPARATE, 0, 0, "a line feed after each sequence", 3},
+    {0},
+};
+
+struct arguments {
+    const char *tokenizer, *eos, *bos;
+    const char **files; /* [n_files] */
+    size_t n_files;
+    enum corpus_kind kind;
+    const char *field;
+    struct pack_options pack;
+    struct decode_options decode;
+};
+
+static uint64_t whole(const char *text, uint64_t low, uint64_t high, const char *what, struct argp_state *state)
+{
+    char *end;
+    double x = strtod(text, &end); /* "4e8" is a count too */
+    if (end == text || *end || !(x >= (double)low && x <= (double)high) || x != (double)(uint64_t)x)
+        argp_error(state, "--%s '%s': must be a whole number from %llu to %llu", what, text, (unsigned long long)low,
+                   (unsigned long long)high);
+    return (uint64_t)x;
+}
+
+/* "A:B", either may be left out. */
+static void parse_rows(const char *text, struct decode_options *d, struct argp_state *state)
+{
+    const char *colon = strchr(text, ':');
+    char first[32];
+    if (!colon || (size_t)(colon - text) >= sizeof first)
+        argp_error(state, "--rows '%s': must be A:B", text);
+    snprintf(first, sizeof first, "%.*s", (int)(colon - text), text);
+    if (*first)
+        d->first = (size_t)whole(first, 0, (uint64_t)1 << 53, "rows", state);
+    if (colon[1])
+        d->stop = (size_t)whole(colon + 1, 0, (uint64_t)1 << 53, "rows", state);
+    if (d->first > d->stop)
+        argp_error(state, "--rows '%s': its first is after its end", text);
+}
+
+static void check(const struct arguments *a, struct argp_state *state)
+{
+    if (!a->tokenizer)
+        argp_error(state, "--tokenizer is required");
+    if (!a->pack.path == !a->decode.path)
+        argp_error(state, "--out or --decode is required, not both");
+    if (a->decode.path && a->n_files)
+        argp_error(state, "unexpected argument '%s' with --decode", a->files[0]);
+    if (!a->decode.path &&
+        (a->decode.skip_special || a->decode.separate || a->decode.first || a->decode.stop != SIZE_MAX))
+        argp_error(state, "--rows, --skip-special and --separate go with --decode only");
+    if (a->pack.bos && a->pack.seq_len < 2)
+        argp_error(state, "--seq-len 1 has room for the first token only; see --no-bos");
+    if (!a->pack.bos && a->bos)
+        argp_error(state, "--bos and --no-bos exclude each other");
+    if (a->pack.max_tokens < a->pack.seq_len)
+        argp_error(state, "--max-tokens %llu is less than one sequence of %zu", (unsigned long long)a->pack.max_tokens,
+                   a->pack.seq_len);
+}
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+    switch (key) {
+    case OPTION_TOKENIZER:
+        a->tokenizer = text;
+        return 0;
+    case OPTION_OUT:
+        a->pack.path = text;
+        return 0;
+    case OPTION_SEQ_LEN:
+        a->pack.seq_len = (size_t)whole(text, 1, 1 << 24, "seq-len", state);
+        return 0;
+    case OPTION_EOS:
+        a->eos = text;
+        return 0;
+    case OPTION_BOS:
+        a->bos = text;
+        return 0;
+    case OPTION_NO_BOS:
+        a->pack.bos = false;
+        return 0;
+    case OPTION_PER_DOCUMENT:
+        a->pack.per_document = true;
+        return 0;
+    case OPTION_MAX_TOKENS:
+        a->pack.max_tokens = whole(text, 1, (uint64_t)1 << 53, "max-tokens", state);
+        return 0;
+    case OPTION_FIELD:
+        a->field = text; /* fall through */
+    case OPTION_JSONL:
+    case OPTION_LINE_DOCUMENTS: {
+        enum corpus_kind kind = key == OPTION_LINE_DOCUMENTS ? CORPUS_LINES : CORPUS_JSONL;
+        if (a->kind != CORPUS_FILES && a->kind != kind)
+            argp_error(state, "--jsonl and --line-documents exclude each other");
+        a->kind = kind;
+        return 0;
+    }
+    case OPTION_DECODE:
+        a->decode.path = text;
+        return 0;
+    case OPTION_ROWS:
+        parse_rows(text, &a->decode, state);
+        return 0;
+    case OPTION_SKIP_SPECIAL:
+        a->decode.skip_special = true;
+        return 0;
+    case OPTION_SEPARATE:
+        a->decode.separate = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        a->files[a->n_files++] = text;
+        return 0;
+    case ARGP_KEY_END:
+        check(a, state);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stop = 1;
+}
+
+/* Documents through the tokenizer into the tensor. */
+struct work {
+    struct tokenizer *tokenizer;
+    struct pack pack;
+    struct ids ids;
+    struct corpus corpus;
+    int done; /* --max-tokens reached */
+    double began, reported;
+};
+
+static double megabytes_per_s(const struct work *w)
+{
+    double s = clock_s() - w->began;
+    return s > 0 ? 1e-6 * (double)w->corpus.bytes / s : 0;
+}
+
+static int take_ids(struct work *w, struct err *e)
+{
+    int result = pack_ids(&w->pack, w->ids.data, w->ids.n, e);
+    w->ids.n = 0;
+    w->done = w->pack.done;
+    if (clock_s() - w->reported > (log_is_terminal() ? 0.5 : 10)) {
+        w->reported = clock_s();
+        log_progress("%.1f MB read, %.2f million tokens, %.1f MB/s", 1e-6 * (double)w->corpus.bytes,
+                     1e-6 * (double)w->pack.n_ids, megabytes_per_s(w));
+    }
+    return result;
+}
+
+static int begin_document(void *self, struct err *e)
+{
+    struct work *w = self;
+    return pack_begin(&w->pack, e);
+}
+
+static int put_text(void *self, const char *text, size_t n, struct err *e)
+{
+    struct work *w = self;
+    if (w->pack.full) /* the rest of this document is not wanted */
+        return 0;
+    if (tokenizer_feed(w->tokenizer, text, n, &w->ids, e))
+        return e->code;
+    return take_ids(w, e);
+}
+
+static int end_document(void *self, struct err *e)
+{
+    struct work *w = self;
+    if (w->pack.full)
+        tokenizer_drop(w->tokenizer);
+    else if (tokenizer_end(w->tokenizer, &w->ids, e) || take_ids(w, e))
+        return e->code;
+    if (pack_end(&w->pack, e))
+        return e->code;
+    w->done = w->pack.done;
+    return 0;
+}
+
+/* The ids of --eos and --bos, and the narrowest type for all ids. */
+static int choose_tokens(struct arguments *a, const struct tokenizer *t, struct err *e)
+{
+    const char *eos = a->eos ? a->eos : "<|endoftext|>";
+    a->pack.narrow = tokenizer_vocabulary(t)->n_tokens <= 65536;
+    if (tokenizer_find(t, eos, &a->pack.eos_id, e))
+        return err_prefix(e, "--eos");
+    if (a->pack.bos && tokenizer_find(t, a->bos ? a->bos : eos, &a->pack.bos_id, e))
+        return err_prefix(e, "--bos");
+    return 0;
+}
+
+static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
+{
+    struct work w = {.tokenizer = t, .began = clock_s(), .reported = clock_s()};
+    w.corpus = (struct corpus){.kind = a->kind,
+                               .field = a->field,
+                               .sink = {&w, begin_document, put_text, end_document},
+                               .stop = &stop,
+                               .done = &w.done};
+    int result = choose_tokens(a, t, e);
+    if (!result)
+        result = pack_open(&w.pack, &a->pack, e);
+    for (size_t i = 0; !result && i < a->n_files && !w.done; i++)
+        result = corpus_read(&w.corpus, a->files[i], e);
+    if (!result)
+        result = pack_commit(&w.pack, e);
+    if (!result)
+        log_line("%s: %zu sequences of %zu tokens, %s; %llu documents, %.1f MB, %.2f million tokens of text, %.1f MB/s",
+                 a->pack.path, w.pack.tokens.rows, a->pack.seq_len, a->pack.narrow ? "uint16" : "int32",
+                 (unsigned long long)w.pack.documents, 1e-6 * (double)w.corpus.bytes, 1e-6 * (double)w.pack.n_ids,
+                 megabytes_per_s(&w));
+    if (!result && w.pack.empty)
+        log_line("%llu documents without a token left out", (unsigned long long)w.pack.empty);
+    pack_abandon(&w.pack);
+    free(w.ids.data);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments a = {.field = "text",
+                          .pack = {.seq_len = 1024, .bos = true, .max_tokens = UINT64_MAX},
+                          .decode = {.stop = SIZE_MAX}};
+    struct argp argp = {options, parse, "[FILE...]", doc, NULL, NULL, NULL};
+    struct err e = {0};
+    static const char *standard_input[] = {"-"};
+    const char **files = calloc((size_t)argc, sizeof *files);
+    log_init("xctok");
+    if (!files) {
+        log_line("error: out of memory");
+        return 1;
+    }
+    a.files = files;
+    argp_err_exit_status = 2;
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    if (a.n_files == 0) {
+        a.files = standard_input;
+        a.n_files = 1;
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    if (!a.decode.path) { /* a tensor on its way is removed; decoding just ends */
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+    }
+    struct tokenizer *t = tokenizer_open(a.tokenizer, &e);
+    int result = !t              ? e.code
+                 : a.decode.path ? decode(&a.decode, tokenizer_vocabulary(t), stdout, &e)
+                                 : encode(&a, t, &e);
+    if (result)
+        log_line("error: %s", e.message);
+    tokenizer_close(t);
+    free(files);
+    return result ? 1 : 0;
+}

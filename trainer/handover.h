@@ -1,0 +1,53 @@
+/* handover.h - what the ingest thread and the training thread tell each other, under one lock: scale, held-out rows
+ * ready, counters and failure one way; the end the other way. */
+#ifndef CROSSFEED_HANDOVER_H
+#define CROSSFEED_HANDOVER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "message.h"
+#include "stream.h"
+
+struct ingest_counters {
+    uint32_t producers;      /* here now */
+    uint64_t producers_seen; /* ever welcomed */
+    uint64_t producers_lost; /* fell silent or broke the protocol */
+    uint64_t rejected;       /* HELLOs refused */
+    uint64_t blocks_leased, blocks_done, blocks_leased_again;
+    uint64_t rows_received;      /* stored in a place */
+    uint64_t duplicates_dropped; /* rows of a lease that was given to somebody else */
+    uint64_t bad_chunks;         /* refused: checksum, order, size, NaN */
+};
+
+/* Opaque to all but handover.c in use; open so that it can be a member. */
+struct handover {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool scale_known, evaluation_ready;
+    float scale[STREAM_MAX_SITES];
+    struct err failure;
+    struct ingest_counters counters;
+    bool ending;
+    struct message_end end;
+};
+
+void handover_init(struct handover *h);
+void handover_release(struct handover *h);
+
+/* ---- ingest thread ---- */
+void handover_scale(struct handover *h, const float *scale, uint32_t n_sites);
+void handover_evaluation(struct handover *h);                  /* the held-out rows are all there */
+void handover_fail(struct handover *h, const struct err *why); /* the first failure stays */
+/* Publishes the counters; true, end filled, once the training thread wants to end. */
+bool handover_turn(struct handover *h, const struct ingest_counters *counters, struct message_end *end);
+
+/* ---- training thread: 0, 1 if not within timeout_ms, or the failure ---- */
+int handover_wait_scale(struct handover *h, float *scale, uint32_t n_sites, int timeout_ms, struct err *e);
+int handover_wait_evaluation(struct handover *h, int timeout_ms, struct err *e);
+void handover_counters(struct handover *h, struct ingest_counters *counters);
+void handover_end(struct handover *h, bool ok, const char *reason);
+
+#endif

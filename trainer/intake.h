@@ -1,0 +1,58 @@
+/* intake.h - where the rows of leased blocks go: to the measuring of the scale, to the held-out rows, to the shuffle.
+ *
+ * The first blocks of a run without a scale arrive raw and are kept aside; once all of them are there the scale is
+ * measured over them, they are scaled exactly as a producer would have done it, and go to the shuffle as if they had
+ * come that way. Ingest thread only, but for `evaluation` once it is complete. */
+#ifndef CROSSFEED_INTAKE_H
+#define CROSSFEED_INTAKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "leases.h"
+#include "message.h"
+#include "plan.h"
+#include "shuffle.h"
+#include "stream.h"
+
+struct intake_config { /* all borrowed */
+    const struct stream *stream;
+    const struct plan *plan; /* block geometry, and the held-out blocks */
+    struct shuffle *shuffle;
+    enum row_dtype dtype; /* of the run */
+    const uint32_t
+        *scale_blocks; /* [n_scale_blocks] the first blocks of the run's order, if the scale is to be measured */
+    uint32_t n_scale_blocks;
+};
+
+struct intake {
+    struct intake_config c;
+    float *raw;                     /* [raw_rows, n_sites, d_model] until the scale is measured */
+    struct row_origin *raw_origins; /* [raw_rows] */
+    size_t raw_rows;
+    unsigned char *evaluation; /* [evaluation_rows, n_sites, d_model] of the dtype */
+    bool *evaluation_masked;   /* [evaluation_rows] until all are there */
+    size_t evaluation_rows;    /* then: without the masked ones */
+    uint32_t scale_blocks_left, evaluation_blocks_left;
+};
+
+/* Bytes: the held-out rows, for the whole run; the raw rows and their scaled copies, only until the scale is known. */
+void intake_memory(const struct intake_config *c, size_t *evaluation_bytes, size_t *raw_bytes);
+
+int intake_init(struct intake *in, const struct intake_config *c, struct err *e);
+void intake_release(struct intake *in); /* safe on a zeroed struct */
+
+/* The dtype in which rows for this purpose are leased. */
+enum row_dtype intake_dtype(const struct intake *in, enum lease_purpose purpose);
+
+/* Puts the next chunk of t, an admitted one, where its rows belong and counts it in t. acts: unaligned. */
+void intake_store(struct intake *in, struct lease_task *t, const struct message_batch *b, const unsigned char *acts);
+
+/* All rows of t are stored. event: what this completes; with INTAKE_SCALE, scale [n_sites] is filled. */
+enum intake_event { INTAKE_NOTHING, INTAKE_SCALE, INTAKE_EVALUATION };
+int intake_complete(struct intake *in, const struct lease_task *t, float *scale, enum intake_event *event,
+                    struct err *e);
+
+#endif
