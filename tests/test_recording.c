@@ -13,9 +13,18 @@ enum { SITES = 2, D = 5, PER_SEQ = 3, SEQS = 10, SHARD = 4, SHARDS = 3 }; /* the
 
 static struct stream make_stream(void)
 {
-    struct stream s = {.n_sites = SITES, .d_model = D, .seq_len = PER_SEQ + 1, .rows_per_seq = PER_SEQ, .n_seq = SEQS,
-                       .vocab_size = 1000, .n_models = 1, .can_bf16 = true, .can_f32 = true, .scale = {0.3f, 1.7f},
-                       .sites = {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"}, .tokens_fingerprint = "tokens",
+    struct stream s = {.n_sites = SITES,
+                       .d_model = D,
+                       .seq_len = PER_SEQ + 1,
+                       .rows_per_seq = PER_SEQ,
+                       .n_seq = SEQS,
+                       .vocab_size = 1000,
+                       .n_models = 1,
+                       .can_bf16 = true,
+                       .can_f32 = true,
+                       .scale = {0.3f, 1.7f},
+                       .sites = {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"},
+                       .tokens_fingerprint = "tokens",
                        .model_fingerprints = {"model"}};
     return s;
 }
@@ -207,7 +216,8 @@ static void continued(void **state)
     write_shards(&r, 0, 1);
     write_shards(&r, 2, 3);
     recording_close(&r);
-    const char *names[] = {"manifest.json", "shard_00000000.safetensors", "shard_00000001.safetensors", "shard_00000002.safetensors"};
+    const char *names[] = {"manifest.json", "shard_00000000.safetensors", "shard_00000001.safetensors",
+                           "shard_00000002.safetensors"};
     for (int i = 0; i < 4; i++) {
         struct file_map a, b;
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -324,7 +334,8 @@ static void damaged_manifest(void **state)
         const char *at = strstr(manifest, cases[i].from);
         if (!at)
             fail_msg("no '%s' in the manifest:\n%s", cases[i].from, manifest);
-        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - manifest), manifest, cases[i].to, at + strlen(cases[i].from));
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - manifest), manifest, cases[i].to,
+                 at + strlen(cases[i].from));
         scratch_write("manifest/manifest.json", text, strlen(text));
         if (recording_open(&r, folder, &e) == 0)
             fail_msg("opened with '%s'", cases[i].to);
@@ -392,7 +403,8 @@ static void damaged_shard(void **state)
 
 static int remove_folders(void **state)
 {
-    static const char *const folders[] = {"bf16", "fp32", "source", "continued", "whole", "many", "manifest", "shards", "wide"};
+    static const char *const folders[] = {"bf16", "fp32",     "source", "continued", "whole",
+                                          "many", "manifest", "shards", "wide"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         file_remove_tree(scratch_path(folders[i]), NULL);
     return scratch_close(state);
@@ -401,8 +413,8 @@ static int remove_folders(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bf16),        cmocka_unit_test(fp32),        cmocka_unit_test(as_a_source),
-        cmocka_unit_test(continued),   cmocka_unit_test(many_shards), cmocka_unit_test(damaged_manifest),
+        cmocka_unit_test(bf16),          cmocka_unit_test(fp32),        cmocka_unit_test(as_a_source),
+        cmocka_unit_test(continued),     cmocka_unit_test(many_shards), cmocka_unit_test(damaged_manifest),
         cmocka_unit_test(damaged_shard),
     };
     return cmocka_run_group_tests(tests, scratch_open, remove_folders);

@@ -1,4 +1,5 @@
-/* test_source_import.c - somebody else's caches: every layout and dtype gives the rows that rows_put gives of the same floats. */
+/* test_source_import.c - somebody else's caches: every layout and dtype gives the rows that rows_put gives of the same
+ * floats. */
 #include "source_import.h"
 
 #include <math.h>
@@ -256,9 +257,10 @@ static const char *make_tensors(const char *name, const struct tensor_spec *spec
 static void safetensors_in_name_order(void **state)
 {
     (void)state;
-    const struct tensor_spec z[] = {{"h.1", TENSOR_BF16, 2, {ROWS, D}}}, a[] = {{"h.2", TENSOR_F32, 2, {ROWS, D}},
-                                                                               {"h.0", TENSOR_F16, 2, {ROWS, D}}};
-    const char *files[] = {make_tensors("a.safetensors", a, (size_t[]){2, 0}, 2), make_tensors("z.safetensors", z, (size_t[]){1}, 1)};
+    const struct tensor_spec z[] = {{"h.1", TENSOR_BF16, 2, {ROWS, D}}},
+                             a[] = {{"h.2", TENSOR_F32, 2, {ROWS, D}}, {"h.0", TENSOR_F16, 2, {ROWS, D}}};
+    const char *files[] = {make_tensors("a.safetensors", a, (size_t[]){2, 0}, 2),
+                           make_tensors("z.safetensors", z, (size_t[]){1}, 1)};
     struct import_options o = {.files = files, .n_files = 2, .safetensors = true};
     check_rows(&o, 1);
     o.seq_len = 6;

@@ -40,7 +40,7 @@ static int gather(struct cache *c, struct site_stats *sites, size_t *rows, struc
     for (size_t first = 0; first < c->n_rows && result == 0; first += p.n + p.skip) {
         result = cache_read(c, first, c->n_rows - first, p.values, p.origins, &p.n, &p.skip, e);
         for (size_t i = 0; i < p.n && result == 0; i++)
-            for (uint32_t site = 0; site < s->n_sites; site++)
+            for (uint32_t site = 0; site < s->n_sites && p.origins[i].token != ROW_MASKED; site++)
                 site_stats_add(&sites[site], p.values + (i * s->n_sites + site) * s->d_model, s->d_model, first + i);
         *rows += p.n;
     }

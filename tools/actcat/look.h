@@ -8,7 +8,7 @@
 #include "cache.h"
 #include "err.h"
 
-/* What it is and statistics of every site, over all rows that are there. */
+/* What it is and statistics of every site, over all rows that are there and not masked. */
 int look_stats(struct cache *c, bool json, struct err *e);
 
 /* Rows [first, stop): origin and the first values at each site. Refuses rows outside and rows that are not recorded.

@@ -1,7 +1,7 @@
 /* bench_replay.c - replay over TCP loopback against plain ZeroMQ with messages of the same sizes, in turns.
  *
- * Both senders are processes of their own and send without copying; both receivers drop what they get. Replay's producer
- * reads a recording by mmap and computes the checksums; its receiver checks them only with --verify. */
+ * Both senders are processes of their own and send without copying; both receivers drop what they get. Replay's
+ * producer reads a recording by mmap and computes the checksums; its receiver checks them only with --verify. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,7 +62,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->replay.folder = text;
         return 0;
     case ARGP_KEY_END:
-        if (!a->replay.folder || !a->replay.block_seqs || !a->replay.credit || !a->replay.bytes || a->runs < 1 || a->runs > MAX_RUNS)
+        if (!a->replay.folder || !a->replay.block_seqs || !a->replay.credit || !a->replay.bytes || a->runs < 1 ||
+            a->runs > MAX_RUNS)
             argp_error(state, "one recording, and numbers of at least 1");
         return 0;
     default:
@@ -103,8 +104,10 @@ static int plan(const struct replay_options *o, struct plain_messages *m, struct
     size_t rows = stream_block_rows(&r.stream, o->block_seqs < r.stream.n_seq ? o->block_seqs : r.stream.n_seq);
     size_t chunk = stream_chunk_rows(&r.stream, r.dtype), row_bytes = stream_row_bytes(&r.stream, r.dtype);
     chunk = chunk < rows ? chunk : rows;
-    *m = (struct plain_messages){.n = o->bytes / (chunk * row_bytes) + 1, .header = HEADER_BYTES + chunk * sizeof(struct row_origin),
-                                 .payload = chunk * row_bytes, .data_size = 2 * rows * row_bytes};
+    *m = (struct plain_messages){.n = o->bytes / (chunk * row_bytes) + 1,
+                                 .header = HEADER_BYTES + chunk * sizeof(struct row_origin),
+                                 .payload = chunk * row_bytes,
+                                 .data_size = 2 * rows * row_bytes};
     recording_close(&r);
     unsigned char *data = mem_alloc(1, m->data_size, "payloads", e);
     for (size_t i = 0; data && i < m->data_size; i++)
@@ -115,8 +118,10 @@ static int plan(const struct replay_options *o, struct plain_messages *m, struct
 
 int main(int argc, char **argv)
 {
-    static struct arguments a = {.replay = {.actgen = "actgen", .block_seqs = 16, .credit = 2, .bytes = 4000000000}, .runs = 5};
-    struct argp argp = {options, parse, "RECORDING", "Measures replay over loopback against plain ZeroMQ.", NULL, NULL, NULL};
+    static struct arguments a = {.replay = {.actgen = "actgen", .block_seqs = 16, .credit = 2, .bytes = 4000000000},
+                                 .runs = 5};
+    struct argp argp = {options, parse, "RECORDING", "Measures replay over loopback against plain ZeroMQ.",
+                        NULL,    NULL,  NULL};
     struct plain_messages m = {0};
     double plain[MAX_RUNS], replayed[MAX_RUNS], plain_cpu[MAX_RUNS], replay_cpu[MAX_RUNS], seconds;
     struct err e = {0};
@@ -125,7 +130,8 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     int result = plan(&a.replay, &m, &e);
     if (result == 0)
-        printf("messages of %zu + %zu bytes, %.0f MB a run, receivers %s\n", m.header, m.payload, (double)a.replay.bytes / 1e6,
+        printf("messages of %zu + %zu bytes, %.0f MB a run, receivers %s\n", m.header, m.payload,
+               (double)a.replay.bytes / 1e6,
                a.replay.verify ? "drop; replay's checks the checksums" : "drop, no checksum checked");
     for (size_t i = 0; i < a.runs && result == 0; i++) {
         struct replay_result r;
@@ -138,14 +144,14 @@ int main(int argc, char **argv)
         replay_cpu[i] = (cpu_seconds() - between) / ((double)r.bytes / 1e9);
         plain[i] = (double)(m.n - 1) * (double)m.payload / seconds / 1e9;
         replayed[i] = (double)r.bytes / r.seconds / 1e9;
-        printf("run %zu: plain ZeroMQ %.2f GB/s (%.2f CPU s/GB), replay %.2f GB/s (%.2f), %.0f %%\n", i + 1, plain[i], plain_cpu[i],
-               replayed[i], replay_cpu[i], 100 * replayed[i] / plain[i]);
+        printf("run %zu: plain ZeroMQ %.2f GB/s (%.2f CPU s/GB), replay %.2f GB/s (%.2f), %.0f %%\n", i + 1, plain[i],
+               plain_cpu[i], replayed[i], replay_cpu[i], 100 * replayed[i] / plain[i]);
         fflush(stdout);
     }
     if (result == 0) {
         double p = median(plain, a.runs), r = median(replayed, a.runs);
-        printf("medians: plain ZeroMQ %.2f GB/s (%.2f CPU s/GB), replay %.2f GB/s (%.2f): %.0f %%\n", p, median(plain_cpu, a.runs), r,
-               median(replay_cpu, a.runs), 100 * r / p);
+        printf("medians: plain ZeroMQ %.2f GB/s (%.2f CPU s/GB), replay %.2f GB/s (%.2f): %.0f %%\n", p,
+               median(plain_cpu, a.runs), r, median(replay_cpu, a.runs), 100 * r / p);
     } else {
         log_line("error: %s", e.message);
     }

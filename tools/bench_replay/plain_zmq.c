@@ -63,7 +63,8 @@ int plain_zmq(const struct plain_messages *m, double *seconds, struct err *e)
     char endpoint[256];
     size_t size = sizeof endpoint;
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_ROUTER);
-    if (!socket || zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof hwm) || zmq_setsockopt(socket, ZMQ_RCVTIMEO, &limit_ms, sizeof limit_ms) ||
+    if (!socket || zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof hwm) ||
+        zmq_setsockopt(socket, ZMQ_RCVTIMEO, &limit_ms, sizeof limit_ms) ||
         zmq_setsockopt(socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms) || zmq_bind(socket, "tcp://127.0.0.1:*") ||
         zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, endpoint, &size))
         return err_errno(e, errno, "plain ZeroMQ: cannot listen");

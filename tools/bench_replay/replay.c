@@ -38,7 +38,8 @@ static pid_t start_actgen(const struct replay_options *o, const char *endpoint)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (!freopen("/dev/null", "w", stderr))
             _exit(127);
-        execlp(o->actgen, o->actgen, "--threads", "1", "--source", "recording", "--input", o->folder, "--connect", endpoint, (char *)NULL);
+        execlp(o->actgen, o->actgen, "--threads", "1", "--source", "recording", "--input", o->folder, "--connect",
+               endpoint, (char *)NULL);
         _exit(127);
     }
     return pid;
@@ -58,10 +59,12 @@ static int shuffle_blocks(struct receiver *r, struct err *e)
 
 static int lease(struct receiver *r, struct err *e)
 {
-    uint32_t block = r->order[r->next++ % r->n_blocks], first = block * r->o->block_seqs, left = r->stream.n_seq - first;
+    uint32_t block = r->order[r->next++ % r->n_blocks], first = block * r->o->block_seqs,
+             left = r->stream.n_seq - first;
     struct message *m = &r->m;
     m->type = MESSAGE_LEASE;
-    m->lease = (struct message_lease){++r->last_lease, block, first, left < r->o->block_seqs ? left : r->o->block_seqs, true};
+    m->lease =
+        (struct message_lease){++r->last_lease, block, first, left < r->o->block_seqs ? left : r->o->block_seqs, true};
     return link_send(r->link, &r->peer, m, e);
 }
 
@@ -72,8 +75,13 @@ static int welcome(struct receiver *r, struct err *e)
     if (!r->stream.has_scale || shuffle_blocks(r, e))
         return r->stream.has_scale ? e->code : err_set(e, ERR_INPUT, "the producer has no scale: not a recording");
     r->m.type = MESSAGE_WELCOME;
-    r->m.welcome = (struct message_welcome){.run = "bench", .dtype = r->dtype, .has_scale = true, .n_scale = r->stream.n_sites,
-                                            .block_seqs = r->o->block_seqs, .credit = r->o->credit, .heartbeat_ms = 1000,
+    r->m.welcome = (struct message_welcome){.run = "bench",
+                                            .dtype = r->dtype,
+                                            .has_scale = true,
+                                            .n_scale = r->stream.n_sites,
+                                            .block_seqs = r->o->block_seqs,
+                                            .credit = r->o->credit,
+                                            .heartbeat_ms = 1000,
                                             .timeout_ms = SILENCE_MS};
     memcpy(r->m.welcome.scale, r->stream.scale, sizeof r->stream.scale);
     int result = link_send(r->link, &r->peer, &r->m, e);
@@ -85,7 +93,8 @@ static int welcome(struct receiver *r, struct err *e)
 static int take_chunk(struct receiver *r, const struct link_payload *payload, struct err *e)
 {
     const struct message_batch *b = &r->m.batch;
-    if (r->o->verify && fingerprint_checksum(payload->data, payload->size, b->origins, b->rows * sizeof *b->origins) != b->checksum)
+    if (r->o->verify &&
+        fingerprint_checksum(payload->data, payload->size, b->origins, b->rows * sizeof *b->origins) != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum differs", b->block, b->chunk);
     if (r->result->chunks++ == 0)
         r->start = clock_s();

@@ -1,5 +1,5 @@
-/* replay.h - how fast actgen --source recording serves a receiver that drops the rows: the trainer's side of the protocol,
- * no more. */
+/* replay.h - how fast actgen --source recording serves a receiver that drops the rows: the trainer's side of the
+ * protocol, no more. */
 #ifndef CROSSFEED_REPLAY_H
 #define CROSSFEED_REPLAY_H
 
@@ -12,8 +12,8 @@
 struct replay_options {
     const char *actgen, *folder; /* the program, the recording */
     uint32_t block_seqs, credit;
-    size_t bytes;  /* of payload to receive, at least */
-    bool verify;   /* the receiver checks the checksums, as the trainer does */
+    size_t bytes; /* of payload to receive, at least */
+    bool verify;  /* the receiver checks the checksums, as the trainer does */
 };
 
 struct replay_result {
