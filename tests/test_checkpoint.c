@@ -30,7 +30,8 @@ struct training {
 static void training_open(struct training *x, size_t d_sae, size_t batch)
 {
     struct err e = {0};
-    if (crosscoder_init(&x->c, N_SITES, D_MODEL, d_sae, &e) || train_state_init(&x->t, &x->c, batch, &e))
+    const struct train_setup setup = {.batch_size = batch};
+    if (crosscoder_init(&x->c, N_SITES, D_MODEL, d_sae, &e) || train_state_init(&x->t, &x->c, &setup, &e))
         fail_msg("%s", e.message);
 }
 

@@ -122,9 +122,9 @@ static void compare_weights(const char *name, const float *got, const float *wan
         fail_msg("final %s is off by %.3g of its norm", name, relative);
 }
 
-static void test_golden(void **state)
+static void golden(enum step_path path, bool keep_gradients)
 {
-    (void)state;
+    const struct train_setup setup = {BATCH, path, keep_gradients};
     struct golden g;
     struct crosscoder c, final;
     struct train_state t;
@@ -134,9 +134,10 @@ static void test_golden(void **state)
     open_golden(&g);
     read_weights(&g, "initial.", &c);
     read_weights(&g, "final.", &final);
-    assert_int_equal(train_state_init(&t, &c, BATCH, &e), 0);
+    assert_int_equal(train_state_init(&t, &c, &setup, &e), 0);
     for (size_t step = 0; step < STEPS; step++) {
         golden_step(&g, &t, true, &r);
+        assert_int_equal(r.path, path);
         assert_true(r.step == step && r.has_metrics);
         first = step ? first : r.loss;
         clipped += r.grad_norm > 2;
@@ -171,6 +172,46 @@ static void test_golden(void **state)
     close_golden(&g);
 }
 
+static void test_golden(void **state)
+{
+    (void)state;
+    golden(STEP_DENSE, true);
+    golden(STEP_DENSE, false);
+    golden(STEP_SPARSE, false);
+}
+
+/* Both paths side by side from the same start. */
+static void test_paths_agree(void **state)
+{
+    (void)state;
+    struct golden g;
+    struct crosscoder c[2];
+    struct train_state t[2];
+    struct step_report r[2];
+    double worst = 0;
+    open_golden(&g);
+    for (int i = 0; i < 2; i++) {
+        const struct train_setup setup = {BATCH, i ? STEP_SPARSE : STEP_DENSE, true};
+        read_weights(&g, "initial.", &c[i]);
+        assert_int_equal(train_state_init(&t[i], &c[i], &setup, &e), 0);
+    }
+    for (size_t step = 0; step < STEPS; step++) {
+        for (int i = 0; i < 2; i++)
+            golden_step(&g, &t[i], true, &r[i]);
+        worst = fmax(worst, fabs(r[1].loss / r[0].loss - 1));
+        assert_true(fabs(r[1].loss / r[0].loss - 1) < 1e-5);
+        assert_true(fabs(r[1].grad_norm / r[0].grad_norm - 1) < 1e-4);
+        assert_true(fabs(r[1].fvu.fvu / r[0].fvu.fvu - 1) < 1e-5);
+    }
+    if (getenv("VERBOSE"))
+        print_message("dense against sparse: worst relative distance of a loss %.2g\n", worst);
+    for (int i = 0; i < 2; i++) {
+        train_state_release(&t[i]);
+        crosscoder_release(&c[i]);
+    }
+    close_golden(&g);
+}
+
 /* ---- promises ---- */
 
 /* A problem of odd sizes that several strips and pieces divide unevenly. */
@@ -180,11 +221,12 @@ struct small {
     float *x;
 };
 
-static void open_small(struct small *s, size_t d_sae, size_t batch)
+static void open_small(struct small *s, size_t d_sae, size_t batch, enum step_path path, bool keep_gradients)
 {
+    const struct train_setup setup = {batch, path, keep_gradients};
     assert_int_equal(crosscoder_init(&s->c, 3, 37, d_sae, &e), 0);
     crosscoder_init_weights(&s->c, 0.3, 9);
-    assert_int_equal(train_state_init(&s->t, &s->c, batch, &e), 0);
+    assert_int_equal(train_state_init(&s->t, &s->c, &setup, &e), 0);
     s->x = mem_alloc(batch * s->c.n_inputs, sizeof(float), "x", &e);
     struct rng r;
     rng_init(&r, 3, RNG_TEST, 1);
@@ -208,35 +250,89 @@ static const struct step_options options = {
     .want_metrics = true,
 };
 
-static void test_threads(void **state)
+static void same_state(const struct small *a, const struct small *b)
 {
-    (void)state;
-    struct small s[2];
-    struct step_report r[2];
-    for (int i = 0; i < 2; i++) {
+    assert_memory_equal(a->c.params, b->c.params, a->c.n_params * sizeof(float));
+    assert_memory_equal(a->t.m, b->t.m, a->c.n_params * sizeof(float));
+    assert_memory_equal(a->t.v, b->t.v, a->c.n_params * sizeof(float));
+    assert_memory_equal(a->t.rows_since_fired, b->t.rows_since_fired, a->c.d_sae * sizeof(uint64_t));
+}
+
+static void threads(enum step_path path)
+{
+    struct small s[3];
+    struct step_report r[3];
+    for (int i = 0; i < 3; i++) {
         omp_set_num_threads(i + 1);
         gemm_set_threads(i + 1);
-        open_small(&s[i], 5001, 67);
+        open_small(&s[i], 5001, 67, path, i == 1);
         for (int step = 0; step < 4; step++)
             assert_int_equal(train_step(&s[i].t, s[i].x, &options, &r[i], &e), 0);
     }
+    omp_set_num_threads(1);
     gemm_set_threads(1);
-    assert_memory_equal(s[0].c.params, s[1].c.params, s[0].c.n_params * sizeof(float));
-    assert_memory_equal(s[0].t.m, s[1].t.m, s[0].c.n_params * sizeof(float));
-    assert_memory_equal(s[0].t.v, s[1].t.v, s[0].c.n_params * sizeof(float));
-    assert_true(r[0].loss == r[1].loss && r[0].l1 == r[1].l1 && r[0].grad_norm == r[1].grad_norm);
-    assert_memory_equal(&r[0].fvu, &r[1].fvu, sizeof r[0].fvu);
-    close_small(&s[0]);
-    close_small(&s[1]);
+    for (int i = 1; i < 3; i++) {
+        same_state(&s[0], &s[i]);
+        assert_true(r[0].loss == r[i].loss && r[0].l1 == r[i].l1 && r[0].grad_norm == r[i].grad_norm);
+        assert_memory_equal(&r[0].fvu, &r[i].fvu, sizeof r[0].fvu);
+    }
+    for (int i = 0; i < 3; i++)
+        close_small(&s[i]);
 }
 
-static void test_not_finite(void **state)
+/* Nor do the results depend on whether gradients are kept. */
+static void test_threads(void **state)
 {
     (void)state;
+    threads(STEP_DENSE);
+    threads(STEP_SPARSE);
+}
+
+/* STEP_AUTO goes dense when the lists overflow, sparse when they do not, with the same losses; the choice, and the
+ * norms that sparse steps keep, survive nothing but the parameters and moments (as a resumed run does), bit by bit. */
+static void test_auto(void **state)
+{
+    (void)state;
+    struct small s, dense, resumed;
+    struct step_report r, want;
+    const enum step_path path[] = {STEP_DENSE, STEP_DENSE, STEP_SPARSE, STEP_SPARSE, STEP_DENSE, STEP_SPARSE};
+    const float bias[] = {0, 0, -1.2f, -1, 1, -1};
+    open_small(&s, 9001, 67, STEP_AUTO, false);
+    open_small(&dense, 9001, 67, STEP_DENSE, false);
+    for (size_t step = 0; step < 6; step++) {
+        for (size_t j = 0; j < s.c.d_sae;
+             j++) /* at steps 1 and 4 the lists overflow in the second strip, and in the third */
+            s.c.b_enc[j] = dense.c.b_enc[j] =
+                path[step] == STEP_DENSE && j < 4096 + (step == 4) * 3000 ? -3 : bias[step];
+        open_small(&resumed, 9001, 67, STEP_AUTO, true);
+        memcpy(resumed.c.params, s.c.params, s.c.n_params * sizeof(float));
+        memcpy(resumed.t.m, s.t.m, s.c.n_params * sizeof(float));
+        memcpy(resumed.t.v, s.t.v, s.c.n_params * sizeof(float));
+        memcpy(resumed.t.rows_since_fired, s.t.rows_since_fired, s.c.d_sae * sizeof(uint64_t));
+        resumed.t.step = s.t.step;
+        assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
+        assert_int_equal(train_step(&dense.t, s.x, &options, &want, &e), 0);
+        if (r.path != path[step])
+            fail_msg("step %zu: path %d with L0 %g", step, r.path, r.l0);
+        assert_true(fabs(r.loss / want.loss - 1) < 1e-5);
+        assert_true(fabs(r.l0 / want.l0 - 1) < 1e-3);
+        assert_true(fabs(r.grad_norm / want.grad_norm - 1) < 1e-4);
+        assert_int_equal(train_step(&resumed.t, s.x, &options, &want, &e), 0);
+        assert_int_equal(want.path, r.path);
+        assert_true(want.loss == r.loss && want.l1 == r.l1 && want.grad_norm == r.grad_norm);
+        same_state(&s, &resumed);
+        close_small(&resumed);
+    }
+    close_small(&s);
+    close_small(&dense);
+}
+
+static void not_finite(enum step_path path)
+{
     struct small s;
     struct step_report r;
     static float before[4096 * 8];
-    open_small(&s, 40, 8);
+    open_small(&s, 40, 8, path, false);
     assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
     assert_true(s.c.n_params <= sizeof before / sizeof *before);
     memcpy(before, s.c.params, s.c.n_params * sizeof(float));
@@ -254,12 +350,19 @@ static void test_not_finite(void **state)
     close_small(&s);
 }
 
-static void test_dead_latents(void **state)
+static void test_not_finite(void **state)
 {
     (void)state;
+    not_finite(STEP_DENSE);
+    not_finite(STEP_SPARSE);
+    not_finite(STEP_AUTO);
+}
+
+static void dead_latents(enum step_path path)
+{
     struct small s;
     struct step_report r;
-    open_small(&s, 20, 40);
+    open_small(&s, 20, 40, path, false);
     s.c.b_enc[3] = s.c.b_enc[11] = -1000;
     const size_t dead[] = {0, 0, 2, 2}; /* dead_rows 100 with 40 rows a step: at the third */
     for (size_t step = 0; step < 4; step++) {
@@ -289,15 +392,21 @@ static void test_dead_latents(void **state)
     close_small(&s);
 }
 
-/* The first step of Adam is lr * sign(gradient) (all but eps), whatever the clipping; lr 0 changes nothing. */
-static void test_first_update(void **state)
+static void test_dead_latents(void **state)
 {
     (void)state;
+    dead_latents(STEP_DENSE);
+    dead_latents(STEP_SPARSE);
+}
+
+/* The first step of Adam is lr * sign(gradient) (all but eps), whatever the clipping; lr 0 changes nothing. */
+static void first_update(enum step_path path)
+{
     struct small s;
     struct step_report r;
     struct step_options o = options;
     static float before[4096 * 8];
-    open_small(&s, 40, 8);
+    open_small(&s, 40, 8, path, false);
     memcpy(before, s.c.params, s.c.n_params * sizeof(float));
     o.lr = 0;
     assert_int_equal(train_step(&s.t, s.x, &o, &r, &e), 0);
@@ -305,40 +414,78 @@ static void test_first_update(void **state)
     assert_true(r.grad_norm > 1);
     close_small(&s);
 
-    open_small(&s, 40, 8);
+    open_small(&s, 40, 8, path, false);
     assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
+    size_t moved = 0;
     for (size_t i = 0; i < s.c.n_params; i++) {
-        float g = s.t.grad[i];
-        if (fabsf(g) < 1e-2f)
+        float g = s.t.m[i]; /* (1 - beta1) of it */
+        if (fabsf(g) < 1e-5f)
             continue;
         double want = (double)before[i] - (g > 0 ? 1e-3 : -1e-3);
-        assert_true(fabs((double)s.c.params[i] - want) < 1e-6);
+        assert_true(fabs((double)s.c.params[i] - want) < 2e-6);
+        moved++;
     }
+    assert_true(moved > s.c.n_params / 2);
+    close_small(&s);
+}
+
+static void test_first_update(void **state)
+{
+    (void)state;
+    first_update(STEP_DENSE);
+    first_update(STEP_SPARSE);
+}
+
+/* A latent without a gradient moves on by its momentum, as in PyTorch: at the second step the moments decay. */
+static void test_silent_latent(void **state)
+{
+    (void)state;
+    struct small s;
+    struct step_report r;
+    open_small(&s, 40, 8, STEP_SPARSE, false);
+    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
+    size_t i = 7 * s.c.n_inputs + 5;
+    float m = s.t.m[i], v = s.t.v[i], p = s.c.params[i];
+    assert_true(m != 0);
+    s.c.b_enc[7] = -1000;
+    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
+    assert_true(fabsf(s.t.m[i] / m - 0.9f) < 1e-6f && fabsf(s.t.v[i] / v - 0.999f) < 1e-6f);
+    double want =
+        (double)p - 1e-3 / (1 - 0.81) * (double)s.t.m[i] / (sqrt((double)s.t.v[i]) / sqrt(1 - 0.999 * 0.999) + 1e-8);
+    assert_true(fabs((double)s.c.params[i] - want) < 1e-7);
     close_small(&s);
 }
 
 static void test_memory(void **state)
 {
     (void)state;
-    size_t params, workspace;
-    assert_int_equal(train_step_memory(3, 37, 5001, 67, &params, &workspace, &e), 0);
-    assert_int_equal(params, 16 * (2 * 5001 * 111 + 5001 + 111));
-    /* f and residual, a strip of f's gradient, and little more */
-    size_t large = 4 * 67 * (5001 + 111 + 4096);
-    assert_true(workspace > large && workspace < large + large / 4);
-    assert_int_equal(train_step_memory(3, 37, 5001, SIZE_MAX / 16, &params, &workspace, &e), ERR_MEMORY);
+    size_t params, workspace, kept;
+    struct train_setup setup = {67, STEP_AUTO, false};
+    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &workspace, &e), 0);
+    assert_int_equal(params, 12 * (2 * 5001 * 111 + 5001 + 111));
+    /* f and its gradient, a strip of f, one of gradients, the batch and its residual in tiles, and little more */
+    size_t large = 4 * (67 * (5001 + 5001 + 4096 + 2 * 144) + 4096 * 111);
+    assert_true(workspace > large && workspace < large + large / 8);
+    setup.keep_gradients = true;
+    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &kept, &e), 0);
+    assert_int_equal(params, 12 * (2 * 5001 * 111 + 5001 + 111) + 4 * 2 * 5001 * 111);
+    assert_int_equal(kept, workspace - 4 * 4096 * 111);
+    setup.batch_size = SIZE_MAX / 16;
+    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &workspace, &e), ERR_MEMORY);
     struct crosscoder c = {0};
     struct train_state t;
     assert_int_equal(crosscoder_init(&c, 1, 2, 3, &e), 0);
-    assert_int_equal(train_state_init(&t, &c, 0, &e), ERR_INPUT);
+    setup.batch_size = 0;
+    assert_int_equal(train_state_init(&t, &c, &setup, &e), ERR_INPUT);
     crosscoder_release(&c);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),       cmocka_unit_test(test_threads),      cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_dead_latents), cmocka_unit_test(test_first_update), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_paths_agree),   cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_auto),         cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_dead_latents),
+        cmocka_unit_test(test_first_update), cmocka_unit_test(test_silent_latent), cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

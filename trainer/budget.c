@@ -15,15 +15,21 @@ static double mb(size_t bytes)
     return (double)bytes / 1e6;
 }
 
+size_t budget_machine(void)
+{
+    return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
 int budget_print(const struct budget *b, struct err *e)
 {
     size_t total = budget_total(b), peak = b->raw > b->window ? total - b->window + b->raw : total;
-    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    log_line("memory budget: %.1f MB = %.1f parameters (weights, gradients, moments) + %.1f batch workspace + %.1f "
-             "window + %.1f "
-             "window index + %.1f held-out rows + %.1f wire a producer + %.1f program",
-             mb(total), mb(b->parameters), mb(b->workspace), mb(b->window), mb(b->window_index), mb(b->evaluation),
-             mb(b->wire), mb(b->program));
+    size_t machine = budget_machine();
+    log_line(
+        "memory budget: %.1f MB = %.1f parameters (weights, moments, kept gradients) + %.1f batch workspace + %.1f "
+        "window + %.1f "
+        "window index + %.1f held-out rows + %.1f wire a producer + %.1f program",
+        mb(total), mb(b->parameters), mb(b->workspace), mb(b->window), mb(b->window_index), mb(b->evaluation),
+        mb(b->wire), mb(b->program));
     if (b->raw)
         log_line("memory budget: until the scale is measured %.1f MB of raw rows and their scaled copies, before the "
                  "window fills",

@@ -8,7 +8,7 @@
 
 struct budget {          /* bytes */
     size_t program;      /* what the program and its libraries hold before anything below is allocated: measured */
-    size_t parameters;   /* weights, gradients, Adam's moments: 16 a parameter */
+    size_t parameters;   /* weights and Adam's moments, 12 a parameter; 16 with gradients kept */
     size_t workspace;    /* one batch and what a step needs beside it */
     size_t window;       /* rows: the window and its lookahead */
     size_t window_index; /* where each row lies and comes from */
@@ -19,6 +19,7 @@ struct budget {          /* bytes */
 };
 
 size_t budget_total(const struct budget *b);
+size_t budget_machine(void); /* the machine's memory, bytes */
 
 /* Prints it. ERR_MEMORY, naming both values, if the machine has less memory than that. */
 int budget_print(const struct budget *b, struct err *e);

@@ -18,10 +18,12 @@ int forward_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows
         return rc;
     /* Below, what is not multiplied by max_rows is less than the parameters' 16 bytes each, which do fit. */
     size_t n_inputs = n_sites * d_model;
-    row_bytes = (d_sae + n_inputs) * sizeof(float) + 2 * n_sites * sizeof(double);
+    struct tiles tiles = tiles_measure(n_sites, d_model, max_rows ? max_rows : 1);
+    row_bytes = (d_sae + tiles.lanes) * sizeof(float) + 2 * n_sites * sizeof(double);
     latent_bytes = (n_sites + 2) * sizeof(double) + sizeof(uint64_t);
     if (!size_mul(max_rows, row_bytes, &rows_bytes) || !size_mul(d_sae, latent_bytes, &latents_bytes) ||
-        __builtin_add_overflow(rows_bytes, latents_bytes + n_inputs * sizeof(double), bytes))
+        __builtin_add_overflow(rows_bytes, latents_bytes + n_inputs * sizeof(double) + tiles.n * sizeof(struct tile),
+                               bytes))
         return err_set(e, ERR_MEMORY, "workspace: %zu rows of %zu inputs with d_sae %zu do not fit", max_rows, n_inputs,
                        d_sae);
     return 0;
@@ -37,8 +39,9 @@ int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows,
     if (rc)
         return rc;
     w->max_rows = max_rows;
-    if ((w->f = mem_alloc(max_rows * c->d_sae, sizeof *w->f, "activations of a batch", e)) &&
-        (w->residual = mem_alloc(max_rows * c->n_inputs, sizeof *w->residual, "residual of a batch", e)) &&
+    if (tiles_init(&w->tiles, c->n_sites, c->d_model, max_rows, e) == 0 &&
+        (w->f = mem_alloc(max_rows * c->d_sae, sizeof *w->f, "activations of a batch", e)) &&
+        (w->residual = mem_alloc(max_rows * w->tiles.lanes, sizeof *w->residual, "residual of a batch", e)) &&
         (w->dec_norm = mem_alloc(c->d_sae * c->n_sites, sizeof *w->dec_norm, "decoder norms", e)) &&
         (w->dec_norm_sum = mem_alloc(c->d_sae, sizeof *w->dec_norm_sum, "decoder norms", e)) &&
         (w->f_sum = mem_alloc(c->d_sae, sizeof *w->f_sum, "sums of the latents", e)) &&
@@ -53,6 +56,7 @@ int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows,
 
 void forward_release(struct forward *w)
 {
+    tiles_release(&w->tiles);
     mem_free(w->f);
     mem_free(w->residual);
     mem_free(w->dec_norm);
@@ -65,29 +69,39 @@ void forward_release(struct forward *w)
     memset(w, 0, sizeof *w);
 }
 
-static void decoder_norms(struct forward *w, const struct crosscoder *c)
+/* Squares are summed tile by tile, as a sparse update does: the norms it leaves are these, bit by bit. */
+void forward_norms(struct forward *w, const struct crosscoder *c)
 {
+    if (w->norms_known)
+        return;
 #pragma omp parallel for schedule(static)
     for (size_t j = 0; j < c->d_sae; j++) {
-        double sum = 0;
+        double *norm = w->dec_norm + j * c->n_sites, sum = 0;
+        for (size_t site = 0; site < c->n_sites; site++)
+            norm[site] = 0;
+        for (const struct tile *t = w->tiles.tile; t < w->tiles.tile + w->tiles.n; t++)
+            norm[t->site] += sum_squares(c->w_dec + j * c->n_inputs + t->first, t->width);
         for (size_t site = 0; site < c->n_sites; site++) {
-            double norm = sqrt(sum_squares(c->w_dec + j * c->n_inputs + site * c->d_model, c->d_model));
-            w->dec_norm[j * c->n_sites + site] = norm;
-            sum += norm;
+            norm[site] = sqrt(norm[site]);
+            sum += norm[site];
         }
         w->dec_norm_sum[j] = sum;
     }
+    w->norms_known = true;
 }
 
-/* f = ReLU(f + b_enc), and each latent's sum and count over the rows. */
-static void bias_relu(struct forward *w, const struct crosscoder *c, size_t rows)
+/* f = ReLU(f + b_enc), if bias; and each latent's sum and count over the rows. */
+static void bias_relu(struct forward *w, const struct crosscoder *c, size_t rows, size_t from, size_t to,
+                      bool with_bias)
 {
 #pragma omp parallel for schedule(static)
-    for (size_t first = 0; first < c->d_sae; first += COLUMNS) {
-        size_t width = c->d_sae - first < COLUMNS ? c->d_sae - first : COLUMNS;
-        const float *restrict bias = c->b_enc + first;
+    for (size_t first = from; first < to; first += COLUMNS) {
+        size_t width = to - first < COLUMNS ? to - first : COLUMNS;
+        float bias[COLUMNS] = {0};
         double sum[COLUMNS] = {0};
         uint32_t count[COLUMNS] = {0};
+        if (with_bias)
+            memcpy(bias, c->b_enc + first, width * sizeof *bias);
         for (size_t row = 0; row < rows; row++) {
             float *restrict f = w->f + row * c->d_sae + first;
             for (size_t j = 0; j < width; j++) {
@@ -105,12 +119,23 @@ static void bias_relu(struct forward *w, const struct crosscoder *c, size_t rows
     }
 }
 
+void forward_encode_from(struct forward *w, const struct crosscoder *c, const float *x, size_t rows, size_t first)
+{
+    /* f [rows, first..] = x [rows, n_inputs] W_enc[first..]^T [n_inputs, ] */
+    gemm(false, true, rows, c->d_sae - first, c->n_inputs, 1, x, c->n_inputs, c->w_enc + first * c->n_inputs,
+         c->n_inputs, 0, w->f + first, c->d_sae);
+    bias_relu(w, c, rows, first, c->d_sae, true);
+}
+
+void forward_count(struct forward *w, const struct crosscoder *c, size_t rows, size_t first, size_t n)
+{
+    bias_relu(w, c, rows, first, first + n, false);
+}
+
 void forward_encode(struct forward *w, const struct crosscoder *c, const float *x, size_t rows)
 {
-    decoder_norms(w, c);
-    /* f [rows, d_sae] = x [rows, n_inputs] W_enc^T [n_inputs, d_sae] */
-    gemm(false, true, rows, c->d_sae, c->n_inputs, 1, x, c->n_inputs, c->w_enc, c->n_inputs, 0, w->f, c->d_sae);
-    bias_relu(w, c, rows);
+    forward_norms(w, c);
+    forward_encode_from(w, c, x, rows, 0);
 }
 
 void forward_decode(struct forward *w, const struct crosscoder *c, const float *x, size_t rows)

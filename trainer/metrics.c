@@ -104,13 +104,14 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
     double now = clock_s(), elapsed = now - m->last_line;
     uint64_t steps = r->step + 1;
     json_t *line =
-        json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
-                  (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "loss", real_or_null(r->loss), "l2",
-                  real_or_null(r->l2), "l1", real_or_null(r->l1), "l0", real_or_null(r->l0), "lr", r->lr, "l1_coeff",
-                  r->l1_coeff, "grad_norm", real_or_null(r->grad_norm), "dead", (json_int_t)r->dead, "fvu",
-                  real_or_null(r->fvu.fvu), "fvu_token", real_or_null(r->fvu.fvu_token), "fvu_site",
-                  real_list(r->fvu.fvu_site, n_sites), "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites),
-                  "rows_per_s", real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed), "waiting",
+        json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
+                  (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "path",
+                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", real_or_null(r->loss), "l2", real_or_null(r->l2),
+                  "l1", real_or_null(r->l1), "l0", real_or_null(r->l0), "lr", r->lr, "l1_coeff", r->l1_coeff,
+                  "grad_norm", real_or_null(r->grad_norm), "dead", (json_int_t)r->dead, "fvu", real_or_null(r->fvu.fvu),
+                  "fvu_token", real_or_null(r->fvu.fvu_token), "fvu_site", real_list(r->fvu.fvu_site, n_sites),
+                  "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites), "rows_per_s",
+                  real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed), "waiting",
                   real_or_null((m->waited - m->waited_at_line) / elapsed));
     m->last_line = now;
     m->step_at_line = steps;

@@ -54,6 +54,7 @@ struct trainer {
     struct ingest *ingest;
     struct shuffle *shuffle;
     struct crosscoder crosscoder;
+    struct train_setup setup;
     struct train_state state;
     struct evaluation evaluation;
     bool evaluation_measured;
@@ -234,9 +235,17 @@ static int print_budget(struct trainer *t, struct err *e)
     size_t row_elements = sc.row_elements, batch_bytes;
     if (!size_mul(c->batch_size * sizeof(float), row_elements, &batch_bytes))
         return err_set(e, ERR_MEMORY, "batch of %" PRIu64 " rows does not fit in memory", c->batch_size);
-    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, c->batch_size, &b->parameters,
-                          &b->workspace, e) ||
-        shuffle_memory(&sc, &b->window, &b->window_index, e))
+    if (shuffle_memory(&sc, &b->window, &b->window_index, e))
+        return e->code;
+    /* The gradients of dense steps are kept where they take at most a tenth of the machine: the same results, faster.
+     */
+    t->setup = (struct train_setup){.batch_size = c->batch_size, .path = STEP_AUTO, .keep_gradients = true};
+    size_t kept;
+    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &kept, &b->workspace, e))
+        return e->code;
+    t->setup.keep_gradients = kept / 4 <= budget_machine() / 10;
+    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &b->parameters, &b->workspace,
+                          e))
         return e->code;
     b->workspace += batch_bytes;
     b->program = mem_rss();
@@ -252,7 +261,7 @@ static int allocate(struct trainer *t, struct err *e)
     const struct config *c = &t->config;
     size_t d_sae = c->dict_size, batch = c->batch_size;
     if (crosscoder_init(&t->crosscoder, t->stream.n_sites, t->stream.d_model, d_sae, e) ||
-        train_state_init(&t->state, &t->crosscoder, batch, e) ||
+        train_state_init(&t->state, &t->crosscoder, &t->setup, e) ||
         evaluation_init(&t->evaluation, &t->crosscoder, &t->state.forward, e) ||
         (t->o->truth && recovery_init(&t->recovery, t->o->truth, t->stream.n_sites, t->stream.d_model, e)))
         return e->code;

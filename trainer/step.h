@@ -3,7 +3,10 @@
  *   loss = l2 + l1_coeff * l1 (forward.h). Global gradient norm clipped as torch.nn.utils.clip_grad_norm_ does:
  * gradients times min(1, max_norm / (norm + 1e-6)), norm in double. Then Adam (adam.h) with t = step + 1. A step
  * allocates nothing and gives the same bits whatever the number of threads. The caller computes lr and l1_coeff
- * (schedule.h) of train_state.step. */
+ * (schedule.h) of train_state.step.
+ *
+ * Two paths, the same up to rounding: dense products (backward.h), or active entries alone (sparse.h). The batch's own
+ * number of active entries decides, once they are known, so that a resumed run takes the paths it would have taken. */
 #ifndef CROSSFEED_STEP_H
 #define CROSSFEED_STEP_H
 
@@ -11,31 +14,49 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "active.h"
 #include "adam.h"
+#include "backward.h"
 #include "crosscoder.h"
 #include "err.h"
 #include "forward.h"
 #include "fvu.h"
+#include "sparse.h"
+
+enum step_path { STEP_AUTO, STEP_DENSE, STEP_SPARSE };
+
+/* Said at start, since memory follows from it. */
+struct train_setup {
+    size_t batch_size;
+    enum step_path path; /* STEP_AUTO: sparse where at most one in SPARSE_SHARE of all [batch_size, d_sae] is active */
+    bool keep_gradients; /* dense steps: 4 bytes a parameter more, and five products instead of seven; the same bits */
+};
+
+#define SPARSE_SHARE ((size_t)6) /* measured: dense wins from one in four or five on */
 
 /* What a checkpoint must hold beside the parameters: step, m, v, rows_since_fired. The rest is workspace. */
 struct train_state {
     struct crosscoder *c; /* borrowed; updated by steps */
     size_t batch_size;
+    enum step_path path;
     uint64_t step;              /* steps done */
     float *m, *v;               /* [n_params] Adam's moments, in the order of c->params */
     uint64_t *rows_since_fired; /* [d_sae] rows of the batches since the last one in which the latent was active */
-    float *grad;                /* [n_params] of the last step, before clipping */
+    float *grad_bias;           /* [d_sae + n_inputs] gradients of b_enc and b_dec, before clipping */
     struct forward forward;
-    float *grad_f; /* [batch_size, BACKWARD_STRIP], backward.h */
+    void *pool; /* the lists' entries in a sparse step, f's gradient in a dense one */
+    struct backward backward;
+    struct active active;
+    struct sparse sparse;
 };
 
-/* params_bytes: 16 a parameter (parameters, both moments, gradients); workspace_bytes: all else of a train_state. The
- * caller's x [batch_size, n_inputs] is not counted. */
-int train_step_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t batch_size, size_t *params_bytes,
-                      size_t *workspace_bytes, struct err *e);
+/* params_bytes: 12 a parameter (parameters and both moments), 16 with keep_gradients; workspace_bytes: all else of a
+ * train_state. The caller's x [batch_size, n_inputs] is not counted. */
+int train_step_memory(size_t n_sites, size_t d_model, size_t d_sae, const struct train_setup *setup,
+                      size_t *params_bytes, size_t *workspace_bytes, struct err *e);
 
-/* c must outlive the state. */
-int train_state_init(struct train_state *t, struct crosscoder *c, size_t batch_size, struct err *e);
+/* c must outlive the state. Who changes W_dec between steps clears forward.norms_known. */
+int train_state_init(struct train_state *t, struct crosscoder *c, const struct train_setup *setup, struct err *e);
 void train_state_release(struct train_state *t); /* safe on a zeroed struct */
 
 struct step_options {
@@ -46,13 +67,17 @@ struct step_options {
     bool want_metrics;   /* fill fvu (costs two passes over x) */
 };
 
+enum step_phase { STEP_ENCODE, STEP_DECODE, STEP_GRADIENT, STEP_UPDATE, STEP_PHASES };
+
 struct step_report {
-    uint64_t step; /* the one just done, from 0 */
+    uint64_t step;       /* the one just done, from 0 */
+    enum step_path path; /* STEP_DENSE or STEP_SPARSE */
     double loss, l2, l1, l0;
     double grad_norm; /* before clipping */
     double lr, l1_coeff;
     size_t dead; /* latents with rows_since_fired >= dead_rows, this batch counted */
     bool has_metrics;
+    double seconds[STEP_PHASES];
     struct fvu fvu; /* of this batch against its own mean; if has_metrics */
 };
 

@@ -1,22 +1,14 @@
-/* sums.c - see sums.h. Eight lanes or whole columns side by side are what the compiler turns into vectors without being
- * allowed to reorder a sum. */
+/* sums.c - see sums.h. Partial sums or whole columns side by side are what the compiler turns into vectors without
+ * being allowed to reorder a sum. */
 #include "sums.h"
 
-enum { LANES = 8, PIECES = 256, COLUMNS = 256 };
+#include "kernels.h"
+
+enum { PIECES = 256, COLUMNS = 256 };
 
 double sum_squares(const float *a, size_t n)
 {
-    double lane[LANES] = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t k = 0; k < LANES; k++)
-            lane[k] += (double)a[i + k] * (double)a[i + k];
-    double sum = 0;
-    for (; i < n; i++)
-        sum += (double)a[i] * (double)a[i];
-    for (size_t k = 0; k < LANES; k++)
-        sum += lane[k];
-    return sum;
+    return kernels_best()->squares(a, n);
 }
 
 double sum_squares_parallel(const float *a, size_t n)

@@ -1,0 +1,49 @@
+/* active.h - the activations of a batch as lists, one a latent: which rows it is active in, and how much.
+ *
+ * By latent alone: decoding, too, goes latent by latent through tiles that stay in the cache (sparse.h), so that lists
+ * by row would only be a second copy. The encoder's product is made a strip of latents at a time, in tiles
+ * of [rows, ACTIVE_TILE], and is a list before it leaves the cache: f [rows, d_sae] is nowhere stored. Where the batch
+ * has more active entries than the lists hold (which depends on the data alone) the dense f is made instead, out of
+ * what is done already and one product for the rest. */
+#ifndef CROSSFEED_ACTIVE_H
+#define CROSSFEED_ACTIVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "crosscoder.h"
+#include "err.h"
+#include "forward.h"
+
+/* Latents in a tile of the encoder's product, and tiles in a strip. */
+enum { ACTIVE_TILE = 1024, ACTIVE_TILES = 4 };
+
+/* Latent j's entries are [begin[j], begin[j + 1]), rows ascending. */
+struct active {
+    size_t capacity;
+    size_t *begin; /* [d_sae + 1] */
+    uint32_t *row; /* [capacity], readable for ROWS_AHEAD more */
+    float *f;      /* [capacity] > 0, or NaN */
+    float *grad;   /* [capacity] gradient of f, by sparse.h */
+    float *strip;  /* [ACTIVE_TILES][max_rows, ACTIVE_TILE] */
+};
+
+/* Bytes of an entry, all arrays. */
+enum { ACTIVE_ENTRY = sizeof(uint32_t) + 2 * sizeof(float) };
+
+/* Bytes of so many entries; capacity * ACTIVE_ENTRY at most SIZE_MAX / 2. */
+size_t active_entries_bytes(size_t capacity);
+
+/* Bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
+int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
+/* entries: active_entries_bytes(capacity), aligned to 4, borrowed. */
+int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, size_t capacity, void *entries,
+                struct err *e);
+void active_release(struct active *a); /* safe on a zeroed struct */
+
+/* Instead of forward_encode. True: the lists are complete, and f_sum, fired and the norms of w; w->f is not touched.
+ * False: too many entries; all that forward_encode fills is filled, and the lists are void. */
+bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, const float *x, size_t rows);
+
+#endif

@@ -1,0 +1,83 @@
+/* kernels.c - see kernels.h. One source (kernels_body.h) compiled for each instruction set; GCC's vector extensions
+ * make the vectors, its vectoriser the element-wise loops. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#define VEC 16
+#define NAME(x) x##_avx512
+#include "kernels_body.h"
+#undef VEC
+#undef NAME
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#define VEC 8
+#define NAME(x) x##_avx2
+#include "kernels_body.h"
+#undef VEC
+#undef NAME
+#pragma GCC pop_options
+#endif
+
+#define VEC 4
+#define NAME(x) x##_portable
+#include "kernels_body.h"
+
+static bool runs(const struct kernels *k)
+{
+#if defined(__x86_64__)
+    if (k == &kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (k == &kernels_avx2)
+        return __builtin_cpu_supports("avx2");
+#endif
+    return k == &kernels_portable;
+}
+
+const struct kernels *kernels_version(size_t i)
+{
+    const struct kernels *const all[] = {
+#if defined(__x86_64__)
+        &kernels_avx512,
+        &kernels_avx2,
+#endif
+        &kernels_portable,
+    };
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+        if (runs(all[k]) && i-- == 0)
+            return all[k];
+    return NULL;
+}
+
+const struct kernels *kernels_best(void)
+{
+    return kernels_version(0);
+}
+
+uint32_t kernels_flush_denormals(void)
+{
+#if defined(__x86_64__)
+    uint32_t mode = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mode | 0x8040); /* flush to zero, denormals are zero */
+    return mode;
+#else
+    return 0;
+#endif
+}
+
+void kernels_restore_denormals(uint32_t mode)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(mode);
+#else
+    (void)mode;
+#endif
+}

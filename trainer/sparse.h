@@ -1,0 +1,43 @@
+/* sparse.h - the exact step beyond the encoder at a cost that follows the number of active entries, not d_sae.
+ *
+ * The same mathematics as forward_decode, backward.h and adam_update up to rounding, on active lists (active.h): every
+ * product with f or its gradient goes over entries that are not 0. Gradients are nowhere stored: a first pass makes
+ * each latent's gradient for its norm, and once the global norm is known the update makes it again, tile by tile, in
+ * the first-level cache, straight into Adam. */
+#ifndef CROSSFEED_SPARSE_H
+#define CROSSFEED_SPARSE_H
+
+#include <stddef.h>
+
+#include "active.h"
+#include "adam.h"
+#include "crosscoder.h"
+#include "err.h"
+#include "forward.h"
+
+struct sparse {
+    float *x;      /* [max_rows * forward.tiles.lanes] the batch in tiles */
+    double *row2;  /* [forward.tiles.n, max_rows] squares of the residual in each tile */
+    double *norm2; /* [d_sae] squares of a latent's gradient */
+};
+
+/* Bytes that sparse_init takes. */
+int sparse_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
+int sparse_init(struct sparse *s, const struct crosscoder *c, const struct forward *w, struct err *e);
+void sparse_release(struct sparse *s); /* safe on a zeroed struct */
+
+/* After active_encode gave lists. Fills s->x, w->residual (in tiles) and w->row_residual2, and grad_b_dec [n_inputs].
+ */
+void sparse_decode(struct sparse *s, const struct active *a, struct forward *w, const struct crosscoder *c,
+                   const float *x, size_t rows, float *grad_b_dec);
+
+/* After sparse_decode. Fills a->grad and grad_b_enc [d_sae]; returns the squared norm of both matrices' gradients. */
+double sparse_gradient(struct sparse *s, struct active *a, const struct forward *w, const struct crosscoder *c,
+                       size_t rows, double l1_coeff, float *grad_b_enc);
+
+/* After sparse_gradient: Adam on every element of both matrices, those of silent latents too. m, v: [n_params] in the
+ * order of c->params. Keeps the norms in w those of W_dec. */
+void sparse_update(const struct sparse *s, const struct active *a, struct forward *w, struct crosscoder *c, size_t rows,
+                   double l1_coeff, const struct adam_factors *k, float *m, float *v);
+
+#endif
