@@ -41,7 +41,9 @@ def torch_steps(path, n_sites, threads, reps, l1_coeff=2.0):
         adam.step()
         if i:
             seconds.append(time.perf_counter() - start)
-        # Of the clipped gradients, in double: PyTorch's own norm, in float, is off by half a percent at such sizes.
+            continue
+        # The first step is not timed but compared. Norm of the clipped gradients, in double: PyTorch's own, in float, is off
+        # by half a percent at such sizes.
         clipped = sum(p.grad.double().square().sum().item() for p in params) ** 0.5
         norm = clipped / min(1.0, 1.0 / (norm.item() + 1e-6))
         result = {"loss": loss.item(), "grad_norm": norm, "l0": (f > 0).sum().item() / x.shape[0]}

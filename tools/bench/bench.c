@@ -52,7 +52,7 @@ struct bench {
     struct arguments a;
     struct crosscoder c;
     struct train_state t;
-    struct step_report report;
+    struct step_report report, first; /* first: of the weights as written, for others to compare with */
     float *x;
     uint16_t *window; /* [window_rows, n_inputs] */
     size_t window_rows;
@@ -237,6 +237,8 @@ static int measure(struct bench *b, double *memory_bytes, double *cache_bytes, s
         double start = clock_s();
         if (train_step(&b->t, b->x, &o, &b->report, e))
             return e->code;
+        if (i == 0)
+            b->first = b->report;
         b->seconds[STEP][k] = clock_s() - start;
         for (enum quantity q = ENCODE; q <= UPDATE; q++)
             b->seconds[q][k] = b->report.seconds[q - ENCODE];
@@ -268,7 +270,7 @@ static void print(struct bench *b, double memory_bytes, double cache_bytes)
     const char *path = sparse ? "sparse" : "dense";
     if (b->a.json) {
         json_t *line = json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "path", path,
-                                 "l0", b->report.l0, "loss", b->report.loss, "grad_norm", b->report.grad_norm, "step_s",
+                                 "l0", b->first.l0, "loss", b->first.loss, "grad_norm", b->first.grad_norm, "step_s",
                                  s[STEP], "encode_s", s[ENCODE], "decode_s", s[DECODE], "gradient_s", s[GRADIENT],
                                  "update_s", s[UPDATE], "sgemm_s", s[SGEMM], "gather_s", s[GATHER], "memory_gb_s",
                                  memory * 1e-9, "cache_gb_s", cache * 1e-9);
