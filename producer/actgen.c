@@ -3,12 +3,12 @@
  * Exit status: 0 the run ended (or we were asked to leave), 1 run-time failure, 2 usage. */
 #include <argp.h>
 #include <omp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli.h"
 #include "gemm.h"
 #include "log.h"
 #include "record.h"
@@ -123,25 +123,6 @@ struct arguments {
     char name[64];
 };
 
-static uint64_t whole(const char *text, uint64_t low, uint64_t high, const char *what, struct argp_state *state)
-{
-    char *end;
-    double x = strtod(text, &end); /* "4e8" is a count too */
-    if (end == text || *end || !(x >= (double)low && x <= (double)high) || x != (double)(uint64_t)x)
-        argp_error(state, "--%s '%s': must be a whole number from %llu to %llu", what, text, (unsigned long long)low,
-                   (unsigned long long)high);
-    return (uint64_t)x;
-}
-
-static double number(const char *text, double low, double high, const char *what, struct argp_state *state)
-{
-    char *end;
-    double x = strtod(text, &end);
-    if (end == text || *end || !(x >= low && x <= high))
-        argp_error(state, "--%s '%s': must be a number from %g to %g", what, text, low, high);
-    return x;
-}
-
 /* What goes with which source. */
 static void check_together(const struct arguments *a, struct argp_state *state)
 {
@@ -193,7 +174,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_SEQ_LEN:
         a->gpt2.seq_len = a->planted.seq_len = a->import.seq_len =
-            (uint32_t)whole(text, 1, UINT32_MAX, "seq-len", state);
+            (uint32_t)cli_whole(text, 1, UINT32_MAX, "seq-len", state);
         return 0;
     case OPTION_KEEP_BOS:
         a->gpt2.keep_bos = true;
@@ -205,7 +186,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->scale = text;
         return 0;
     case OPTION_THREADS:
-        a->threads = (int)whole(text, 1, 4096, "threads", state);
+        a->threads = (int)cli_whole(text, 1, 4096, "threads", state);
         return 0;
     case OPTION_NAME:
         if (strlen(text) >= sizeof a->name)
@@ -213,31 +194,31 @@ static error_t parse(int key, char *text, struct argp_state *state)
         snprintf(a->name, sizeof a->name, "%s", text);
         return 0;
     case OPTION_GIVE_UP:
-        a->give_up_s = (int)whole(text, 1, 1000000, "give-up-after", state);
+        a->give_up_s = (int)cli_whole(text, 1, 1000000, "give-up-after", state);
         return 0;
     case OPTION_D_MODEL:
-        a->planted.d_model = (uint32_t)whole(text, 1, 1 << 20, "d-model", state);
+        a->planted.d_model = (uint32_t)cli_whole(text, 1, 1 << 20, "d-model", state);
         return 0;
     case OPTION_N_SITES:
-        a->planted.n_sites = (uint32_t)whole(text, 1, STREAM_MAX_SITES, "n-sites", state);
+        a->planted.n_sites = (uint32_t)cli_whole(text, 1, STREAM_MAX_SITES, "n-sites", state);
         return 0;
     case OPTION_N_MODELS:
-        a->planted.n_models = (uint32_t)whole(text, 1, 2, "n-models", state);
+        a->planted.n_models = (uint32_t)cli_whole(text, 1, 2, "n-models", state);
         return 0;
     case OPTION_LATENTS:
-        a->planted.n_latents = (uint32_t)whole(text, 1, 1 << 24, "latents", state);
+        a->planted.n_latents = (uint32_t)cli_whole(text, 1, 1 << 24, "latents", state);
         return 0;
     case OPTION_ACTIVE:
-        a->planted.active = number(text, 0, 1e6, "active", state);
+        a->planted.active = cli_number(text, 0, 1e6, "active", state);
         return 0;
     case OPTION_NOISE:
-        a->planted.noise = number(text, 0, 1e6, "noise", state);
+        a->planted.noise = cli_number(text, 0, 1e6, "noise", state);
         return 0;
     case OPTION_N_SEQ:
-        a->planted.n_seq = (uint32_t)whole(text, 1, UINT32_MAX, "n-seq", state);
+        a->planted.n_seq = (uint32_t)cli_whole(text, 1, UINT32_MAX, "n-seq", state);
         return 0;
     case OPTION_SEED:
-        a->planted.seed = whole(text, 0, (uint64_t)1 << 53, "seed", state);
+        a->planted.seed = cli_whole(text, 0, (uint64_t)1 << 53, "seed", state);
         return 0;
     case OPTION_TRUTH:
         a->truth = text;
@@ -258,10 +239,10 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     }
     case OPTION_SHARD_SEQS:
-        a->record.shard_seqs = (uint32_t)whole(text, 1, 1 << 24, "shard-seqs", state);
+        a->record.shard_seqs = (uint32_t)cli_whole(text, 1, 1 << 24, "shard-seqs", state);
         return 0;
     case OPTION_SCALE_ROWS:
-        a->record.scale_rows = whole(text, 1, (uint64_t)1 << 40, "scale-rows", state);
+        a->record.scale_rows = cli_whole(text, 1, (uint64_t)1 << 40, "scale-rows", state);
         return 0;
     case OPTION_INPUT:
         if (a->import.n_files == MAX_INPUTS)
@@ -282,14 +263,6 @@ static error_t parse(int key, char *text, struct argp_state *state)
     default:
         return ARGP_ERR_UNKNOWN;
     }
-}
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number_)
-{
-    (void)number_;
-    stop = 1;
 }
 
 static int open_source(struct source *s, const struct arguments *a, struct err *e)
@@ -335,7 +308,7 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
     struct serve_options so = {.endpoint = a->connect ? a->connect : DEFAULT_ENDPOINT,
                                .producer = a->name,
                                .give_up_after_ms = a->give_up_s * 1000,
-                               .stop = &stop};
+                               .stop = &cli_stop};
     struct serve_report report = {0};
     struct tee *tee = NULL;
     if (a->record.folder) {
@@ -370,7 +343,7 @@ int main(int argc, char **argv)
     snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
     a.gpt2.models = a.models;
     a.import.files = a.inputs;
-    a.record.stop = &stop;
+    a.record.stop = &cli_stop;
     a.planted = synthetic_defaults();
     a.threads = omp_get_num_procs();
     a.give_up_s = 300;
@@ -379,10 +352,7 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     a.import.safetensors = a.kind == SOURCE_SAFETENSORS;
 
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    cli_catch_signals();
     omp_set_num_threads(a.threads);
     gemm_set_threads(a.threads);
 

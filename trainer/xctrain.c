@@ -2,10 +2,10 @@
  *
  * Exit status: 0 done (or stopped by a signal, state saved), 1 run-time failure, 2 usage. */
 #include <argp.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli.h"
 #include "config.h"
 #include "log.h"
 #include "run.h"
@@ -106,17 +106,9 @@ static void make_options(struct argp_option *options)
     }
 }
 
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stop = 1;
-}
-
 int main(int argc, char **argv)
 {
-    struct arguments a = {.run.endpoints = a.listen, .run.stop = &stop};
+    struct arguments a = {.run.endpoints = a.listen, .run.stop = &cli_stop};
     struct argp_option *options = calloc(N_OWN + config_n_keys + 1, sizeof *options);
     if (!options)
         return 1;
@@ -129,10 +121,7 @@ int main(int argc, char **argv)
     if (a.run.n_endpoints == 0)
         a.listen[a.run.n_endpoints++] = "tcp://127.0.0.1:5555";
 
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    cli_catch_signals();
 
     struct err e = {0};
     int result = run(&a.run, &e);

@@ -2,12 +2,12 @@
  *
  * Exit status: 0 done, 1 run-time failure, 2 usage. Standard output carries decoded text only. */
 #include <argp.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli.h"
 #include "clock.h"
 #include "corpus.h"
 #include "decode.h"
@@ -75,16 +75,6 @@ struct arguments {
     struct decode_options decode;
 };
 
-static uint64_t whole(const char *text, uint64_t low, uint64_t high, const char *what, struct argp_state *state)
-{
-    char *end;
-    double x = strtod(text, &end); /* "4e8" is a count too */
-    if (end == text || *end || !(x >= (double)low && x <= (double)high) || x != (double)(uint64_t)x)
-        argp_error(state, "--%s '%s': must be a whole number from %llu to %llu", what, text, (unsigned long long)low,
-                   (unsigned long long)high);
-    return (uint64_t)x;
-}
-
 /* "A:B", either may be left out. */
 static void parse_rows(const char *text, struct decode_options *d, struct argp_state *state)
 {
@@ -94,9 +84,9 @@ static void parse_rows(const char *text, struct decode_options *d, struct argp_s
         argp_error(state, "--rows '%s': must be A:B", text);
     snprintf(first, sizeof first, "%.*s", (int)(colon - text), text);
     if (*first)
-        d->first = (size_t)whole(first, 0, (uint64_t)1 << 53, "rows", state);
+        d->first = (size_t)cli_whole(first, 0, (uint64_t)1 << 53, "rows", state);
     if (colon[1])
-        d->stop = (size_t)whole(colon + 1, 0, (uint64_t)1 << 53, "rows", state);
+        d->stop = (size_t)cli_whole(colon + 1, 0, (uint64_t)1 << 53, "rows", state);
     if (d->first > d->stop)
         argp_error(state, "--rows '%s': its first is after its end", text);
 }
@@ -132,7 +122,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->pack.path = text;
         return 0;
     case OPTION_SEQ_LEN:
-        a->pack.seq_len = (size_t)whole(text, 1, 1 << 24, "seq-len", state);
+        a->pack.seq_len = (size_t)cli_whole(text, 1, 1 << 24, "seq-len", state);
         return 0;
     case OPTION_EOS:
         a->eos = text;
@@ -147,7 +137,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->pack.per_document = true;
         return 0;
     case OPTION_MAX_TOKENS:
-        a->pack.max_tokens = whole(text, 1, (uint64_t)1 << 53, "max-tokens", state);
+        a->pack.max_tokens = cli_whole(text, 1, (uint64_t)1 << 53, "max-tokens", state);
         return 0;
     case OPTION_FIELD:
         a->field = text; /* fall through */
@@ -180,14 +170,6 @@ static error_t parse(int key, char *text, struct argp_state *state)
     default:
         return ARGP_ERR_UNKNOWN;
     }
-}
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number)
-{
-    (void)number;
-    stop = 1;
 }
 
 /* Documents through the tokenizer into the tensor. */
@@ -266,7 +248,7 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
     w.corpus = (struct corpus){.kind = a->kind,
                                .field = a->field,
                                .sink = {&w, begin_document, put_text, end_document},
-                               .stop = &stop,
+                               .stop = &cli_stop,
                                .done = &w.done};
     int result = choose_tokens(a, t, e);
     if (!result)
@@ -308,11 +290,8 @@ int main(int argc, char **argv)
         a.files = standard_input;
         a.n_files = 1;
     }
-    struct sigaction action = {.sa_handler = on_signal};
-    if (!a.decode.path) { /* a tensor on its way is removed; decoding just ends */
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
-    }
+    if (!a.decode.path) /* a tensor on its way is removed; decoding just ends */
+        cli_catch_signals();
     struct tokenizer *t = tokenizer_open(a.tokenizer, &e);
     int result = !t              ? e.code
                  : a.decode.path ? decode(&a.decode, tokenizer_vocabulary(t), stdout, &e)
