@@ -426,7 +426,10 @@ static void take_error(struct ingest *in, int index, struct err *e)
     }
     log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code,
              m->text);
-    leases_give_back(&in->leases, t);
+    if (in->peers.n > 1) /* others are asked, so that one broken producer does not end the run */
+        leases_refuse(&in->leases, t);
+    else
+        leases_give_back(&in->leases, t);
     if (++t->failures < MAX_FAILURES)
         return;
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
