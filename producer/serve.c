@@ -169,15 +169,6 @@ static int start_session(struct conversation *c, struct err *e)
     return link_send(c->link, NULL, &m, e);
 }
 
-static void send_error(struct conversation *c, uint64_t lease, const char *code, const char *text)
-{
-    struct message m = {.type = MESSAGE_ERROR};
-    m.error.lease = lease;
-    snprintf(m.error.code, sizeof m.error.code, "%s", code);
-    snprintf(m.error.text, sizeof m.error.text, "%s", text);
-    link_send(c->link, NULL, &m, NULL);
-}
-
 static int take_welcome(struct conversation *c, const struct message_welcome *w, struct err *e)
 {
     struct server *s = c->s;
@@ -235,7 +226,7 @@ static void take_lease(struct conversation *c, const struct message_lease *lease
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     if (refusal)
-        send_error(c, lease->lease, "lease", refusal);
+        link_send_error(c->link, NULL, lease->lease, "lease", refusal);
 }
 
 /* Returns 1 if the session must start anew, 0 to go on; may finish the server. */
@@ -268,9 +259,7 @@ static int take_message(struct conversation *c, const struct message *m, struct 
         pthread_mutex_lock(&s->lock);
         snprintf(s->report.end_reason, sizeof s->report.end_reason, "%s", m->end.reason);
         pthread_mutex_unlock(&s->lock);
-        reply.type = MESSAGE_BYE;
-        snprintf(reply.text.reason, sizeof reply.text.reason, "end");
-        link_send(c->link, NULL, &reply, NULL);
+        link_send_text(c->link, NULL, MESSAGE_BYE, "end");
         if (!m->end.ok)
             err_set(e, ERR_PEER, "the run failed: %s", m->end.reason);
         finish(s, m->end.ok ? 0 : ERR_PEER, e);
@@ -355,7 +344,7 @@ static int send_ready(struct conversation *c, struct err *e)
                 bool absent = o->error.code == ERR_ABSENT;
                 if (!absent || s->report.absent++ == 0)
                     log_line("block %u: %s", o->lease.block, o->error.message);
-                send_error(c, o->lease.lease, absent ? "not-recorded" : "source", o->error.message);
+                link_send_error(c->link, NULL, o->lease.lease, absent ? "not-recorded" : "source", o->error.message);
             }
             give_back(s, o);
         } else if (send_block(c, o, e)) {
@@ -390,9 +379,7 @@ static int keep_alive(struct conversation *c, struct err *e)
     struct err leaving = s->leaving;
     pthread_mutex_unlock(&s->lock);
     if ((*s->options->stop || leaving.code) && !c->bye_sent) {
-        struct message m = {.type = MESSAGE_BYE};
-        snprintf(m.text.reason, sizeof m.text.reason, "%s", leaving.code ? leaving.message : "stopped by a signal");
-        link_send(c->link, NULL, &m, NULL);
+        link_send_text(c->link, NULL, MESSAGE_BYE, leaving.code ? leaving.message : "stopped by a signal");
         c->bye_sent = now;
     }
     if (c->bye_sent && (!s->welcome || now - c->bye_sent > BYE_TIMEOUT_MS)) {

@@ -46,6 +46,11 @@ void link_close(struct link *l, int linger_ms);
 /* Sends m (to peer on a ROUTER; NULL on a DEALER). ERR_PEER if the peer is gone or its queue is full. */
 int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e);
 
+/* The short messages. A failure is not reported: a peer that is gone is noticed by its silence. lease 0: not about one. */
+void link_send_error(struct link *l, const struct link_peer *peer, uint64_t lease, const char *code, const char *text);
+/* type: MESSAGE_REJECT or MESSAGE_BYE; MESSAGE_BYE_ACK, whose reason is not sent. */
+void link_send_text(struct link *l, const struct link_peer *peer, enum message_type type, const char *reason);
+
 /* Sends m and data as its payload frame without copying. data must stay until release(context) is called, on any
  * thread, exactly once, also when sending fails. */
 int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,

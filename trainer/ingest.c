@@ -98,25 +98,6 @@ int ingest_wake_fd(const struct ingest *in)
 
 /* ---- sending ---- */
 
-static void send_text(struct ingest *in, const struct link_peer *to, enum message_type type, const char *reason)
-{
-    struct message *m = &in->message;
-    m->type = type;
-    if (type == MESSAGE_REJECT)
-        snprintf(m->text.reason, sizeof m->text.reason, "%s", reason);
-    link_send(in->link, to, m, NULL); /* a peer that is gone will be noticed by its silence */
-}
-
-static void send_error(struct ingest *in, const struct link_peer *to, const char *code, const char *text)
-{
-    struct message *m = &in->message;
-    m->type = MESSAGE_ERROR;
-    m->error.lease = 0;
-    snprintf(m->error.code, sizeof m->error.code, "%s", code);
-    snprintf(m->error.text, sizeof m->error.text, "%s", text);
-    link_send(in->link, to, m, NULL);
-}
-
 static void send_welcome(struct ingest *in, const struct peer *p)
 {
     struct message *m = &in->message;
@@ -185,7 +166,7 @@ static int take_hello(struct ingest *in, const struct link_peer *from, struct er
     if (index < 0) {
         in->counters.rejected++;
         log_line("producer %s rejected: %s", name, e->message);
-        send_text(in, from, MESSAGE_REJECT, e->message);
+        link_send_text(in->link, from, MESSAGE_REJECT, e->message);
     }
     return index;
 }
@@ -201,7 +182,7 @@ static void refuse_message(struct ingest *in, const struct link_peer *from, cons
         drop_peer(in, index, "broke the protocol, dropped");
     }
     if (from->size)
-        send_text(in, from, MESSAGE_REJECT, e->message);
+        link_send_text(in->link, from, MESSAGE_REJECT, e->message);
 }
 
 static void welcome(struct ingest *in, int index)
@@ -236,9 +217,9 @@ int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, s
             continue;
         if (in->message.type != MESSAGE_HELLO) {
             if (in->message.type == MESSAGE_BYE)
-                send_text(in, &from, MESSAGE_BYE_ACK, NULL);
+                link_send_text(in->link, &from, MESSAGE_BYE_ACK, "");
             else
-                send_error(in, &from, "unknown-peer", "say HELLO first");
+                link_send_error(in->link, &from, 0, "unknown-peer", "say HELLO first");
             continue;
         }
         struct stream stream = in->message.hello.stream;
@@ -364,7 +345,7 @@ static void take_batch(struct ingest *in, int index, const struct link_payload *
         log_line("producer %s: %s; block leased again", p->name, e->message);
         if (++p->faults >= MAX_FAULTS) {
             in->counters.producers_lost++;
-            send_text(in, &p->address, MESSAGE_REJECT, e->message);
+            link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
             drop_peer(in, index, "sent too many bad chunks, dropped");
         }
         return;
@@ -459,9 +440,9 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     } else if (type == MESSAGE_BYE) {
         if (index >= 0)
             drop_peer(in, index, in->ending ? "leaves, the run is over" : "leaves");
-        send_text(in, from, MESSAGE_BYE_ACK, NULL);
+        link_send_text(in->link, from, MESSAGE_BYE_ACK, "");
     } else if (index < 0) {
-        send_error(in, from, "unknown-peer", "say HELLO first");
+        link_send_error(in->link, from, 0, "unknown-peer", "say HELLO first");
     } else if (type == MESSAGE_BATCH) {
         take_batch(in, index, payload, e);
     } else if (type == MESSAGE_ERROR) {
