@@ -293,6 +293,15 @@ static void read_field(struct mpread *r, const struct field *f, struct message *
     }
 }
 
+/* The version that a HELLO says first, whatever fields that version has; 0 if it does not. at: behind the type. */
+static uint32_t hello_version(const struct mpread *at)
+{
+    struct mpread r = *at;
+    char key[16] = "";
+    mpread_text(&r, key, sizeof key);
+    return strcmp(key, "version") == 0 ? (uint32_t)mpread_uint(&r, UINT32_MAX) : 0;
+}
+
 int message_decode(struct message *m, const unsigned char *data, size_t size, struct err *e)
 {
     if (size > MESSAGE_MAX_BYTES)
@@ -320,6 +329,9 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
     uint32_t seen = 0, expected = 0;
     while (fields[expected].key)
         expected++;
+    uint32_t version = type == MESSAGE_HELLO && pairs != expected + 1 ? hello_version(&r) : 0;
+    if (version && version != PROTOCOL_VERSION)
+        return err_set(e, ERR_PEER, "protocol version %u, run speaks %d", version, PROTOCOL_VERSION);
     if (pairs != expected + 1)
         return err_set(e, ERR_PEER, "%s with %u fields, has %u", name, pairs - 1, expected);
     for (uint32_t i = 0; i < expected && !r.why; i++) {

@@ -226,6 +226,16 @@ static void missing_double_and_unknown_fields(void **state)
     }
 }
 
+/* A later version's HELLO has other fields; both versions are named all the same. */
+static void another_version_is_named(void **state)
+{
+    (void)state;
+    static const unsigned char later[] = "\x84\xa4type\xa5HELLO\xa7version\x02\xa4mood\xa4good\xa3new\xc3";
+    refused(later, sizeof later - 1, "protocol version 2, run speaks 1");
+    static const unsigned char hidden[] = "\x84\xa4type\xa5HELLO\xa4mood\xa4good\xa7version\x02\xa3new\xc3";
+    refused(hidden, sizeof hidden - 1, "fields, has");
+}
+
 static void fields_come_in_any_order(void **state)
 {
     (void)state;
@@ -449,6 +459,7 @@ int main(void)
         cmocka_unit_test(truncations_are_refused),
         cmocka_unit_test(trailing_bytes_are_refused),
         cmocka_unit_test(missing_double_and_unknown_fields),
+        cmocka_unit_test(another_version_is_named),
         cmocka_unit_test(fields_come_in_any_order),
         cmocka_unit_test(type_comes_first_and_is_known),
         cmocka_unit_test(all_forms_of_a_value),
