@@ -4,8 +4,8 @@
 #include <assert.h>
 #include <string.h>
 
-#include "bf16.h"
 #include "mem.h"
+#include "scale.h"
 
 static size_t row_bytes(const struct rows *r)
 {
@@ -49,18 +49,7 @@ void rows_put(struct rows *r, size_t row, size_t site, const float *vector)
     assert(row < r->n_rows && site < r->n_sites);
     size_t d = r->d_model, size = row_dtype_size(r->dtype);
     unsigned char *dst = r->data + row * row_bytes(r) + site * d * size;
-    float scale = r->scale ? r->scale[site] : 1.0f;
-    if (r->dtype == ROW_BF16) {
-        for (size_t i = 0; i < d; i++) {
-            uint16_t h = bf16_from_f32(vector[i] * scale);
-            memcpy(dst + i * 2, &h, 2);
-        }
-    } else {
-        for (size_t i = 0; i < d; i++) {
-            float x = vector[i] * scale;
-            memcpy(dst + i * 4, &x, 4);
-        }
-    }
+    scale_vector(vector, d, r->scale ? r->scale[site] : 1.0f, r->dtype, dst);
 }
 
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin)

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "mem.h"
 #include "version.h"
+#include "wake.h"
 
 #define MAX_LEASES 64 /* queued; the trainer's credit is smaller */
 #define N_OUTGOING 2  /* blocks: one computed, one being sent */
@@ -60,13 +61,6 @@ struct server {
     struct err error;
     struct serve_report report;
 };
-
-static void wake(struct server *s)
-{
-    uint64_t one = 1;
-    ssize_t written = write(s->wake, &one, sizeof one);
-    (void)written; /* fails only if the counter is full, and then it is readable anyway */
-}
 
 /* ---- the computing thread ---- */
 
@@ -120,7 +114,7 @@ static void compute_loop(struct server *s)
         if (kept.code && !s->leaving.code)
             s->leaving = kept;
         o->state = BLOCK_READY;
-        wake(s);
+        wake(s->wake);
     }
     pthread_mutex_unlock(&s->lock);
 }

@@ -38,20 +38,25 @@ int scale_finish(const struct scale_sums *sums, const struct stream *s, float *s
     return 0;
 }
 
+void scale_vector(const float *x, size_t n, float factor, enum row_dtype dtype, unsigned char *dst)
+{
+    if (dtype == ROW_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h = bf16_from_f32(x[i] * factor);
+            memcpy(dst + i * sizeof h, &h, sizeof h);
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            float y = x[i] * factor;
+            memcpy(dst + i * sizeof y, &y, sizeof y);
+        }
+    }
+}
+
 void scale_apply(const float *rows, size_t n_rows, const struct stream *s, const float *scale, enum row_dtype dtype,
                  unsigned char *dst)
 {
-    size_t d = s->d_model;
-    for (size_t i = 0; i < n_rows * s->n_sites; i++) {
-        float factor = scale[i % s->n_sites];
-        for (size_t k = 0; k < d; k++) {
-            float x = rows[i * d + k] * factor;
-            if (dtype == ROW_BF16) {
-                uint16_t h = bf16_from_f32(x);
-                memcpy(dst + (i * d + k) * 2, &h, 2);
-            } else {
-                memcpy(dst + (i * d + k) * 4, &x, 4);
-            }
-        }
-    }
+    size_t d = s->d_model, bytes = d * row_dtype_size(dtype);
+    for (size_t i = 0; i < n_rows * s->n_sites; i++)
+        scale_vector(rows + i * d, d, scale[i % s->n_sites], dtype, dst + i * bytes);
 }

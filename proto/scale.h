@@ -26,7 +26,10 @@ void scale_add(struct scale_sums *sums, const unsigned char *rows, const struct 
 /* scale: [n_sites]. Refuses a site whose rows are all zero, and no rows. */
 int scale_finish(const struct scale_sums *sums, const struct stream *s, float *scale, struct err *e);
 
-/* dst [n_rows, n_sites, d_model] of dtype = rows * scale, rounded exactly as a producer does it (producer/rows.c). */
+/* dst [n] of dtype = x [n] * factor, rounded: what every scaled activation goes through. dst may be unaligned. */
+void scale_vector(const float *x, size_t n, float factor, enum row_dtype dtype, unsigned char *dst);
+
+/* The same for whole rows: dst [n_rows, n_sites, d_model] of dtype = rows * scale. */
 void scale_apply(const float *rows, size_t n_rows, const struct stream *s, const float *scale, enum row_dtype dtype,
                  unsigned char *dst);
 

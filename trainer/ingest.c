@@ -19,6 +19,7 @@
 #include "link.h"
 #include "log.h"
 #include "peers.h"
+#include "wake.h"
 
 #define POLL_MS 100
 #define MAX_FAILURES 3   /* of one block, by whatever producers, before the run fails */
@@ -590,9 +591,7 @@ void ingest_finish(struct ingest *in, bool ok, const char *reason)
         say_end(in);
         return;
     }
-    uint64_t one = 1;
-    ssize_t written = write(in->wake, &one, sizeof one);
-    (void)written; /* the thread looks every POLL_MS anyway */
+    wake(in->wake);
     pthread_join(in->thread, NULL);
     in->running = false;
 }

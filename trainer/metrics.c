@@ -11,18 +11,14 @@
 
 #include "clock.h"
 #include "file.h"
+#include "json_file.h"
 #include "log.h"
-
-static json_t *real_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
 
 static json_t *real_list(const double *x, size_t n)
 {
     json_t *list = json_array();
     for (size_t i = 0; list && i < n; i++)
-        json_array_append_new(list, real_or_null(x[i]));
+        json_array_append_new(list, json_real_or_null(x[i]));
     return list;
 }
 
@@ -106,13 +102,13 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
     json_t *line =
         json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
                   (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "path",
-                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", real_or_null(r->loss), "l2", real_or_null(r->l2),
-                  "l1", real_or_null(r->l1), "l0", real_or_null(r->l0), "lr", r->lr, "l1_coeff", r->l1_coeff,
-                  "grad_norm", real_or_null(r->grad_norm), "dead", (json_int_t)r->dead, "fvu", real_or_null(r->fvu.fvu),
-                  "fvu_token", real_or_null(r->fvu.fvu_token), "fvu_site", real_list(r->fvu.fvu_site, n_sites),
-                  "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites), "rows_per_s",
-                  real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed), "waiting",
-                  real_or_null((m->waited - m->waited_at_line) / elapsed));
+                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", json_real_or_null(r->loss), "l2",
+                  json_real_or_null(r->l2), "l1", json_real_or_null(r->l1), "l0", json_real_or_null(r->l0), "lr", r->lr,
+                  "l1_coeff", r->l1_coeff, "grad_norm", json_real_or_null(r->grad_norm), "dead", (json_int_t)r->dead,
+                  "fvu", json_real_or_null(r->fvu.fvu), "fvu_token", json_real_or_null(r->fvu.fvu_token), "fvu_site",
+                  real_list(r->fvu.fvu_site, n_sites), "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites),
+                  "rows_per_s", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed),
+                  "waiting", json_real_or_null((m->waited - m->waited_at_line) / elapsed));
     m->last_line = now;
     m->step_at_line = steps;
     m->waited_at_line = m->waited;
@@ -126,9 +122,9 @@ int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluatio
     return write_line(m,
                       json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps,
                                 "rows", (json_int_t)(steps * m->batch_size), "eval_rows", (json_int_t)r->rows,
-                                "eval_loss", real_or_null(r->loss), "eval_l2", real_or_null(r->l2), "eval_l1",
-                                real_or_null(r->l1), "eval_l0", real_or_null(r->l0), "eval_fvu",
-                                real_or_null(r->fvu.fvu), "eval_fvu_token", real_or_null(r->fvu.fvu_token),
+                                "eval_loss", json_real_or_null(r->loss), "eval_l2", json_real_or_null(r->l2), "eval_l1",
+                                json_real_or_null(r->l1), "eval_l0", json_real_or_null(r->l0), "eval_fvu",
+                                json_real_or_null(r->fvu.fvu), "eval_fvu_token", json_real_or_null(r->fvu.fvu_token),
                                 "eval_fvu_site", real_list(r->fvu.fvu_site, n_sites), "eval_fvu_token_site",
                                 real_list(r->fvu.fvu_token_site, n_sites)),
                       e);

@@ -2,7 +2,6 @@
 #include "report.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -46,11 +45,6 @@ static void print_table(const struct report *r, size_t peak)
     fflush(stdout);
 }
 
-static json_t *real_or_null(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 int report_write(const struct report *r, struct err *e)
 {
     size_t peak = mem_peak_rss();
@@ -66,12 +60,13 @@ int report_write(const struct report *r, struct err *e)
         (json_int_t)c->blocks_leased, "blocks_leased_again", (json_int_t)c->blocks_leased_again, "bad_chunks",
         (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected",
         (json_int_t)c->rejected);
-    json_t *summary = json_pack(
-        "{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
-        real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
-        real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu", real_or_null(fvu->fvu), "fvu_token",
-        real_or_null(fvu->fvu_token), "dead", (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting",
-        r->waiting_share, "peak_rss", (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    json_t *summary =
+        json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
+                  json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
+                  json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu",
+                  json_real_or_null(fvu->fvu), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
+                  (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
+                  (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
     if (summary && r->recovered)
         json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
     int result = summary ? file_join(path, sizeof path, r->out, "summary.json", e)

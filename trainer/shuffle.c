@@ -13,6 +13,7 @@
 #include "bf16.h"
 #include "clock.h"
 #include "mem.h"
+#include "wake.h"
 
 struct window {
     uint64_t g;
@@ -252,14 +253,6 @@ static void gather(const struct shuffle *s, const struct window *w, size_t n, fl
     }
 }
 
-static void wake_ingest(const struct shuffle *s)
-{
-    uint64_t one = 1;
-    if (s->c.wake >= 0 && write(s->c.wake, &one, sizeof one) < 0) {
-        /* the counter is full, so it is readable: the ingest thread will look anyway */
-    }
-}
-
 int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t n, int timeout_ms, struct err *e)
 {
     int result = 0;
@@ -280,7 +273,7 @@ int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t
             s->serving++;
             s->position = 0;
         }
-        wake_ingest(s);
+        wake(s->c.wake);
     }
     if (result == 0)
         s->batch_taken = 0;

@@ -1,6 +1,7 @@
 /* json_file.c - JSON files by jansson; see json_file.h. */
 #include "json_file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,4 +43,9 @@ int json_read_object(const char *path, json_t **value, struct err *e)
     json_decref(*value);
     *value = NULL;
     return err_set(e, ERR_INPUT, "%s: not a JSON object: %s (line %d)", path, bad.text, bad.line);
+}
+
+json_t *json_real_or_null(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
 }

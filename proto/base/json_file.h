@@ -13,4 +13,7 @@ int json_read_object(const char *path, json_t **value, struct err *e);
 /* Indented, numbers with all their digits; appears complete or not at all (file.h). value is borrowed. */
 int json_write(const char *path, const json_t *value, struct err *e);
 
+/* A number, or null for NaN and infinity, which JSON lacks. */
+json_t *json_real_or_null(double x);
+
 #endif

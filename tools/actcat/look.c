@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "json_file.h"
 #include "mem.h"
 #include "site_stats.h"
 #include "stream_json.h"
@@ -84,12 +85,6 @@ static void print_head(const struct cache *c, size_t rows)
     printf("  dimensions over %dx the median mean square\n", SITE_OUTLIER_FACTOR);
 }
 
-/* JSON has no NaN. */
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *site_json(const struct cache *c, uint32_t site, const struct site_stats *t,
                          const struct site_outlier *top, size_t n)
 {
@@ -100,8 +95,9 @@ static json_t *site_json(const struct cache *c, uint32_t site, const struct site
                               json_pack("{s:I, s:f}", "dim", (json_int_t)top[i].dim, "factor", top[i].factor));
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "site", s->sites[site], "rows",
                      (json_int_t)t->rows, "bad_rows", (json_int_t)t->bad_rows, "nan", (json_int_t)t->nan, "inf",
-                     (json_int_t)t->inf, "mean_norm", number(site_stats_mean_norm(t)), "min", number((double)t->min),
-                     "max", number((double)t->max), "implied_scale", number(site_stats_scale(t, s->d_model)), "scale",
+                     (json_int_t)t->inf, "mean_norm", json_real_or_null(site_stats_mean_norm(t)), "min",
+                     json_real_or_null((double)t->min), "max", json_real_or_null((double)t->max), "implied_scale",
+                     json_real_or_null(site_stats_scale(t, s->d_model)), "scale",
                      s->has_scale ? json_real((double)s->scale[site]) : json_null(), "n_outliers", (json_int_t)n,
                      "outliers", outliers);
 }
@@ -173,7 +169,7 @@ static int print_row(const struct stream *s, size_t row, const struct row_origin
             printf("    %-32s", s->sites[site]);
         for (uint32_t k = 0; k < (json || s->d_model < SHOWN_VALUES ? s->d_model : SHOWN_VALUES); k++) {
             if (json)
-                json_array_append_new(vector, number((double)v[k]));
+                json_array_append_new(vector, json_real_or_null((double)v[k]));
             else
                 printf(" %12.6g", (double)v[k]);
         }
