@@ -320,9 +320,10 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
     log_line("connecting to %s", so.endpoint);
     int result = serve(source, &so, &report, e);
     if (result == 0)
-        log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, waiting for leases %.1f s",
+        log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, sending %.1f s, waiting for leases %.1f s",
                  *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
-                 (unsigned long long)report.blocks, report.computing_s, report.waiting_s);
+                 (unsigned long long)report.blocks, report.seconds[SERVE_COMPUTING], report.seconds[SERVE_SENDING],
+                 report.seconds[SERVE_WAITING]);
     if (report.absent)
         log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
     if (result == 0 && tee)

@@ -60,7 +60,18 @@ struct server {
     int result;
     struct err error;
     struct serve_report report;
+    enum serve_activity activity; /* since then: */
+    double since;                 /* clock_s */
 };
+
+/* The time up to now is counted; the lock is held. */
+static void turn_to(struct server *s, enum serve_activity next)
+{
+    double now = clock_s();
+    s->report.seconds[s->activity] += now - s->since;
+    s->since = now;
+    s->activity = next;
+}
 
 /* ---- the computing thread ---- */
 
@@ -88,10 +99,11 @@ static void compute_loop(struct server *s)
     pthread_mutex_lock(&s->lock);
     for (;;) {
         struct outgoing *o = NULL;
-        double start = clock_s();
-        while (!s->finished && !(s->n_leases && (o = find_outgoing(s, BLOCK_FREE))))
+        while (!s->finished && !(s->n_leases && (o = find_outgoing(s, BLOCK_FREE)))) {
+            turn_to(s, s->n_leases ? SERVE_SENDING : SERVE_WAITING);
             pthread_cond_wait(&s->changed, &s->lock);
-        s->report.waiting_s += clock_s() - start;
+        }
+        turn_to(s, SERVE_COMPUTING);
         if (s->finished)
             break;
         o->state = BLOCK_COMPUTING;
@@ -103,14 +115,13 @@ static void compute_loop(struct server *s)
         memcpy(scale, s->terms.scale, sizeof scale);
         pthread_mutex_unlock(&s->lock);
 
-        start = clock_s();
         compute_block(s, o, dtype, scale);
         struct err kept = {0};
         if (s->options->keep && !o->failed)
             s->options->keep(s->options->keep_context, &o->lease, block_seqs, &o->rows, &kept);
 
         pthread_mutex_lock(&s->lock);
-        s->report.computing_s += clock_s() - start;
+        turn_to(s, SERVE_WAITING);
         if (kept.code && !s->leaving.code)
             s->leaving = kept;
         o->state = BLOCK_READY;
@@ -128,7 +139,24 @@ struct conversation {
     bool ever_welcome;
     int64_t last_progress;
     uint64_t progress_rows;
+    double progress_seconds[SERVE_ACTIVITIES], ping_seconds[SERVE_ACTIVITIES]; /* as they were then */
 };
+
+/* The share of each activity in the time since `before`, which becomes now. */
+static void shares_since(struct server *s, double before[SERVE_ACTIVITIES], float share[SERVE_ACTIVITIES])
+{
+    double total = 0, passed[SERVE_ACTIVITIES];
+    pthread_mutex_lock(&s->lock);
+    turn_to(s, s->activity);
+    for (int i = 0; i < SERVE_ACTIVITIES; i++) {
+        passed[i] = s->report.seconds[i] - before[i];
+        before[i] = s->report.seconds[i];
+        total += passed[i];
+    }
+    pthread_mutex_unlock(&s->lock);
+    for (int i = 0; i < SERVE_ACTIVITIES; i++)
+        share[i] = total > 0 ? (float)(passed[i] / total) : 0;
+}
 
 static void finish(struct server *s, int result, const struct err *e)
 {
@@ -356,10 +384,12 @@ static void show_progress(struct conversation *c, int64_t now)
     pthread_mutex_lock(&s->lock);
     struct serve_report r = s->report;
     pthread_mutex_unlock(&s->lock);
-    double total = r.computing_s + r.waiting_s;
-    log_progress("%llu rows sent, %.0f rows/s, waiting for leases %.0f %% of the time", (unsigned long long)r.rows,
-                 1e3 * (double)(r.rows - c->progress_rows) / (double)(now - c->last_progress),
-                 total > 0 ? 100 * r.waiting_s / total : 0.0);
+    float share[SERVE_ACTIVITIES];
+    shares_since(s, c->progress_seconds, share);
+    log_progress(
+        "%llu rows sent, %.0f rows/s, computing %.0f %%, sending %.0f %%, waiting for leases %.0f %% of the time",
+        (unsigned long long)r.rows, 1e3 * (double)(r.rows - c->progress_rows) / (double)(now - c->last_progress),
+        100 * (double)share[SERVE_COMPUTING], 100 * (double)share[SERVE_SENDING], 100 * (double)share[SERVE_WAITING]);
     c->last_progress = now;
     c->progress_rows = r.rows;
 }
@@ -392,6 +422,10 @@ static int keep_alive(struct conversation *c, struct err *e)
     if (now - c->last_ping >= (int64_t)s->terms.heartbeat_ms) {
         struct message m = {.type = MESSAGE_PING};
         m.ping.token = (uint64_t)now;
+        float share[SERVE_ACTIVITIES];
+        shares_since(s, c->ping_seconds, share);
+        m.ping.computing = share[SERVE_COMPUTING];
+        m.ping.sending = share[SERVE_SENDING];
         link_send(c->link, NULL, &m, NULL);
         c->last_ping = now;
     }
@@ -446,6 +480,7 @@ int serve(struct source *source, const struct serve_options *options, struct ser
         return err_set(e, ERR_MEMORY, "server: out of memory");
     s->source = source;
     s->options = options;
+    s->since = clock_s();
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     for (size_t i = 0; i < N_OUTGOING; i++)

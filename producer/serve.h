@@ -25,11 +25,14 @@ struct serve_options {
     void *keep_context;
 };
 
+/* What the computing thread does: it computes, has a lease but no room (what it computed is not sent yet), or has none. */
+enum serve_activity { SERVE_WAITING, SERVE_COMPUTING, SERVE_SENDING, SERVE_ACTIVITIES };
+
 struct serve_report {
-    uint64_t blocks, rows;         /* sent */
-    uint64_t absent;               /* leases refused because their rows are not recorded; the first is logged */
-    double computing_s, waiting_s; /* of the computing thread */
-    char end_reason[512];          /* what END said; empty if we left first */
+    uint64_t blocks, rows; /* sent */
+    uint64_t absent;       /* leases refused because their rows are not recorded; the first is logged */
+    double seconds[SERVE_ACTIVITIES];
+    char end_reason[512]; /* what END said; empty if we left first */
 };
 
 /* Serves until END (0 if the run ended well, ERR_PEER if it failed), a REJECT (ERR_MISMATCH), a signal (0) or an error.

@@ -8,7 +8,7 @@
 
 #include "mpread.h"
 
-enum kind { U32, U64, BOOL, TEXT, DTYPE, DTYPES, SCALE, SITES, MODELS, ORIGINS };
+enum kind { U32, U64, BOOL, SHARE, TEXT, DTYPE, DTYPES, SCALE, SITES, MODELS, ORIGINS };
 
 struct field {
     const char *key;
@@ -70,7 +70,9 @@ static const struct field batch_fields[] = {
 };
 static const struct field error_fields[] = {OF("lease", U64, error.lease), TEXT_OF("code", error.code),
                                             TEXT_OF("text", error.text), END_OF_FIELDS};
-static const struct field ping_fields[] = {OF("token", U64, ping.token), END_OF_FIELDS};
+static const struct field ping_fields[] = {OF("token", U64, ping.token), OF("computing", SHARE, ping.computing),
+                                           OF("sending", SHARE, ping.sending), END_OF_FIELDS};
+static const struct field pong_fields[] = {OF("token", U64, ping.token), END_OF_FIELDS};
 static const struct field no_fields[] = {END_OF_FIELDS};
 static const struct field end_fields[] = {OF("ok", BOOL, end.ok), TEXT_OF("reason", end.reason), END_OF_FIELDS};
 
@@ -81,7 +83,7 @@ static const struct {
     [MESSAGE_HELLO] = {"HELLO", hello_fields},  [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
     [MESSAGE_REJECT] = {"REJECT", text_fields}, [MESSAGE_LEASE] = {"LEASE", lease_fields},
     [MESSAGE_BATCH] = {"BATCH", batch_fields},  [MESSAGE_ERROR] = {"ERROR", error_fields},
-    [MESSAGE_PING] = {"PING", ping_fields},     [MESSAGE_PONG] = {"PONG", ping_fields},
+    [MESSAGE_PING] = {"PING", ping_fields},     [MESSAGE_PONG] = {"PONG", pong_fields},
     [MESSAGE_BYE] = {"BYE", text_fields},       [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
     [MESSAGE_END] = {"END", end_fields},
 };
@@ -147,6 +149,9 @@ static void pack_field(msgpack_packer *p, const struct field *f, const struct me
             msgpack_pack_true(p);
         else
             msgpack_pack_false(p);
+        break;
+    case SHARE:
+        msgpack_pack_float(p, *(const float *)(const void *)value);
         break;
     case TEXT:
         pack_text(p, (const char *)value);
@@ -256,6 +261,11 @@ static void read_field(struct mpread *r, const struct field *f, struct message *
         break;
     case BOOL:
         *(bool *)value = mpread_bool(r);
+        break;
+    case SHARE:
+        *(float *)(void *)value = (float)mpread_float(r);
+        if (!(*(float *)(void *)value >= 0 && *(float *)(void *)value <= 1))
+            mpread_fail(r, "share that is not from 0 to 1");
         break;
     case TEXT:
         mpread_text(r, (char *)value, f->size);

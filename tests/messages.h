@@ -111,6 +111,8 @@ static inline bool sample(int i)
     case 9:
         m.type = i == 8 ? MESSAGE_PING : MESSAGE_PONG;
         m.ping.token = 1ull << 33;
+        m.ping.computing = i == 8 ? 0.25f : 0;
+        m.ping.sending = i == 8 ? 1 : 0;
         return true;
     case 10:
         m.type = MESSAGE_BYE;

@@ -162,7 +162,7 @@ class Producer:
                 if status is not None:
                     return status
             if self.welcome and now - pinged >= heartbeat:
-                self.send("PING", token=int(now * 1000))
+                self.send("PING", token=int(now * 1000), computing=0.0, sending=0.0)
                 pinged = now
             if now - heard >= patience:
                 log(f"nothing heard for {patience} s")

@@ -302,14 +302,14 @@ class Messages(InteropTest):
     def test_unknown_peers(self):
         self.trainer()
         for when in ("before", "after"):
-            stranger = self.connect(msgpack.packb({"type": "PING", "token": 1}))
+            stranger = self.connect(msgpack.packb({"type": "PING", "token": 1, "computing": 0.5, "sending": 0.5}))
             error = self.next(stranger, "ERROR")
             self.assertEqual((error["lease"], error["code"]), (0, "unknown-peer"))
             stranger.send(msgpack.packb({"type": "BYE", "reason": "never mind"}))
             self.next(stranger, "BYE_ACK")
             known = self.connect(msgpack.packb(self.good))
             self.next(known, "WELCOME")
-        known.send(msgpack.packb({"type": "PING", "token": 2**64 - 1}))
+        known.send(msgpack.packb({"type": "PING", "token": 2**64 - 1, "computing": 1.0, "sending": 0.0}))
         self.assertEqual(self.next(known, "PONG"), {"type": "PONG", "token": 2**64 - 1})
 
     def test_end(self):
