@@ -1,0 +1,19 @@
+/* ingest_leases.h - the ingest thread's choice of who computes which block. */
+#ifndef CROSSFEED_INGEST_LEASES_H
+#define CROSSFEED_INGEST_LEASES_H
+
+#include "ingest_state.h"
+
+/* Blocks [n] become wanted, their rows to lie one after another in the store of that purpose. They fit in the table. */
+void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose);
+
+/* One lease to each producer with credit, in turns, until there is no block for them or no credit left. */
+void ingest_lease_blocks(struct ingest *in);
+
+/* The ERROR in in->message: a lease that this producer cannot do goes to another, or ends the run. */
+void ingest_take_error(struct ingest *in, int index, struct err *e);
+
+/* A block that every producer here has refused waits timeout_ms for one that has it; then the run fails. */
+void ingest_check_refusals(struct ingest *in, struct err *e);
+
+#endif
