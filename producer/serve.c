@@ -25,6 +25,7 @@
 #define HELLO_TIMEOUT_MS 3000
 #define BYE_TIMEOUT_MS 3000
 #define POLL_MS 200
+#define AWAY_MS (5 * POLL_MS)
 
 enum block_state { BLOCK_FREE, BLOCK_COMPUTING, BLOCK_READY, BLOCK_SENDING };
 
@@ -136,6 +137,7 @@ struct conversation {
     struct server *s;
     struct link *link;
     int64_t last_heard, last_ping, connected, bye_sent;
+    int64_t last_turn; /* when keep_alive last looked */
     bool ever_welcome;
     int64_t last_progress;
     uint64_t progress_rows;
@@ -381,6 +383,12 @@ static void show_progress(struct conversation *c, int64_t now)
     int64_t interval = log_is_terminal() ? 1000 : 10000;
     if (now - c->last_progress < interval)
         return;
+    if (!s->welcome) {
+        log_progress("waiting for a trainer at %s, none heard for %lld s", s->options->endpoint,
+                     (long long)(now - c->last_heard) / 1000);
+        c->last_progress = now;
+        return;
+    }
     pthread_mutex_lock(&s->lock);
     struct serve_report r = s->report;
     pthread_mutex_unlock(&s->lock);
@@ -398,7 +406,10 @@ static void show_progress(struct conversation *c, int64_t now)
 static int keep_alive(struct conversation *c, struct err *e)
 {
     struct server *s = c->s;
-    int64_t now = clock_ms();
+    int64_t now = clock_ms(), away = now - c->last_turn;
+    c->last_turn = now;
+    if (away > AWAY_MS) /* we were stopped, or swapped out, and did not listen: that is not the trainer's silence */
+        c->last_heard += away;
     pthread_mutex_lock(&s->lock);
     struct err leaving = s->leaving;
     pthread_mutex_unlock(&s->lock);
@@ -416,9 +427,9 @@ static int keep_alive(struct conversation *c, struct err *e)
         finish(s, ERR_PEER, e);
         return 0;
     }
+    show_progress(c, now);
     if (!s->welcome)
         return now - c->connected > HELLO_TIMEOUT_MS;
-    show_progress(c, now);
     if (now - c->last_ping >= (int64_t)s->terms.heartbeat_ms) {
         struct message m = {.type = MESSAGE_PING};
         m.ping.token = (uint64_t)now;
@@ -439,7 +450,7 @@ static int keep_alive(struct conversation *c, struct err *e)
 static void *communicate(void *argument)
 {
     struct server *s = argument;
-    struct conversation c = {.s = s, .last_heard = clock_ms(), .last_progress = clock_ms()};
+    struct conversation c = {.s = s, .last_heard = clock_ms(), .last_progress = clock_ms(), .last_turn = clock_ms()};
     struct err e = {0};
     struct link_peer peer;
     struct link_payload payload;
@@ -457,6 +468,12 @@ static void *communicate(void *argument)
             finish(s, err_errno(&e, errno, "eventfd"), &e);
         for (int got; !again && !s->finished && (got = link_receive(c.link, &peer, &m, &payload, &e)) != 0;) {
             link_payload_release(&payload);
+            if (got == ERR_PEER) { /* from a trainer of our version: spoilt on the way */
+                log_line("trainer: %s; connecting again", e.message);
+                usleep(POLL_MS * 1000);
+                again = true;
+                break;
+            }
             if (got < 0) {
                 finish(s, got, &e);
                 break;

@@ -273,8 +273,8 @@ static void fixed_keys_may_not(void **state)
 static void which_keys_are_fixed(void **state)
 {
     (void)state;
-    static const char *const open[] = {"log_every", "eval_every",   "save_every", "keep",   "lookahead_blocks",
-                                       "credit",    "heartbeat_ms", "timeout_ms", "threads"};
+    static const char *const open[] = {"log_every", "eval_every",   "save_every", "keep",         "lookahead_blocks",
+                                       "credit",    "heartbeat_ms", "timeout_ms", "wait_timeout", "threads"};
     size_t n_open = 0;
     for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
         assert_false(config_keys[key(open[i])].fixed);
@@ -288,6 +288,11 @@ static void damaged_files(void **state)
     (void)state;
     struct config c;
     config_init(&c);
+    struct err e = {0};
+    json_object_del(saved, "wait_timeout"); /* of a run that is older than the key: it changes no result */
+    set(&c, "wait_timeout", "7");
+    assert_int_equal(config_resume(&c, saved, "old/cfg.json", &e), 0);
+    assert_int_equal(c.wait_timeout, 7);
     json_object_del(saved, "beta2");
     resume_refuses(&c, ERR_INPUT, "old/cfg.json", "key beta2");
     json_object_set_new(saved, "beta2", json_real(0.999));

@@ -49,6 +49,8 @@ const struct config_key config_keys[] = {
     COUNT(credit, false, 1, 64, "2", "blocks that one producer may hold at a time"),
     COUNT(heartbeat_ms, false, 10, 1e6, "1000", "producers ping this often"),
     COUNT(timeout_ms, false, 50, 1e7, "10000", "a producer silent for so long is dropped"),
+    COUNT(wait_timeout, false, 0, 1e9, "0",
+          "seconds to wait when there is no producer; then the run is saved and ends with status 1; 0: for ever"),
     COUNT(threads, false, 0, 4096, "0", "for the training step; 0: one a core"),
 };
 const size_t config_n_keys = sizeof config_keys / sizeof config_keys[0];
@@ -142,6 +144,8 @@ int config_resume(struct config *c, const json_t *saved, const char *path, struc
         const struct config_key *k = &config_keys[i];
         const json_t *value = json_object_get(saved, k->name);
         struct config old = *c;
+        if (!value && !k->fixed)
+            continue; /* a key that is newer than the run */
         if (!value || saved_text(value, text) || config_set(&old, i, text, e))
             return err_set(e, ERR_INPUT, "%s: key %s is missing or wrong", path, k->name);
         bool given = c->given >> i & 1;

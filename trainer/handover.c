@@ -20,6 +20,15 @@ void handover_release(struct handover *h)
     pthread_cond_destroy(&h->changed);
 }
 
+void handover_stream(struct handover *h, const struct stream *stream)
+{
+    pthread_mutex_lock(&h->lock);
+    h->stream_known = true;
+    h->stream = *stream;
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->lock);
+}
+
 void handover_scale(struct handover *h, const float *scale, uint32_t n_sites)
 {
     pthread_mutex_lock(&h->lock);
@@ -46,14 +55,15 @@ void handover_fail(struct handover *h, const struct err *why)
     pthread_mutex_unlock(&h->lock);
 }
 
-bool handover_turn(struct handover *h, const struct ingest_counters *counters, struct message_end *end)
+void handover_turn(struct handover *h, const struct ingest_counters *counters, bool *started, bool *ending,
+                   struct message_end *end)
 {
     pthread_mutex_lock(&h->lock);
     h->counters = *counters;
-    bool ending = h->ending;
+    *started = h->started;
+    *ending = h->ending;
     *end = h->end;
     pthread_mutex_unlock(&h->lock);
-    return ending;
 }
 
 /* Waits, the lock taken, until *ready. The lock stays taken. */
@@ -69,6 +79,15 @@ static int wait_until(struct handover *h, const bool *ready, int timeout_ms, str
         return e->code;
     }
     return *ready ? 0 : 1;
+}
+
+int handover_wait_stream(struct handover *h, struct stream *stream, int timeout_ms, struct err *e)
+{
+    int result = wait_until(h, &h->stream_known, timeout_ms, e);
+    if (result == 0)
+        *stream = h->stream;
+    pthread_mutex_unlock(&h->lock);
+    return result;
 }
 
 int handover_wait_scale(struct handover *h, float *scale, uint32_t n_sites, int timeout_ms, struct err *e)
@@ -91,6 +110,13 @@ void handover_counters(struct handover *h, struct ingest_counters *counters)
 {
     pthread_mutex_lock(&h->lock);
     *counters = h->counters;
+    pthread_mutex_unlock(&h->lock);
+}
+
+void handover_start(struct handover *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->started = true;
     pthread_mutex_unlock(&h->lock);
 }
 

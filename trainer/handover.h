@@ -1,5 +1,5 @@
-/* handover.h - what the ingest thread and the training thread tell each other, under one lock: scale, held-out rows
- * ready, counters and failure one way; the end the other way. */
+/* handover.h - what the ingest thread and the training thread tell each other, under one lock: the stream, the scale,
+ * held-out rows ready, counters and failure one way; the start and the end the other way. */
 #ifndef CROSSFEED_HANDOVER_H
 #define CROSSFEED_HANDOVER_H
 
@@ -26,11 +26,12 @@ struct ingest_counters {
 struct handover {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool scale_known, evaluation_ready;
+    bool stream_known, scale_known, evaluation_ready;
+    struct stream stream;
     float scale[STREAM_MAX_SITES];
     struct err failure;
     struct ingest_counters counters;
-    bool ending;
+    bool started, ending;
     struct message_end end;
 };
 
@@ -38,16 +39,20 @@ void handover_init(struct handover *h);
 void handover_release(struct handover *h);
 
 /* ---- ingest thread ---- */
+void handover_stream(struct handover *h, const struct stream *stream);
 void handover_scale(struct handover *h, const float *scale, uint32_t n_sites);
 void handover_evaluation(struct handover *h);                  /* the held-out rows are all there */
 void handover_fail(struct handover *h, const struct err *why); /* the first failure stays */
-/* Publishes the counters; true, end filled, once the training thread wants to end. */
-bool handover_turn(struct handover *h, const struct ingest_counters *counters, struct message_end *end);
+/* Publishes the counters, and brings what the training thread wants: started, ending (then end is filled). */
+void handover_turn(struct handover *h, const struct ingest_counters *counters, bool *started, bool *ending,
+                   struct message_end *end);
 
 /* ---- training thread: 0, 1 if not within timeout_ms, or the failure ---- */
+int handover_wait_stream(struct handover *h, struct stream *stream, int timeout_ms, struct err *e);
 int handover_wait_scale(struct handover *h, float *scale, uint32_t n_sites, int timeout_ms, struct err *e);
 int handover_wait_evaluation(struct handover *h, int timeout_ms, struct err *e);
 void handover_counters(struct handover *h, struct ingest_counters *counters);
+void handover_start(struct handover *h); /* what the thread needs for the run is in its place */
 void handover_end(struct handover *h, bool ok, const char *reason);
 
 #endif

@@ -23,98 +23,14 @@
 #define POLL_MS 100
 #define END_WAIT_MS 3000 /* for the producers' BYEs */
 
-/* ---- life ---- */
-
-int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)
-{
-    struct ingest *in = calloc(1, sizeof *in);
-    *out = NULL;
-    if (!in)
-        return err_set(e, ERR_MEMORY, "ingest: out of memory");
-    in->options = *o;
-    handover_init(&in->handover);
-    in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
-                              : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
-    if (result) {
-        ingest_free(in);
-        return result;
-    }
-    *out = in;
-    return 0;
-}
-
-void ingest_free(struct ingest *in)
-{
-    if (!in)
-        return;
-    if (in->running)
-        ingest_finish(in, false, "trainer stopped");
-    link_close(in->link, 0);
-    if (in->wake >= 0)
-        close(in->wake);
-    intake_release(&in->intake);
-    handover_release(&in->handover);
-    free(in);
-}
-
-const char *ingest_endpoint(const struct ingest *in, size_t i)
-{
-    return link_endpoint(in->link, i);
-}
-
-int ingest_wake_fd(const struct ingest *in)
-{
-    return in->wake;
-}
+/* ---- the thread ---- */
 
 void ingest_fail(struct ingest *in, const struct err *why)
 {
     handover_fail(&in->handover, why);
-    if (in->run.intake.shuffle) /* not yet there if set-up failed */
-        shuffle_fail(in->run.intake.shuffle, why);
+    if (in->started) /* before that there is no shuffle */
+        shuffle_fail(in->intake.c.shuffle, why);
 }
-
-int ingest_await_stream(struct ingest *in, const struct ingest_wanted *wanted, struct stream *out,
-                        volatile sig_atomic_t *stop, struct err *e)
-{
-    struct link_peer from;
-    struct link_payload payload;
-    int64_t last_line = clock_ms();
-    in->wanted = *wanted;
-    for (;;) {
-        if (*stop)
-            return err_set(e, ERR_STOPPED, "stopped while waiting for the first producer");
-        if (clock_ms() - last_line > 10000) {
-            log_progress("waiting for a producer at %s", ingest_endpoint(in, 0));
-            last_line = clock_ms();
-        }
-        link_poll(in->link, -1, POLL_MS);
-        int got = link_receive(in->link, &from, &in->message, &payload, e);
-        link_payload_release(&payload);
-        if (got < 0 && got != ERR_PEER)
-            return got;
-        if (got == ERR_PEER)
-            ingest_refuse(in, &from, e);
-        if (got != 1)
-            continue;
-        if (in->message.type != MESSAGE_HELLO) {
-            if (in->message.type == MESSAGE_BYE)
-                link_send_text(in->link, &from, MESSAGE_BYE_ACK, "");
-            else
-                link_send_error(in->link, &from, 0, "unknown-peer", "say HELLO first");
-            continue;
-        }
-        struct stream stream = in->message.hello.stream;
-        if (ingest_take_hello(in, &from, e) >= 0) {
-            in->stream = *out = stream;
-            in->stream_known = true;
-            return 0;
-        }
-    }
-}
-
-/* ---- the thread ---- */
 
 static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
                          struct err *e)
@@ -126,11 +42,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     if (type == MESSAGE_HELLO && in->ending) {
         ingest_send_end(in, from);
     } else if (type == MESSAGE_HELLO) {
-        index = ingest_take_hello(in, from, e);
-        if (index >= 0 && in->ending)
-            ingest_send_end(in, from);
-        else if (index >= 0)
-            ingest_welcome(in, index);
+        ingest_take_hello(in, from, e);
     } else if (type == MESSAGE_BYE) {
         if (index >= 0)
             ingest_drop(in, index, in->ending ? "leaves, the run is over" : "leaves");
@@ -145,8 +57,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
         in->message.type = MESSAGE_PONG; /* with the same token */
         link_send(in->link, from, &in->message, NULL);
     } else if (type != MESSAGE_PONG) {
-        in->counters.producers_lost++;
-        ingest_drop(in, index, "sent a message that only a trainer sends, dropped");
+        ingest_lose(in, index, "sent a message that only a trainer sends, dropped");
     }
 }
 
@@ -168,11 +79,26 @@ static void receive_all(struct ingest *in, struct err *e)
     }
 }
 
-static void publish(struct ingest *in)
+/* The training thread has done its part: blocks are wanted. */
+static void begin(struct ingest *in)
 {
+    const struct intake_config *c = &in->intake.c;
+    if (c->plan->n_eval == 0)
+        handover_evaluation(&in->handover);
+    if (in->n_scale)
+        ingest_announce_scale(in);
+    else
+        ingest_add_tasks(in, c->scale_blocks, c->n_scale_blocks, FOR_SCALE);
+}
+
+static void hand_over(struct ingest *in)
+{
+    bool had_started = in->started;
     in->counters.producers = (uint32_t)in->peers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
-    in->ending = handover_turn(&in->handover, &in->counters, &in->end);
+    handover_turn(&in->handover, &in->counters, &in->started, &in->ending, &in->end);
+    if (in->started && !had_started)
+        begin(in);
 }
 
 /* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
@@ -180,13 +106,13 @@ static void say_end(struct ingest *in)
 {
     struct err e = {0};
     for (int i = 0; i < PEERS_MAX; i++)
-        if (in->peers.peers[i].here)
-            ingest_send_end(in, &in->peers.peers[i].address);
+        if (in->peers.peers[i].here && ingest_send_end(in, &in->peers.peers[i].address))
+            ingest_lose(in, i, "is gone");
     for (int64_t until = clock_ms() + END_WAIT_MS; in->peers.n && clock_ms() < until;) {
         link_poll(in->link, -1, POLL_MS);
         receive_all(in, &e);
     }
-    publish(in);
+    hand_over(in);
     link_close(in->link, 1000);
     in->link = NULL;
 }
@@ -195,52 +121,102 @@ static void *ingest_thread(void *argument)
 {
     struct ingest *in = argument;
     struct err e = {0};
-    for (int i = 0; i < PEERS_MAX; i++) /* whoever said HELLO while the run was being set up */
-        if (in->peers.peers[i].here) {
-            in->peers.peers[i].last_heard_ms = clock_ms();
-            ingest_welcome(in, i);
-        }
+    in->last_listened_ms = clock_ms();
     while (!in->ending) {
-        ingest_lease_blocks(in);
+        if (in->started)
+            ingest_lease_blocks(in);
         link_poll(in->link, in->wake, POLL_MS);
         uint64_t count;
         if (read(in->wake, &count, sizeof count) < 0 && errno != EAGAIN)
             ingest_fail(in, (err_errno(&e, errno, "eventfd"), &e));
         receive_all(in, &e);
+        ingest_ping(in);
         ingest_drop_silent(in);
         ingest_check_refusals(in, &e);
-        publish(in);
+        hand_over(in);
     }
     say_end(in);
     return NULL;
 }
 
+/* ---- life ---- */
+
+/* The pointers in o are not kept. */
+static void copy_options(struct ingest *in, const struct ingest_options *o)
+{
+    in->options = *o;
+    snprintf(in->run_id, sizeof in->run_id, "%s", o->run_id);
+    in->stream_expected = o->expected;
+    if (o->expected)
+        in->stream = *o->expected;
+    in->n_scale = o->scale ? o->n_scale : 0;
+    if (o->scale)
+        memcpy(in->scale, o->scale, o->n_scale * sizeof *in->scale);
+}
+
+int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)
+{
+    struct ingest *in = calloc(1, sizeof *in);
+    *out = NULL;
+    if (!in)
+        return err_set(e, ERR_MEMORY, "ingest: out of memory");
+    copy_options(in, o);
+    handover_init(&in->handover);
+    in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
+                              : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
+    if (result == 0 && (result = pthread_create(&in->thread, NULL, ingest_thread, in)) != 0)
+        result = err_errno(e, result, "cannot start the ingest thread");
+    in->running = result == 0;
+    if (result) {
+        ingest_free(in);
+        return result;
+    }
+    *out = in;
+    return 0;
+}
+
+void ingest_free(struct ingest *in)
+{
+    if (!in)
+        return;
+    ingest_finish(in, false, "trainer stopped");
+    link_close(in->link, 0);
+    if (in->wake >= 0)
+        close(in->wake);
+    intake_release(&in->intake);
+    handover_release(&in->handover);
+    free(in);
+}
+
+const char *ingest_endpoint(const struct ingest *in, size_t i)
+{
+    return link_endpoint(in->link, i);
+}
+
+int ingest_wake_fd(const struct ingest *in)
+{
+    return in->wake;
+}
+
 /* ---- for the training thread ---- */
 
-int ingest_start(struct ingest *in, const struct ingest_run *r, struct err *e)
+int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct err *e)
 {
-    in->run = *r;
-    in->stream = *r->intake.stream;
-    snprintf(in->run_id, sizeof in->run_id, "%s", r->run_id);
-    if (r->intake.plan->n_eval + r->intake.n_scale_blocks > LEASES_MAX / 2)
+    return handover_wait_stream(&in->handover, out, timeout_ms, e);
+}
+
+int ingest_start(struct ingest *in, const struct intake_config *c, struct err *e)
+{
+    if (c->plan->n_eval + c->n_scale_blocks > LEASES_MAX / 2)
         return err_set(
             e, ERR_INPUT,
             "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
-            r->intake.plan->n_eval, r->intake.n_scale_blocks, LEASES_MAX / 2);
-    if (intake_init(&in->intake, &r->intake, e))
+            c->plan->n_eval, c->n_scale_blocks, LEASES_MAX / 2);
+    if (intake_init(&in->intake, c, e))
         return e->code;
-    if (r->intake.plan->n_eval == 0)
-        handover_evaluation(&in->handover);
-    if (r->scale) {
-        memcpy(in->scale, r->scale, in->stream.n_sites * sizeof *in->scale);
-        ingest_announce_scale(in);
-    } else {
-        ingest_add_tasks(in, r->intake.scale_blocks, r->intake.n_scale_blocks, FOR_SCALE);
-    }
-    int failed = pthread_create(&in->thread, NULL, ingest_thread, in);
-    if (failed)
-        return err_errno(e, failed, "cannot start the ingest thread");
-    in->running = true;
+    handover_start(&in->handover);
+    wake(in->wake);
     return 0;
 }
 
@@ -264,14 +240,9 @@ void ingest_counters(struct ingest *in, struct ingest_counters *c)
 
 void ingest_finish(struct ingest *in, bool ok, const char *reason)
 {
-    if (!in->link)
+    if (!in->running)
         return;
     handover_end(&in->handover, ok, reason);
-    if (!in->running) { /* set-up failed: whoever said HELLO meanwhile must not wait for a WELCOME */
-        publish(in);
-        say_end(in);
-        return;
-    }
     wake(in->wake);
     pthread_join(in->thread, NULL);
     in->running = false;

@@ -17,7 +17,7 @@ void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
         struct lease_task *t = leases_add(&in->leases); /* ingest_start checked that they fit */
         t->block = blocks[i];
         t->purpose = purpose;
-        t->n_rows = plan_block_rows(in->run.intake.plan, blocks[i]);
+        t->n_rows = plan_block_rows(in->intake.c.plan, blocks[i]);
         t->first_row = row;
         row += t->n_rows;
     }
@@ -28,7 +28,7 @@ static struct lease_task *next_task(struct ingest *in, int holder)
 {
     struct lease_task *t = leases_waiting(&in->leases, holder);
     struct shuffle_ticket ticket;
-    if (t || !in->has_scale || in->leases.n == LEASES_MAX || !shuffle_reserve(in->run.intake.shuffle, &ticket))
+    if (t || in->n_scale == 0 || in->leases.n == LEASES_MAX || !shuffle_reserve(in->intake.c.shuffle, &ticket))
         return t;
     t = leases_add(&in->leases);
     t->block = ticket.block;
@@ -60,12 +60,11 @@ void ingest_lease_blocks(struct ingest *in)
         m->type = MESSAGE_LEASE;
         m->lease = (struct message_lease){.lease = t->lease,
                                           .block = t->block,
-                                          .first = plan_block_first(in->run.intake.plan, t->block),
-                                          .count = plan_block_seqs(in->run.intake.plan, t->block),
+                                          .first = plan_block_first(in->intake.c.plan, t->block),
+                                          .count = plan_block_seqs(in->intake.c.plan, t->block),
                                           .scaled = t->purpose != FOR_SCALE};
         if (link_send(in->link, &p->address, m, NULL)) {
-            in->counters.producers_lost++;
-            ingest_drop(in, (int)i, "is gone");
+            ingest_lose(in, (int)i, "is gone");
             continue;
         }
         in->counters.blocks_leased++;
@@ -93,8 +92,8 @@ void ingest_check_refusals(struct ingest *in, struct err *e)
         in->nobodys_since_ms = 0;
         return;
     }
-    uint32_t first = plan_block_first(in->run.intake.plan, t->block),
-             last = first + plan_block_seqs(in->run.intake.plan, t->block) - 1;
+    uint32_t first = plan_block_first(in->intake.c.plan, t->block),
+             last = first + plan_block_seqs(in->intake.c.plan, t->block) - 1;
     if (!in->nobodys_since_ms) {
         in->nobodys_since_ms = now;
         log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->peers.n, first,
@@ -129,8 +128,8 @@ void ingest_take_error(struct ingest *in, int index, struct err *e)
     if (++t->failures < MAX_FAILURES)
         return;
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
-            plan_block_first(in->run.intake.plan, t->block),
-            plan_block_first(in->run.intake.plan, t->block) + plan_block_seqs(in->run.intake.plan, t->block) - 1,
+            plan_block_first(in->intake.c.plan, t->block),
+            plan_block_first(in->intake.c.plan, t->block) + plan_block_seqs(in->intake.c.plan, t->block) - 1,
             t->failures, in->peers.peers[index].name, m->text);
     ingest_fail(in, e);
 }

@@ -10,28 +10,30 @@
 #include "clock.h"
 #include "log.h"
 
-void ingest_send_welcome(struct ingest *in, const struct peer *p)
+int ingest_send_welcome(struct ingest *in, const struct peer *p)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_WELCOME;
-    m->welcome = (struct message_welcome){.dtype = in->run.intake.dtype,
-                                          .has_scale = in->has_scale,
-                                          .n_scale = in->stream.n_sites,
-                                          .block_seqs = in->run.intake.plan->block_seqs,
+    m->welcome = (struct message_welcome){.dtype = in->options.dtype,
+                                          .has_scale = in->n_scale > 0,
+                                          .n_scale = in->n_scale,
+                                          .block_seqs = in->options.block_seqs,
                                           .credit = in->options.credit,
                                           .heartbeat_ms = in->options.heartbeat_ms,
                                           .timeout_ms = in->options.timeout_ms};
+    if (m->welcome.block_seqs > in->stream.n_seq)
+        m->welcome.block_seqs = in->stream.n_seq;
     memcpy(m->welcome.run, in->run_id, sizeof m->welcome.run);
     memcpy(m->welcome.scale, in->scale, sizeof m->welcome.scale);
-    link_send(in->link, &p->address, m, NULL);
+    return link_send(in->link, &p->address, m, NULL);
 }
 
-void ingest_send_end(struct ingest *in, const struct link_peer *to)
+int ingest_send_end(struct ingest *in, const struct link_peer *to)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_END;
     m->end = in->end;
-    link_send(in->link, to, m, NULL);
+    return link_send(in->link, to, m, NULL);
 }
 
 void ingest_drop(struct ingest *in, int index, const char *why)
@@ -43,9 +45,29 @@ void ingest_drop(struct ingest *in, int index, const char *why)
     else
         log_line("producer %s %s", p->name, why);
     peers_remove(&in->peers, index);
+    if (in->peers.n == 0 && !in->ending)
+        log_line("no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
 }
 
-int ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e)
+void ingest_lose(struct ingest *in, int index, const char *why)
+{
+    in->counters.producers_lost++;
+    ingest_drop(in, index, why);
+}
+
+/* The first producer's stream is the run's, and so is its scale if it has one. */
+static void fix_stream(struct ingest *in, const struct stream *stream)
+{
+    in->stream = *stream;
+    in->stream_fixed = true;
+    if (in->n_scale == 0 && stream->has_scale) {
+        in->n_scale = stream->n_sites;
+        memcpy(in->scale, stream->scale, sizeof in->scale);
+    }
+    handover_stream(&in->handover, stream);
+}
+
+void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e)
 {
     struct message_hello *h = &in->message.hello;
     char name[MESSAGE_NAME_SIZE];
@@ -54,12 +76,12 @@ int ingest_take_hello(struct ingest *in, const struct link_peer *from, struct er
     if (index >= 0)
         ingest_drop(in, index, "says HELLO again");
     index = -1;
-    struct admission terms = {.ours = in->stream_known ? &in->stream : in->wanted.expected,
-                              .need_bf16 = in->wanted.want_bf16,
-                              .need_f32 = in->wanted.want_f32,
-                              .stream_fixed = in->stream_known,
-                              .scale = in->has_scale ? in->scale : in->wanted.scale,
-                              .n_scale = in->has_scale ? in->stream.n_sites : in->wanted.n_scale};
+    struct admission terms = {.ours = in->stream_expected || in->stream_fixed ? &in->stream : NULL,
+                              .need_bf16 = in->options.dtype == ROW_BF16,
+                              .need_f32 = in->options.dtype == ROW_F32 || in->n_scale == 0,
+                              .stream_fixed = in->stream_fixed,
+                              .scale = in->n_scale ? in->scale : NULL,
+                              .n_scale = in->n_scale};
     if (admit_producer(&terms, h, e) == 0) {
         index = peers_add(&in->peers, from, name, clock_ms());
         if (index < 0)
@@ -69,8 +91,16 @@ int ingest_take_hello(struct ingest *in, const struct link_peer *from, struct er
         in->counters.rejected++;
         log_line("producer %s rejected: %s", name, e->message);
         link_send_text(in->link, from, MESSAGE_REJECT, e->message);
+        return;
     }
-    return index;
+    if (!in->stream_fixed)
+        fix_stream(in, &h->stream);
+    if (ingest_send_welcome(in, &in->peers.peers[index])) { /* it said HELLO on another connection since */
+        peers_remove(&in->peers, index);
+        return;
+    }
+    in->counters.producers_seen++;
+    log_line("producer %s joins", name);
 }
 
 void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e)
@@ -79,28 +109,36 @@ void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct
     log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
     in->counters.bad_chunks++;
     if (index >= 0) {
-        in->counters.producers_lost++;
-        ingest_drop(in, index, "broke the protocol, dropped");
+        ingest_lose(in, index, "broke the protocol, dropped");
     }
     if (from->size)
         link_send_text(in->link, from, MESSAGE_REJECT, e->message);
 }
 
-void ingest_welcome(struct ingest *in, int index)
+void ingest_ping(struct ingest *in)
 {
-    in->counters.producers_seen++;
-    log_line("producer %s joins", in->peers.peers[index].name);
-    ingest_send_welcome(in, &in->peers.peers[index]);
+    int64_t now = clock_ms();
+    if (now - in->last_ping_ms < (int64_t)in->options.heartbeat_ms)
+        return;
+    in->last_ping_ms = now;
+    struct message *m = &in->message;
+    m->type = MESSAGE_PING;
+    m->ping = (struct message_ping){.token = (uint64_t)now};
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (in->peers.peers[i].here && link_send(in->link, &in->peers.peers[i].address, m, NULL))
+            ingest_lose(in, i, "is gone");
 }
 
 void ingest_drop_silent(struct ingest *in)
 {
-    int64_t now = clock_ms();
+    int64_t now = clock_ms(), away = now - in->last_listened_ms;
+    in->last_listened_ms = now;
+    if (away > (int64_t)in->options.heartbeat_ms)
+        peers_forgive(&in->peers, away);
     for (int i = 0; i < PEERS_MAX; i++) {
         const struct peer *p = &in->peers.peers[i];
         if (p->here && now - p->last_heard_ms > (int64_t)in->options.timeout_ms) {
-            in->counters.producers_lost++;
-            ingest_drop(in, i, "fell silent, dropped");
+            ingest_lose(in, i, "fell silent, dropped");
         }
     }
 }

@@ -4,17 +4,24 @@
 
 #include "ingest_state.h"
 
-/* Judges the HELLO in in->message: adds the producer and returns its index, or rejects it and returns -1. */
-int ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e);
+/* Judges the HELLO in in->message: adds the producer and welcomes it, or rejects it. */
+void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e);
 
-/* Tells an added producer the terms, and counts it; ingest_send_welcome alone repeats them with the scale. */
-void ingest_welcome(struct ingest *in, int index);
-void ingest_send_welcome(struct ingest *in, const struct peer *p);
+/* Tells a producer the terms; again once the scale is known. */
+int ingest_send_welcome(struct ingest *in, const struct peer *p);
 
-void ingest_send_end(struct ingest *in, const struct link_peer *to);
+int ingest_send_end(struct ingest *in, const struct link_peer *to);
 
-/* The producer is gone, its leases go elsewhere; why is for the log: "leaves", "fell silent, dropped". */
+/* A PING to everybody each heartbeat: a connection that is closed shows at once, not after timeout_ms. */
+void ingest_ping(struct ingest *in);
+
+/* The producer is gone, its leases go elsewhere; why is for the log: "leaves", "fell silent, dropped". ingest_lose: not
+ * as it should be, and counted. */
 void ingest_drop(struct ingest *in, int index, const char *why);
+void ingest_lose(struct ingest *in, int index, const char *why);
+
+/* Drops who has been silent for timeout_ms of the time in which we listened ourselves: not while the trainer was
+ * stopped, or swapped out. */
 void ingest_drop_silent(struct ingest *in);
 
 /* What broke the rules of messages (e says how) would only do so again: REJECT, and dropped if it was here. */

@@ -12,9 +12,9 @@
 
 void ingest_announce_scale(struct ingest *in)
 {
-    in->has_scale = true;
-    handover_scale(&in->handover, in->scale, in->stream.n_sites);
-    ingest_add_tasks(in, in->run.intake.plan->eval_blocks, in->run.intake.plan->n_eval, FOR_EVALUATION);
+    in->n_scale = in->stream.n_sites;
+    handover_scale(&in->handover, in->scale, in->n_scale);
+    ingest_add_tasks(in, in->intake.c.plan->eval_blocks, in->intake.c.plan->n_eval, FOR_EVALUATION);
 }
 
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
@@ -45,7 +45,7 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
         return;
     }
     struct chunk_place place = {.block = t->block,
-                                .first_sequence = plan_block_first(in->run.intake.plan, t->block),
+                                .first_sequence = plan_block_first(in->intake.c.plan, t->block),
                                 .n_rows = t->n_rows,
                                 .rows_taken = t->rows_taken,
                                 .chunks_taken = t->chunks_taken,
@@ -55,9 +55,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
         leases_give_back(&in->leases, t);
         log_line("producer %s: %s; block leased again", p->name, e->message);
         if (++p->faults >= MAX_FAULTS) {
-            in->counters.producers_lost++;
             link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
-            ingest_drop(in, index, "sent too many bad chunks, dropped");
+            ingest_lose(in, index, "sent too many bad chunks, dropped");
         }
         return;
     }

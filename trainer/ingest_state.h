@@ -27,14 +27,15 @@ struct ingest {
     bool running;
     struct peers peers;
     struct leases leases;
-    struct ingest_run run;
     char run_id[FINGERPRINT_SIZE];
-    struct ingest_wanted wanted;
-    struct stream stream; /* of the run, once fixed */
-    bool stream_known;
-    bool has_scale; /* as handed over */
+    struct stream stream; /* of the run: expected, or fixed by the first producer */
+    bool stream_expected, stream_fixed;
+    uint32_t n_scale; /* 0: the scale is not known yet */
     float scale[STREAM_MAX_SITES];
-    struct intake intake;
+    bool started;         /* the training thread has done its part; the intake is the thread's from then on */
+    struct intake intake; /* in->intake.c: plan and shuffle */
+    int64_t last_ping_ms;
+    int64_t last_listened_ms; /* when ingest_drop_silent last looked */
     int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */
     bool ending;              /* as handover_turn said last */
     struct message_end end;

@@ -147,7 +147,11 @@ void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
     metrics_wait_ends(m);
     if (!progress_is_due(m))
         return;
-    log_progress("step %llu/%llu, waiting for %s", (unsigned long long)steps, (unsigned long long)m->total_steps, what);
+    if (!m->f) /* the run is not set up yet */
+        log_progress("waiting for %s", what);
+    else
+        log_progress("step %llu/%llu, waiting for %s", (unsigned long long)steps, (unsigned long long)m->total_steps,
+                     what);
     progress_shown(m, steps);
 }
 

@@ -34,6 +34,12 @@ void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64])
         here[i / 64] |= (uint64_t)p->peers[i].here << i % 64;
 }
 
+void peers_forgive(struct peers *p, int64_t ms)
+{
+    for (int i = 0; i < PEERS_MAX; i++)
+        p->peers[i].last_heard_ms += ms;
+}
+
 void peers_remove(struct peers *p, int index)
 {
     p->peers[index].here = false;

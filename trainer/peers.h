@@ -28,6 +28,7 @@ struct peers {
 
 int peers_find(const struct peers *p, const struct link_peer *address);                            /* -1: not known */
 int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms); /* -1: full */
+void peers_forgive(struct peers *p, int64_t ms); /* as if everybody had been heard ms later */
 void peers_remove(struct peers *p, int index);
 void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64]); /* bit i: peer i is here */
 

@@ -38,6 +38,7 @@
 #include "step.h"
 #include "stream_json.h"
 #include "version.h"
+#include "waiting.h"
 #include "weights_file.h"
 
 #define PATH_SIZE 4096
@@ -62,6 +63,7 @@ struct trainer {
     struct recovery recovery; /* if there is a ground truth */
     struct step_report step;
     struct metrics metrics;
+    struct waiting waiting;
     bool has_scale;
     float scale[STREAM_MAX_SITES];
     uint32_t *scale_blocks; /* [n_scale_blocks] */
@@ -146,36 +148,50 @@ static int make_schedule(struct trainer *t, struct err *e)
     return schedule_check(&t->schedule, e);
 }
 
+static int wait_for_stream(struct trainer *t, struct err *e)
+{
+    int result;
+    waiting_begins(&t->waiting);
+    while ((result = ingest_stream(t->ingest, &t->stream, WAIT_MS, e)) == 1 &&
+           (result = waiting_goes_on(&t->waiting, t->state.step, "a producer", e)) == 0)
+        ;
+    if (waiting_ends(&t->waiting, result) == 1)
+        return err_set(e, ERR_STOPPED, "stopped while waiting for the first producer");
+    return result;
+}
+
 /* Settles config, scale and stream: from flags, the checkpoint and the first producer. */
 static int meet_first_producer(struct trainer *t, struct err *e)
 {
     const struct config *c = &t->config;
     struct stream expected;
-    struct ingest_wanted wanted = {0};
-    if (t->o->resume) {
-        if (read_checkpoint_config(t, &expected, e))
-            return e->code;
-        wanted.expected = &expected;
-        wanted.n_scale = expected.n_sites;
-    } else if (*c->scale) {
-        if (stream_parse_scale(c->scale, t->scale, &wanted.n_scale, e))
-            return e->code;
-        t->has_scale = true;
-    }
-    wanted.scale = t->has_scale ? t->scale : NULL;
-    wanted.want_bf16 = c->dtype == ROW_BF16;
-    wanted.want_f32 = c->dtype == ROW_F32 || !t->has_scale;
     struct ingest_options io = {.endpoints = t->o->endpoints,
                                 .n_endpoints = t->o->n_endpoints,
                                 .insecure = t->o->insecure,
-                                .credit = (uint32_t)c->credit,
-                                .heartbeat_ms = (uint32_t)c->heartbeat_ms,
-                                .timeout_ms = (uint32_t)c->timeout_ms};
+                                .run_id = t->run_id};
+    if (t->o->resume) {
+        if (read_checkpoint_config(t, &expected, e))
+            return e->code;
+        io.expected = &expected;
+        io.n_scale = expected.n_sites;
+    } else if (*c->scale) {
+        if (stream_parse_scale(c->scale, t->scale, &io.n_scale, e))
+            return e->code;
+        t->has_scale = true;
+    }
+    io.dtype = c->dtype;
+    io.scale = t->has_scale ? t->scale : NULL;
+    io.block_seqs = (uint32_t)c->model_batch_size;
+    io.credit = (uint32_t)c->credit;
+    io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
+    io.timeout_ms = (uint32_t)c->timeout_ms;
     if (make_schedule(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
+    t->waiting = (struct waiting){
+        .ingest = t->ingest, .metrics = &t->metrics, .stop = t->o->stop, .timeout_s = t->config.wait_timeout};
     for (size_t i = 0; i < t->o->n_endpoints; i++)
         log_line("listening at %s", ingest_endpoint(t->ingest, i));
-    if (ingest_await_stream(t->ingest, &wanted, &t->stream, t->o->stop, e))
+    if (wait_for_stream(t, e))
         return e->code;
     if (!t->has_scale && t->stream.has_scale) {
         memcpy(t->scale, t->stream.scale, sizeof t->scale);
@@ -214,16 +230,14 @@ static struct shuffle_config shuffle_config_of(struct trainer *t)
                                    .wake = ingest_wake_fd(t->ingest)};
 }
 
-static struct ingest_run ingest_run_of(struct trainer *t)
+static struct intake_config intake_config_of(struct trainer *t)
 {
-    return (struct ingest_run){.run_id = t->run_id,
-                               .scale = t->has_scale ? t->scale : NULL,
-                               .intake = {.stream = &t->stream,
-                                          .plan = &t->plan,
-                                          .shuffle = t->shuffle,
-                                          .dtype = t->config.dtype,
-                                          .scale_blocks = t->scale_blocks,
-                                          .n_scale_blocks = t->n_scale_blocks}};
+    return (struct intake_config){.stream = &t->stream,
+                                  .plan = &t->plan,
+                                  .shuffle = t->shuffle,
+                                  .dtype = t->config.dtype,
+                                  .scale_blocks = t->scale_blocks,
+                                  .n_scale_blocks = t->n_scale_blocks};
 }
 
 static int print_budget(struct trainer *t, struct err *e)
@@ -231,7 +245,7 @@ static int print_budget(struct trainer *t, struct err *e)
     struct budget *b = &t->budget;
     const struct config *c = &t->config;
     struct shuffle_config sc = shuffle_config_of(t);
-    struct ingest_run ir = ingest_run_of(t);
+    struct intake_config ic = intake_config_of(t);
     size_t row_elements = sc.row_elements, batch_bytes;
     if (!size_mul(c->batch_size * sizeof(float), row_elements, &batch_bytes))
         return err_set(e, ERR_MEMORY, "batch of %" PRIu64 " rows does not fit in memory", c->batch_size);
@@ -249,7 +263,7 @@ static int print_budget(struct trainer *t, struct err *e)
         return e->code;
     b->workspace += batch_bytes;
     b->program = mem_rss();
-    intake_memory(&ir.intake, &b->evaluation, &b->raw);
+    intake_memory(&ic, &b->evaluation, &b->raw);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * CHUNK_MAX_BYTES ? c->credit * block_bytes
                                                                            : LINK_RECEIVE_HWM * CHUNK_MAX_BYTES;
@@ -325,38 +339,31 @@ static int set_up(struct trainer *t, struct err *e)
     sc.start = t->next;
     if (shuffle_new(&t->shuffle, &sc, e))
         return e->code;
-    struct ingest_run ir = ingest_run_of(t);
-    return ingest_start(t->ingest, &ir, e);
+    struct intake_config ic = intake_config_of(t);
+    return ingest_start(t->ingest, &ic, e);
 }
 
 /* ---- training ---- */
-
-static const char *waiting_for(struct trainer *t)
-{
-    struct ingest_counters c;
-    ingest_counters(t->ingest, &c);
-    return c.producers ? "activations" : "producers (none is connected)";
-}
 
 /* 0, 1 = stopped by a signal, or an error. */
 static int wait_for_scale(struct trainer *t, struct err *e)
 {
     int result;
-    metrics_wait_begins(&t->metrics);
-    while ((result = ingest_scale(t->ingest, t->scale, WAIT_MS, e)) == 1 && !*t->o->stop)
-        metrics_waiting(&t->metrics, t->state.step, waiting_for(t));
-    metrics_wait_ends(&t->metrics);
-    return result;
+    waiting_begins(&t->waiting);
+    while ((result = ingest_scale(t->ingest, t->scale, WAIT_MS, e)) == 1 &&
+           (result = waiting_goes_on(&t->waiting, t->state.step, "activations", e)) == 0)
+        ;
+    return waiting_ends(&t->waiting, result);
 }
 
 static int take_batch(struct trainer *t, struct err *e)
 {
     int result;
-    metrics_wait_begins(&t->metrics);
-    while ((result = shuffle_take(t->shuffle, t->x, t->origins, t->config.batch_size, WAIT_MS, e)) == 1 && !*t->o->stop)
-        metrics_waiting(&t->metrics, t->state.step, waiting_for(t));
-    metrics_wait_ends(&t->metrics);
-    if (result == 0) {
+    waiting_begins(&t->waiting);
+    while ((result = shuffle_take(t->shuffle, t->x, t->origins, t->config.batch_size, WAIT_MS, e)) == 1 &&
+           (result = waiting_goes_on(&t->waiting, t->state.step, "activations", e)) == 0)
+        ;
+    if (waiting_ends(&t->waiting, result) == 0) {
         struct shuffle_state state;
         shuffle_state(t->shuffle, &state);
         t->next = state.next;
@@ -387,11 +394,11 @@ static int evaluate(struct trainer *t, struct err *e)
     const unsigned char *rows;
     size_t n_rows;
     int result;
-    metrics_wait_begins(&t->metrics);
-    while ((result = ingest_evaluation_rows(t->ingest, &rows, &n_rows, WAIT_MS, e)) == 1 && !*t->o->stop)
-        metrics_waiting(&t->metrics, t->state.step, "the held-out rows");
-    metrics_wait_ends(&t->metrics);
-    if (result || n_rows == 0)
+    waiting_begins(&t->waiting);
+    while ((result = ingest_evaluation_rows(t->ingest, &rows, &n_rows, WAIT_MS, e)) == 1 &&
+           (result = waiting_goes_on(&t->waiting, t->state.step, "the held-out rows", e)) == 0)
+        ;
+    if (waiting_ends(&t->waiting, result) || n_rows == 0)
         return result == 1 ? 0 : result; /* stopped: no evaluation, the run saves and ends */
     if (!t->evaluation_measured)
         for_each_piece(t, rows, n_rows, evaluation_measure);
@@ -477,12 +484,16 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
             result = save(t, e);
         metrics_progress(&t->metrics, &t->step);
     }
-    if (result < 0)
-        return result;
     *stopped = t->state.step < t->schedule.total_steps;
-    if (*stopped && t->cfg)
+    if (result < 0 && t->waiting.failed && t->cfg) {
+        /* the weights are as good as ever: --resume goes on when there are rows */
+        struct err saving;
+        if (save(t, &saving))
+            log_line("cannot save: %s", saving.message);
+    } else if (result >= 0 && *stopped && t->cfg) {
         return save(t, e);
-    return 0;
+    }
+    return result < 0 ? result : 0;
 }
 
 /* ---- the end ---- */
@@ -546,9 +557,9 @@ int run(const struct run_options *o, struct err *e)
             ingest_finish(t->ingest, result == 0, reason);
         if (result == 0 && !stopped)
             result = write_results(t, e);
-        if (stopped && !t->cfg)
+        if (result == 0 && stopped && !t->cfg)
             log_line("stopped before the first step");
-        else if (stopped)
+        else if (stopped && t->saved_step == t->state.step)
             log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step,
                      t->schedule.total_steps);
     }

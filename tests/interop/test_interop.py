@@ -142,7 +142,7 @@ class Faults(InteropTest):
         "nan": (r"block {block} chunk 1: row \d+ site 3 has a value that is not finite; block leased again", True),
         "error": (r"block {block}: source: RuntimeError\('fault asked for'\); block leased again", True),
         "field": (r"BATCH with 6 fields(.|\n)* broke the protocol, dropped; \d blocks? leased again", False),
-        "vanish": (r"fell silent, dropped; \d blocks? leased again", False),
+        "vanish": (r"is gone; \d blocks? leased again", False),
     }
 
     def trainer(self, *more, **changes):
