@@ -328,6 +328,16 @@ static int receive_payload(struct link *l, const struct message *m, struct link_
     return 0;
 }
 
+/* Where the frame came from; IPv4 as users write it, not mapped into IPv6. */
+static void peer_host(zmq_msg_t *frame, char *host, size_t size)
+{
+    static const char mapped[] = "::ffff:";
+    const char *address = zmq_msg_gets(frame, "Peer-Address");
+    if (address && strncmp(address, mapped, sizeof mapped - 1) == 0 && strchr(address, '.'))
+        address += sizeof mapped - 1;
+    snprintf(host, size, "%s", address ? address : "");
+}
+
 int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e)
 {
     zmq_msg_t frame;
@@ -356,6 +366,8 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
         }
     }
     int result = message_decode(m, zmq_msg_data(&frame), zmq_msg_size(&frame), e);
+    if (result == 0 && m->type == MESSAGE_HELLO)
+        peer_host(&frame, peer->host, sizeof peer->host);
     zmq_msg_close(&frame);
     if (result)
         drain(l);

@@ -21,7 +21,8 @@ struct link;
 /* A connection of a ROUTER: the id that ZeroMQ gave it. Each connection has a fresh one; peers cannot choose it. */
 struct link_peer {
     unsigned char id[16];
-    size_t size; /* 0 on a DEALER */
+    size_t size;   /* 0 on a DEALER */
+    char host[64]; /* with a HELLO: the address it comes from, without the port; "" if unknown (ipc) */
 };
 
 /* A received payload: valid, and its memory held, until link_payload_release. */

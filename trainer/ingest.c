@@ -16,6 +16,7 @@
 #include "ingest_leases.h"
 #include "ingest_peers.h"
 #include "ingest_rows.h"
+#include "ingest_status.h"
 #include "ingest_state.h"
 #include "log.h"
 #include "wake.h"
@@ -54,6 +55,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     } else if (type == MESSAGE_ERROR) {
         ingest_take_error(in, index, e);
     } else if (type == MESSAGE_PING) {
+        ingest_take_ping(in, index);
         in->message.type = MESSAGE_PONG; /* with the same token */
         link_send(in->link, from, &in->message, NULL);
     } else if (type != MESSAGE_PONG) {
@@ -99,6 +101,7 @@ static void hand_over(struct ingest *in)
     handover_turn(&in->handover, &in->counters, &in->started, &in->ending, &in->end);
     if (in->started && !had_started)
         begin(in);
+    ingest_status(in, in->ending);
 }
 
 /* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */

@@ -34,6 +34,7 @@ struct ingest_options {
     uint32_t credit;       /* leases a producer may hold */
     uint32_t heartbeat_ms; /* a producer pings this often; */
     uint32_t timeout_ms;   /* silent for this long, it is dropped and its leases go elsewhere */
+    struct status *status; /* borrowed: hears of the producers and the window every few seconds */
 };
 
 /* Binds, and starts the thread: producers are welcomed from now on. Copies what it needs of o. */

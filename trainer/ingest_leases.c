@@ -119,6 +119,7 @@ void ingest_take_error(struct ingest *in, int index, struct err *e)
         take_refusal(in, index, t, m->text);
         return;
     }
+    in->peers.peers[index].failures++;
     log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code,
              m->text);
     if (in->peers.n > 1) /* others are asked, so that one broken producer does not end the run */

@@ -63,6 +63,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
     intake_store(&in->intake, t, b, payload->data);
     p->rows += b->rows;
     in->counters.rows_received += b->rows;
-    if (t->rows_taken == t->n_rows)
+    if (t->rows_taken == t->n_rows) {
+        p->blocks++;
         complete_task(in, t, e);
+    }
 }

@@ -48,9 +48,10 @@ static int cut_lines(const char *path, uint64_t first_step, struct err *e)
 }
 
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
-                 struct err *e)
+                 struct status *status, struct err *e)
 {
-    *m = (struct metrics){.total_steps = total_steps, .batch_size = batch_size, .first_step = first_step};
+    *m = (struct metrics){
+        .status = status, .total_steps = total_steps, .batch_size = batch_size, .first_step = first_step, .fvu = NAN};
     m->step_at_line = m->step_at_progress = first_step;
     if (file_join(m->path, sizeof m->path, out, "metrics.jsonl", e) || cut_lines(m->path, first_step, e))
         return e->code;
@@ -79,6 +80,7 @@ void metrics_wait_ends(struct metrics *m)
 {
     double now = clock_s();
     m->waited += now - m->wait_began;
+    status_waited(m->status, now - m->wait_began);
     m->wait_began = now;
 }
 
@@ -157,15 +159,18 @@ void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
 
 void metrics_progress(struct metrics *m, const struct step_report *r)
 {
+    status_step(m->status, r, m->fvu);
     if (!progress_is_due(m))
         return;
     uint64_t steps = r->step + 1;
     double elapsed = clock_s() - m->last_progress, rate = (double)(steps - m->step_at_progress) / elapsed;
     double eta = rate > 0 ? (double)(m->total_steps - steps) / rate : 0;
-    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f, FVU %.4f, waiting %.0f %%",
+    char sides[128];
+    status_sides(m->status, sides, sizeof sides);
+    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f (%s), FVU %.4f, waiting %.0f %%; %s",
                  (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
-                 floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, m->fvu,
-                 100 * (m->waited - m->waited_at_progress) / elapsed);
+                 floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, r->path == STEP_SPARSE ? "sparse" : "dense",
+                 m->fvu, 100 * (m->waited - m->waited_at_progress) / elapsed, sides);
     progress_shown(m, steps);
 }
 

@@ -12,10 +12,12 @@
 
 #include "err.h"
 #include "evaluation.h"
+#include "status.h"
 #include "step.h"
 
 struct metrics {
     FILE *f;
+    struct status *status; /* borrowed: hears of steps and waits */
     char path[4096];
     uint64_t total_steps, batch_size;
     double started, last_line, last_progress; /* clock_s */
@@ -28,7 +30,7 @@ struct metrics {
 
 /* Opens OUT/metrics.jsonl; lines of steps beyond first_step are cut off. */
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
-                 struct err *e);
+                 struct status *status, struct err *e);
 int metrics_close(struct metrics *m, struct err *e); /* safe on a zeroed struct */
 
 /* Around every wait for activations; metrics_waiting while it lasts, with what is being waited for. */
@@ -41,7 +43,7 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
 int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
                        struct err *e);
 
-/* After a step. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
+/* After a step: to the status. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
 void metrics_progress(struct metrics *m, const struct step_report *r);
 
 double metrics_rows_per_s(const struct metrics *m, uint64_t steps); /* over this session */

@@ -19,7 +19,11 @@ int peers_add(struct peers *p, const struct link_peer *address, const char *name
         struct peer *peer = &p->peers[i];
         if (peer->here)
             continue;
-        *peer = (struct peer){.here = true, .address = *address, .last_heard_ms = now_ms};
+        *peer = (struct peer){.here = true,
+                              .address = *address,
+                              .number = ++p->last_number,
+                              .joined_ms = now_ms,
+                              .last_heard_ms = now_ms};
         snprintf(peer->name, sizeof peer->name, "%s", name);
         p->n++;
         return i;

@@ -14,16 +14,22 @@ struct peer {
     bool here;
     struct link_peer address;
     char name[MESSAGE_NAME_SIZE];
-    int64_t last_heard_ms;
-    uint64_t rows;   /* received and stored */
-    unsigned faults; /* bad chunks so far */
-    uint64_t absent; /* leases refused because the rows are not recorded there */
+    uint64_t number; /* of the joining, from 1 */
+    int64_t joined_ms, last_heard_ms;
+    uint64_t rows;            /* received and stored */
+    uint64_t blocks;          /* finished */
+    unsigned faults;          /* bad chunks so far */
+    uint64_t failures;        /* leases that it could not do */
+    uint64_t absent;          /* leases refused because the rows are not recorded there */
+    bool reports;             /* a PING has come: */
+    float computing, sending; /* as the last one said */
 };
 
 struct peers {
     struct peer peers[PEERS_MAX]; /* an index is a producer's name in leases.h; free ones have here = false */
     size_t n;                     /* here now */
     size_t next;                  /* where peers_with_credit looks first: turns go round */
+    uint64_t last_number;
 };
 
 int peers_find(const struct peers *p, const struct link_peer *address);                            /* -1: not known */

@@ -8,6 +8,7 @@
 
 #include "file.h"
 #include "json_file.h"
+#include "ledger.h"
 #include "mem.h"
 
 static void print_recovered(const struct recovery_result *r)
@@ -48,18 +49,18 @@ static void print_table(const struct report *r, size_t peak)
 int report_write(const struct report *r, struct err *e)
 {
     size_t peak = mem_peak_rss();
-    const struct ingest_counters *c = &r->ingest;
     const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
     char path[4096];
     print_table(r, peak);
-    json_t *ledger = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rows_masked", (json_int_t)r->rows_masked,
-        "rows_expected", (json_int_t)r->rows_expected, "rows_trained", (json_int_t)(r->rows_resumed + r->rows_trained),
-        "rows_this_session", (json_int_t)r->rows_trained, "epoch_rows", (json_int_t)r->epoch_rows, "rows_received",
-        (json_int_t)c->rows_received, "duplicates_dropped", (json_int_t)c->duplicates_dropped, "blocks_leased",
-        (json_int_t)c->blocks_leased, "blocks_leased_again", (json_int_t)c->blocks_leased_again, "bad_chunks",
-        (json_int_t)c->bad_chunks, "producers_lost", (json_int_t)c->producers_lost, "producers_rejected",
-        (json_int_t)c->rejected);
+    json_t *ledger = ledger_to_json(&r->ingest);
+    if (!ledger || json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)r->rows_masked)) ||
+        json_object_set_new(ledger, "rows_expected", json_integer((json_int_t)r->rows_expected)) ||
+        json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained))) ||
+        json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained)) ||
+        json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows))) {
+        json_decref(ledger);
+        return err_set(e, ERR_MEMORY, "summary.json: out of memory");
+    }
     json_t *summary =
         json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
                   json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",

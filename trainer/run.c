@@ -30,11 +30,13 @@
 #include "log.h"
 #include "mem.h"
 #include "metrics.h"
+#include "metrics_endpoint.h"
 #include "plan.h"
 #include "recovery.h"
 #include "report.h"
 #include "schedule.h"
 #include "shuffle.h"
+#include "status.h"
 #include "step.h"
 #include "stream_json.h"
 #include "version.h"
@@ -64,6 +66,8 @@ struct trainer {
     struct step_report step;
     struct metrics metrics;
     struct waiting waiting;
+    struct status *status;
+    struct metrics_endpoint *endpoint;
     bool has_scale;
     float scale[STREAM_MAX_SITES];
     uint32_t *scale_blocks; /* [n_scale_blocks] */
@@ -168,7 +172,8 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     struct ingest_options io = {.endpoints = t->o->endpoints,
                                 .n_endpoints = t->o->n_endpoints,
                                 .insecure = t->o->insecure,
-                                .run_id = t->run_id};
+                                .run_id = t->run_id,
+                                .status = t->status};
     if (t->o->resume) {
         if (read_checkpoint_config(t, &expected, e))
             return e->code;
@@ -319,6 +324,18 @@ static int open_provenance(struct trainer *t, struct err *e)
     return 0;
 }
 
+static int open_status(struct trainer *t, struct err *e)
+{
+    const struct run_options *o = t->o;
+    if (status_new(&t->status, o->out, e) ||
+        (o->metrics_listen && metrics_endpoint_start(&t->endpoint, o->metrics_listen, o->insecure, t->status, e)))
+        return e->code;
+    t->metrics.status = t->status;
+    if (t->endpoint)
+        log_line("metrics at %s", metrics_endpoint_url(t->endpoint));
+    return 0;
+}
+
 static int set_up(struct trainer *t, struct err *e)
 {
     unsigned char random[16];
@@ -326,14 +343,16 @@ static int set_up(struct trainer *t, struct err *e)
         return err_errno(e, errno, "cannot get random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(t->run_id + 2 * i, 3, "%02x", random[i]);
-    if (check_out(t->o, e) || lock_out(t, e) || meet_first_producer(t, e))
+    if (check_out(t->o, e) || lock_out(t, e) || open_status(t, e) || meet_first_producer(t, e))
         return e->code;
     int threads = t->config.threads ? (int)t->config.threads : omp_get_num_procs();
     omp_set_num_threads(threads);
     gemm_set_threads(threads);
     if (make_plan(t, e) || print_budget(t, e) || allocate(t, e) || set_weights(t, e) || open_provenance(t, e) ||
-        metrics_open(&t->metrics, t->o->out, t->state.step, t->schedule.total_steps, t->config.batch_size, e))
+        metrics_open(&t->metrics, t->o->out, t->state.step, t->schedule.total_steps, t->config.batch_size, t->status,
+                     e))
         return e->code;
+    status_run(t->status, t->run_id, t->state.step, t->schedule.total_steps, t->config.batch_size);
     struct shuffle_config sc = shuffle_config_of(t);
     sc.start_row = t->state.step * t->config.batch_size;
     sc.start = t->next;
@@ -349,11 +368,14 @@ static int set_up(struct trainer *t, struct err *e)
 static int wait_for_scale(struct trainer *t, struct err *e)
 {
     int result;
+    status_phase(t->status, STATUS_SCALE);
     waiting_begins(&t->waiting);
     while ((result = ingest_scale(t->ingest, t->scale, WAIT_MS, e)) == 1 &&
            (result = waiting_goes_on(&t->waiting, t->state.step, "activations", e)) == 0)
         ;
-    return waiting_ends(&t->waiting, result);
+    result = waiting_ends(&t->waiting, result);
+    status_phase(t->status, STATUS_TRAINING);
+    return result;
 }
 
 static int take_batch(struct trainer *t, struct err *e)
@@ -563,12 +585,20 @@ int run(const struct run_options *o, struct err *e)
             log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step,
                      t->schedule.total_steps);
     }
+    metrics_endpoint_stop(t->endpoint);
     struct err close_error;
     if (metrics_close(&t->metrics, result ? &close_error : e) && result == 0)
         result = e->code;
     if (t->provenance && fclose(t->provenance) != 0 && result == 0)
         result = err_errno(e, errno, "%s: cannot write", o->provenance);
     ingest_free(t->ingest);
+    if (t->status)
+        status_finish(t->status,
+                      result    ? STATUS_FAILED
+                      : stopped ? STATUS_STOPPED
+                                : STATUS_DONE,
+                      result ? e->message : "");
+    status_free(t->status);
     shuffle_free(t->shuffle);
     recovery_release(&t->recovery);
     evaluation_release(&t->evaluation);

@@ -16,10 +16,11 @@ struct run_options {
     const char *const *endpoints;
     size_t n_endpoints;
     bool insecure;
-    bool resume;            /* from the newest checkpoint in out */
-    const char *init;       /* crosscoder.safetensors to start from instead of random weights; or NULL */
-    const char *truth;      /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
-    const char *provenance; /* file: u32 sequence, position, token of each row, in the order of training; or NULL */
+    const char *metrics_listen; /* address:port of the metrics endpoint; NULL: none */
+    bool resume;                /* from the newest checkpoint in out */
+    const char *init;           /* crosscoder.safetensors to start from instead of random weights; or NULL */
+    const char *truth;          /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
+    const char *provenance;     /* file: u32 sequence, position, token of each row, in the order of training; or NULL */
     volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, tell the producers, return 0 */
 };
 

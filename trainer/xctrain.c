@@ -13,7 +13,16 @@
 
 #define MAX_LISTEN 8
 
-enum { OPTION_OUT = 1000, OPTION_LISTEN, OPTION_INSECURE, OPTION_RESUME, OPTION_INIT, OPTION_TRUTH, OPTION_PROVENANCE };
+enum {
+    OPTION_OUT = 1000,
+    OPTION_LISTEN,
+    OPTION_METRICS_LISTEN,
+    OPTION_INSECURE,
+    OPTION_RESUME,
+    OPTION_INIT,
+    OPTION_TRUTH,
+    OPTION_PROVENANCE
+};
 enum { OPTION_CONFIG = 2000 }; /* + index of the key */
 
 const char *argp_program_version = "xctrain " CROSSFEED_VERSION;
@@ -27,6 +36,8 @@ static const struct argp_option own_options[] = {
     {"out", OPTION_OUT, "DIR", 0, "folder of the run: metrics, checkpoints, weights (required)", 1},
     {"listen", OPTION_LISTEN, "ENDPOINT", 0, "where producers connect; may be repeated (default tcp://127.0.0.1:5555)",
      1},
+    {"metrics-listen", OPTION_METRICS_LISTEN, "ADDRESS:PORT", 0,
+     "show the run's state there over HTTP, at /metrics, in Prometheus' format", 1},
     {"insecure", OPTION_INSECURE, NULL, 0, "allow endpoints that other machines reach", 1},
     {"resume", OPTION_RESUME, NULL, 0, "go on from the newest checkpoint in DIR", 1},
     {"init", OPTION_INIT, "FILE", 0, "start from these weights (crosscoder.safetensors)", 1},
@@ -58,6 +69,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         if (a->run.n_endpoints == MAX_LISTEN)
             argp_error(state, "--listen more than %d times", MAX_LISTEN);
         a->listen[a->run.n_endpoints++] = text;
+        return 0;
+    case OPTION_METRICS_LISTEN:
+        a->run.metrics_listen = text;
         return 0;
     case OPTION_INSECURE:
         a->run.insecure = true;

@@ -1,0 +1,119 @@
+/* test_metrics_endpoint.c - where the metrics endpoint listens and what it answers, byte by byte. */
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "metrics_endpoint.h"
+#include "scratch.h"
+
+static struct status *status;
+static struct err e;
+
+static int set_up(void **state)
+{
+    return scratch_open(state) || status_new(&status, scratch_folder, &e);
+}
+
+static int tear_down(void **state)
+{
+    status_free(status);
+    return scratch_close(state);
+}
+
+static void refused(const char *address, const char *why)
+{
+    struct metrics_endpoint *m;
+    if (metrics_endpoint_start(&m, address, false, status, &e) == 0)
+        fail_msg("'%s' was taken", address);
+    assert_null(m);
+    if (!strstr(e.message, why) || !strstr(e.message, "--metrics-listen"))
+        fail_msg("'%s': '%s' lacks '%s'", address, e.message, why);
+}
+
+static void addresses(void **state)
+{
+    (void)state;
+    refused("", "must be ADDRESS:PORT");
+    refused("9555", "must be ADDRESS:PORT");
+    refused(":9555", "must be ADDRESS:PORT");
+    refused("127.0.0.1:", "must be ADDRESS:PORT");
+    refused("[]:9555", "must be ADDRESS:PORT");
+    refused("127.0.0.1:123456789", "must be ADDRESS:PORT");
+    refused("127.0.0.1:http", "");
+    refused("127.0.0.1:65536", "65535");
+    refused("example.org:9555", "");
+    refused("0.0.0.0:0", "--insecure");
+    refused("[::]:0", "--insecure");
+    refused("192.0.2.1:0", "--insecure");
+
+    struct metrics_endpoint *m;
+    assert_int_equal(metrics_endpoint_start(&m, "localhost:0", false, status, &e), 0);
+    unsigned port;
+    assert_int_equal(sscanf(metrics_endpoint_url(m), "http://127.0.0.1:%u/metrics", &port), 1);
+    char same[32];
+    snprintf(same, sizeof same, "127.0.0.1:%u", port);
+    refused(same, "Address already in use");
+    metrics_endpoint_stop(m);
+    assert_int_equal(metrics_endpoint_start(&m, same, false, status, &e), 0); /* free again at once */
+    metrics_endpoint_stop(m);
+    assert_int_equal(metrics_endpoint_start(&m, "0.0.0.0:0", true, status, &e), 0);
+    metrics_endpoint_stop(m);
+    metrics_endpoint_stop(NULL);
+}
+
+/* Sends the request and reads until the server closes. */
+static char *ask(const struct metrics_endpoint *m, const char *request)
+{
+    static char answer[1 << 16];
+    unsigned port;
+    size_t n = 0;
+    sscanf(metrics_endpoint_url(m), "http://127.0.0.1:%u/", &port);
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
+    for (ssize_t got; n < sizeof answer - 1 && (got = recv(fd, answer + n, sizeof answer - 1 - n, 0)) > 0;)
+        n += (size_t)got;
+    answer[n] = '\0';
+    close(fd);
+    return answer;
+}
+
+static void answers(void **state)
+{
+    (void)state;
+    struct metrics_endpoint *m;
+    assert_int_equal(metrics_endpoint_start(&m, "127.0.0.1:0", false, status, &e), 0);
+    char *answer = ask(m, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_int_equal(strncmp(answer, "HTTP/1.1 200 ", 13), 0);
+    assert_non_null(strstr(answer, "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert_non_null(strstr(answer, "\r\n\r\n# HELP crossfeed_"));
+    assert_non_null(strstr(answer, "crossfeed_phase{phase=\"starting\"} 1\n"));
+    answer = ask(m, "GET /other HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_int_equal(strncmp(answer, "HTTP/1.1 404 ", 13), 0);
+    answer = ask(m, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\nConnection: close\r\n\r\nx");
+    assert_int_equal(strncmp(answer, "HTTP/1.1 405 ", 13), 0);
+    answer = ask(m, "\x16\x03\x01 this is not HTTP\r\n\r\n");
+    assert_null(strstr(answer, "crossfeed_"));
+    static char large[60000] = "GET /metrics HTTP/1.1\r\nHost: x\r\nX: ";
+    memset(large + strlen(large), 'x', sizeof large - 1 - strlen(large));
+    memcpy(large + sizeof large - 5, "\r\n\r\n", 4);
+    answer = ask(m, large); /* headers are bounded */
+    assert_null(strstr(answer, "crossfeed_"));
+    metrics_endpoint_stop(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(answers)};
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,265 @@
+/* test_status.c - the run's status: rates that forget, status.json and the Prometheus text of a snapshot. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "json_file.h"
+#include "ledger.h"
+#include "scratch.h"
+#include "status.h"
+#include "status_text.h"
+
+static struct status_snapshot s;
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&s, 0, sizeof s);
+    s.loss = s.l0 = s.fvu = NAN;
+    return 0;
+}
+
+static void add_producer(const char *name)
+{
+    struct status_producer *p = &s.producers[s.n_producers++];
+    memset(p, 0, sizeof *p);
+    p->number = s.n_producers;
+    snprintf(p->name, sizeof p->name, "%s", name);
+}
+
+/* ---- rates ---- */
+
+static void rates_forget(void **state)
+{
+    (void)state;
+    struct rate r = {0};
+    assert_true(isnan(rate_value(&r)));
+    rate_add(&r, 10, 2);
+    assert_float_equal(rate_value(&r), 5, 1e-9); /* the first is all there is */
+    for (int i = 0; i < 300; i++)
+        rate_add(&r, 40, 2);
+    assert_float_equal(rate_value(&r), 20, 1e-6);
+    rate_add(&r, 0, 1e9);
+    assert_float_equal(rate_value(&r), 0, 1e-6);
+}
+
+static void remaining_time(void **state)
+{
+    (void)state;
+    s.step = 25;
+    s.total_steps = 100;
+    s.batch_size = 8;
+    assert_true(isnan(status_eta_s(&s)));
+    rate_add(&s.rows_rate, 0, 2);
+    assert_true(isnan(status_eta_s(&s))); /* not infinite */
+    s.rows_rate = (struct rate){0};
+    rate_add(&s.rows_rate, 12, 2);
+    assert_float_equal(status_eta_s(&s), 100, 1e-9);
+}
+
+static void shares_of_producers(void **state)
+{
+    (void)state;
+    assert_true(isnan(status_mean_share(&s, STATUS_WAITING)));
+    add_producer("silent");
+    add_producer("one");
+    add_producer("two");
+    assert_true(isnan(status_mean_share(&s, STATUS_WAITING)));
+    for (int i = 1; i < 3; i++)
+        s.producers[i].reports = true;
+    s.producers[1].computing = 0.25f;
+    s.producers[1].sending = 0.5f;
+    s.producers[2].computing = 1;
+    assert_true(isnan(status_share(&s.producers[0], STATUS_COMPUTING)));
+    assert_float_equal(status_share(&s.producers[1], STATUS_WAITING), 0.25, 1e-9);
+    assert_float_equal(status_mean_share(&s, STATUS_WAITING), 0.125, 1e-9);
+    assert_float_equal(status_mean_share(&s, STATUS_SENDING), 0.25, 1e-9);
+    s.producers[2].sending = 1; /* says more than there is */
+    assert_float_equal(status_share(&s.producers[2], STATUS_WAITING), 0, 0);
+}
+
+/* ---- what the threads say, and the file ---- */
+
+static struct status_ingest ingest;
+
+static void two_sides(void **state)
+{
+    (void)state;
+    struct status *status;
+    struct err e = {0};
+    assert_int_equal(status_new(&status, scratch_folder, &e), 0);
+    assert_true(status_due(status));
+    status_run(status, "cafe", 10, 100, 4);
+    status_phase(status, STATUS_TRAINING);
+    struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
+    status_step(status, &r, NAN);
+    status_waited(status, 1e-9);
+
+    memset(&ingest, 0, sizeof ingest);
+    ingest.counters.rows_received = 123;
+    ingest.window_rows = 3;
+    ingest.window_slots = 4;
+    ingest.n_producers = 2;
+    for (uint64_t i = 0; i < 2; i++) {
+        ingest.producers[i] = (struct status_producer){.number = i + 1, .here_s = 10, .rows = 100 * (i + 1)};
+        snprintf(ingest.producers[i].name, sizeof ingest.producers[i].name, "p%d", (int)i + 1);
+    }
+    status_ingest(status, &ingest);
+    assert_false(status_due(status));
+    status_snapshot(status, &s);
+    assert_int_equal(s.step, 11);
+    assert_true(status_rows_per_s(&s) > 0);
+    assert_true(status_waiting(&s) > 0 && status_waiting(&s) <= 1);
+    assert_float_equal(rate_value(&s.producers[1].rows_rate), 20, 1e-6);
+
+    /* The first one leaves: the other keeps its rate. */
+    ingest.producers[0] = ingest.producers[1];
+    ingest.n_producers = 1;
+    status_ingest(status, &ingest);
+    status_snapshot(status, &s);
+    assert_int_equal(s.n_producers, 1);
+    double rate = rate_value(&s.producers[0].rows_rate);
+    assert_true(rate > 15 && rate <= 20);
+    char text[128];
+    status_sides(status, text, sizeof text);
+    assert_string_equal(text, "window 75 %, 1 producer");
+
+    status_finish(status, STATUS_DONE, "");
+    status_free(status);
+    json_t *value;
+    assert_int_equal(json_read_object(scratch_path("status.json"), &value, &e), 0);
+    assert_string_equal(json_string_value(json_object_get(value, "phase")), "done");
+    assert_string_equal(json_string_value(json_object_get(value, "run")), "cafe");
+    assert_string_equal(json_string_value(json_object_get(value, "path")), "sparse");
+    assert_true(json_is_null(json_object_get(value, "fvu")));
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(value, "ledger"), "rows_received")), 123);
+    const json_t *p = json_array_get(json_object_get(value, "producers"), 0);
+    assert_string_equal(json_string_value(json_object_get(p, "name")), "p2");
+    assert_true(json_is_null(json_object_get(p, "waiting")));
+    json_decref(value);
+    assert_int_not_equal(access(scratch_path(".status.json.tmp"), F_OK), 0);
+}
+
+static void a_folder_that_is_gone(void **state)
+{
+    (void)state;
+    struct status *status;
+    struct err e = {0};
+    assert_int_equal(status_new(&status, scratch_path("nowhere"), &e), 0);
+    status_ingest(status, &ingest); /* says so on stderr, once, and goes on */
+    status_ingest(status, &ingest);
+    status_finish(status, STATUS_FAILED, "disk gone");
+    status_free(status);
+}
+
+/* ---- Prometheus text ---- */
+
+static char *text;
+
+static void render(void)
+{
+    size_t size;
+    free(text);
+    text = status_to_text(&s, &size);
+    assert_non_null(text);
+    assert_int_equal(strlen(text), size);
+    assert_int_equal(text[size - 1], '\n');
+}
+
+static void has_line(const char *line)
+{
+    char whole[400];
+    snprintf(whole, sizeof whole, "\n%s\n", line);
+    if (!strstr(text, whole))
+        fail_msg("no line '%s' in:\n%s", line, text);
+}
+
+static void unknown_is_nan(void **state)
+{
+    (void)state;
+    render();
+    has_line("crossfeed_loss NaN");
+    has_line("crossfeed_eta_seconds NaN");
+    has_line("crossfeed_sparse_step NaN");
+    has_line("crossfeed_producers_waiting_ratio NaN");
+    has_line("crossfeed_phase{phase=\"starting\"} 1");
+    has_line("crossfeed_phase{phase=\"training\"} 0");
+    s.loss = INFINITY;
+    s.l0 = -INFINITY;
+    render();
+    has_line("crossfeed_loss +Inf");
+    has_line("crossfeed_l0 -Inf");
+}
+
+static void labels_are_escaped(void **state)
+{
+    (void)state;
+    add_producer("a\"b\\c\nd\xc3\xb6");
+    snprintf(s.producers[0].address, sizeof s.producers[0].address, "::1");
+    s.producers[0].rows = (uint64_t)1 << 40;
+    s.producers[0].reports = true;
+    s.producers[0].sending = 0.25f;
+    render();
+    has_line(
+        "crossfeed_producer_rows_total{number=\"1\",name=\"a\\\"b\\\\c\\nd\xc3\xb6\",address=\"::1\"} 1099511627776");
+    has_line("crossfeed_producer_waiting_ratio{number=\"1\",name=\"a\\\"b\\\\c\\nd\xc3\xb6\",address=\"::1\"} 0.75");
+}
+
+/* Every sample line belongs to a metric whose HELP and TYPE came just before its first one, once. */
+static void well_formed(void **state)
+{
+    (void)state;
+    add_producer("one");
+    add_producer("two");
+    s.counters.bad_chunks = UINT64_MAX;
+    render();
+    has_line("crossfeed_bad_chunks_total 18446744073709551615");
+    char *copy = strdup(text), *rest = copy, metric[128] = "", seen[8192] = " ";
+    int samples = 0;
+    for (char *line; (line = strsep(&rest, "\n")) && *line;) {
+        char name[128], type[16], mark[140];
+        if (sscanf(line, "# HELP %127s", name) == 1) {
+            snprintf(metric, sizeof metric, "%s", name);
+            snprintf(mark, sizeof mark, " %s ", name);
+            assert_null(strstr(seen, mark));
+            strcat(seen, mark + 1);
+            line = strsep(&rest, "\n");
+            assert_int_equal(sscanf(line, "# TYPE %127s %15s", name, type), 2);
+            assert_string_equal(name, metric);
+            bool total = strlen(name) > 6 && strcmp(name + strlen(name) - 6, "_total") == 0;
+            assert_string_equal(type, total ? "counter" : "gauge");
+        } else {
+            size_t n = strcspn(line, "{ ");
+            assert_true(n == strlen(metric) && strncmp(line, metric, n) == 0);
+            assert_int_equal(strncmp(line, "crossfeed_", 10), 0);
+            samples++;
+        }
+    }
+    free(copy);
+    assert_true(samples > 40);
+    for (size_t i = 0; i < ledger_n_entries; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "\ncrossfeed_%s_total ", ledger_entries[i].name);
+        assert_non_null(strstr(text, name));
+    }
+    free(text);
+    text = NULL;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(rates_forget, set_up),          cmocka_unit_test_setup(remaining_time, set_up),
+        cmocka_unit_test_setup(shares_of_producers, set_up),   cmocka_unit_test_setup(two_sides, set_up),
+        cmocka_unit_test_setup(a_folder_that_is_gone, set_up), cmocka_unit_test_setup(unknown_is_nan, set_up),
+        cmocka_unit_test_setup(labels_are_escaped, set_up),    cmocka_unit_test_setup(well_formed, set_up),
+    };
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}

@@ -1,0 +1,31 @@
+/* ledger.c - the table of counters; see ledger.h. */
+#include "ledger.h"
+
+#define ENTRY(name, member, help)                            \
+    {                                                        \
+        name, help, offsetof(struct ingest_counters, member) \
+    }
+
+const struct ledger_entry ledger_entries[] = {
+    ENTRY("rows_received", rows_received, "rows put in their places: in the window, held out, or to measure the scale"),
+    ENTRY("duplicates_dropped", duplicates_dropped, "rows of a lease that had been given to somebody else"),
+    ENTRY("blocks_leased", blocks_leased, "leases given"),
+    ENTRY("blocks_done", blocks_done, "blocks of which every row is there"),
+    ENTRY("blocks_leased_again", blocks_leased_again, "leases that came to nothing: the block went to somebody else"),
+    ENTRY("bad_chunks", bad_chunks, "chunks and messages refused: checksum, order, size, NaN, protocol"),
+    ENTRY("producers_seen", producers_seen, "producers that ever joined"),
+    ENTRY("producers_lost", producers_lost, "producers that fell silent or were dropped for what they sent"),
+    ENTRY("producers_rejected", rejected, "HELLOs refused"),
+};
+const size_t ledger_n_entries = sizeof ledger_entries / sizeof ledger_entries[0];
+
+json_t *ledger_to_json(const struct ingest_counters *c)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < ledger_n_entries; i++)
+        if (json_object_set_new(object, ledger_entries[i].name, json_integer((json_int_t)ledger_value(c, i)))) {
+            json_decref(object);
+            return NULL;
+        }
+    return object;
+}
