@@ -29,6 +29,7 @@ enum {
     OPTION_SEQ_LEN,
     OPTION_KEEP_BOS,
     OPTION_CENTER,
+    OPTION_COMPUTE,
     OPTION_SCALE,
     OPTION_THREADS,
     OPTION_NAME,
@@ -85,6 +86,8 @@ static const struct argp_option options[] = {
     {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
     {"center-writing-weights", OPTION_CENTER, 0, 0,
      "centre the weights that write to the residual stream, as TransformerLens does", 2},
+    {"compute", OPTION_COMPUTE, "TYPE", 0,
+     "fp32 (default) or bf16: products with weights in bf16, faster; the error is printed", 2},
     {0, 0, 0, 0, "Synthetic:", 3},
     {"d-model", OPTION_D_MODEL, "N", 0, "default 64", 3},
     {"n-sites", OPTION_N_SITES, "N", 0, "default 4", 3},
@@ -181,6 +184,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_CENTER:
         a->gpt2.center_writing_weights = true;
+        return 0;
+    case OPTION_COMPUTE:
+        a->gpt2.bf16 = strcmp(text, "bf16") == 0;
+        if (!a->gpt2.bf16 && strcmp(text, "fp32") != 0)
+            argp_error(state, "--compute '%s': must be fp32 or bf16", text);
         return 0;
     case OPTION_SCALE:
         a->scale = text;

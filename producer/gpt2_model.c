@@ -11,6 +11,7 @@
 
 #include "file.h"
 #include "finite.h"
+#include "gpt2_bf16.h"
 #include "mem.h"
 
 #define TENSORS_PER_LAYER 12
@@ -182,6 +183,7 @@ void gpt2_model_close(struct gpt2_model *m)
     for (size_t i = 0; i < m->n_owned; i++)
         mem_free(m->owned[i]);
     mem_free(m->owned);
+    gpt2_bf16_release(m);
     mem_free(m->layers);
     hf_checkpoint_close(&m->checkpoint);
     *m = (struct gpt2_model){0};

@@ -33,9 +33,10 @@ struct gpt2_layer {
 struct gpt2_model {
     char folder[4096];
     struct gpt2_config config;
-    const float *wte;          /* [vocab_size, d] */
-    const float *wpe;          /* [n_positions, d] */
-    struct gpt2_layer *layers; /* [n_layer] */
+    const float *wte;             /* [vocab_size, d] */
+    const float *wpe;             /* [n_positions, d] */
+    struct gpt2_layer *layers;    /* [n_layer] */
+    struct gpt2_bf16_layer *bf16; /* [n_layer] (gpt2_bf16.h), or NULL: fp32 */
     /* Of the configuration, each tensor's name, shape and fp32 values, and the processing: the same for the same model
      * stored in another dtype of equal values, in shards, or with another prefix. */
     char fingerprint[FINGERPRINT_SIZE];

@@ -15,11 +15,13 @@
 #include "finite.h"
 #include "gpt2_forward.h"
 #include "gpt2_model.h"
+#include "log.h"
 #include "mem.h"
+#include "precision.h"
 #include "sites.h"
 #include "tokens.h"
 
-#define PIECE_TOKENS ((size_t)2048) /* at least one sequence */
+#define PIECE_TOKENS ((size_t)8192) /* at least one sequence */
 
 struct source_gpt2 {
     struct gpt2_model models[STREAM_MAX_MODELS];
@@ -217,6 +219,31 @@ static int reserve(struct source_gpt2 *g, struct err *e)
     return result;
 }
 
+/* The models of this source in bf16; says how far that is from fp32, on the first sequence. */
+static int pack_models(struct source_gpt2 *g, struct err *e)
+{
+    double error[STREAM_MAX_SITES];
+    tokens_get(&g->tokens, 0, g->ids);
+    for (uint32_t m = 0; m < g->n_models; m++) {
+        size_t n = g->first_site[m + 1] - g->first_site[m], worst = 0;
+        const struct site *sites = g->sites.sites + g->first_site[m];
+        if (precision_pack(&g->models[m], &g->forward, g->ids, g->seq_len, g->dropped, sites, n, error, e))
+            return e->code;
+        double sum = 0;
+        for (size_t i = 0; i < n; i++) {
+            sum += error[i];
+            worst = error[i] > error[worst] ? i : worst;
+        }
+        char name[SITE_NAME_SIZE];
+        if (n == 0)
+            continue;
+        site_name(name, &sites[worst], 1);
+        log_line("model %s in bf16: off from fp32 by %.3f %% (mean of %zu sites over sequence 0), at most %.3f %% (%s)",
+                 g->models[m].folder, 100 * sum / (double)n, n, 100 * error[worst], name);
+    }
+    return 0;
+}
+
 static int describe(struct stream *s, const struct source_gpt2 *g, struct err *e)
 {
     *s = (struct stream){.n_sites = (uint32_t)g->sites.n,
@@ -249,6 +276,8 @@ int source_gpt2_open(struct source *s, const struct source_gpt2_options *o, stru
         result = open_sites(g, o->sites, e);
     if (!result)
         result = reserve(g, e);
+    if (!result && o->bf16)
+        result = pack_models(g, e);
     if (!result)
         result = describe(&s->stream, g, e);
     if (result) {

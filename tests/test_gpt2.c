@@ -14,6 +14,7 @@
 
 #include "gemm.h"
 #include "gpt2_forward.h"
+#include "precision.h"
 
 #define TOLERANCE 1e-5
 
@@ -191,10 +192,10 @@ static void test_some_sites(void **state)
     assert_non_null(some.data);
     const struct site wanted[] = {{0, 1, SITE_ATTN_OUT}, {0, 1, SITE_MLP_OUT}};
     assert_int_equal(gpt2_forward_reserve(&f, &x.model, 5, x.seq_len, &e), 0);
-    memset(f.narrow.data, 0xff, f.narrow.size * sizeof(float)); /* NaN: nothing may be read before it is written */
-    memset(f.wide.data, 0xff, f.wide.size * sizeof(float));
-    memset(f.out.data, 0xff, f.out.size * sizeof(float));
-    memset(f.scores.data, 0xff, f.scores.size * sizeof(float));
+    memset(f.narrow.data, 0xff, f.narrow.size); /* NaN: nothing may be read before it is written */
+    memset(f.wide.data, 0xff, f.wide.size);
+    memset(f.out.data, 0xff, f.out.size);
+    memset(f.scores.data, 0xff, f.scores.size);
     assert_int_equal(gpt2_forward_run(&f, &x.model, x.tokens, x.n, x.seq_len, wanted, 2, keep, &some, &e), 0);
     assert_int_equal(some.used, 2 * site);
     assert_memory_equal(some.data, all.data + (5 + SITE_ATTN_OUT) * site, site * sizeof(float));
@@ -205,12 +206,44 @@ static void test_some_sites(void **state)
     close_fixture(&x);
 }
 
+/* In bf16: near fp32 but not it, another fingerprint, and the same bits with 1 and 2 threads. */
+static void test_bf16(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct gpt2_forward f = {0};
+    open_fixture(&x, TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", false);
+    double error[64];
+    char fp32[FINGERPRINT_SIZE];
+    memcpy(fp32, x.model.fingerprint, sizeof fp32);
+    assert_true(x.sites.n <= 64);
+    if (precision_pack(&x.model, &f, x.tokens, x.seq_len, 1, x.sites.sites, x.sites.n, error, &e)) {
+        print_message("skipped: %s\n", e.message);
+        gpt2_forward_release(&f);
+        close_fixture(&x);
+        skip();
+    }
+    assert_string_not_equal(fp32, x.model.fingerprint);
+    for (size_t i = 0; i < x.sites.n; i++) {
+        bool embedded = x.sites.sites[i].layer == 0 && x.sites.sites[i].kind == SITE_RESID_PRE;
+        assert_true(embedded ? error[i] == 0 : error[i] > 1e-5 && error[i] < 0.02);
+    }
+    struct keeper one, two;
+    run_threads(&x, 1, x.n, x.tokens, &one);
+    run_threads(&x, 2, x.n, x.tokens, &two);
+    assert_memory_equal(one.data, two.data, one.used * sizeof(float));
+    free(one.data);
+    free(two.data);
+    gpt2_forward_release(&f);
+    close_fixture(&x);
+}
+
 int main(void)
 {
     omp_set_num_threads(2);
     gemm_set_threads(2);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens), cmocka_unit_test(test_centered),
-                                       cmocka_unit_test(test_demo), cmocka_unit_test(test_threads),
-                                       cmocka_unit_test(test_some_sites)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens),    cmocka_unit_test(test_centered),
+                                       cmocka_unit_test(test_demo),       cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_some_sites), cmocka_unit_test(test_bf16)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

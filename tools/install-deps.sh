@@ -3,7 +3,7 @@
 # As root, or with sudo.
 set -eu
 packages="gcc cmake ninja-build pkg-config libc6-dev
-    libzmq3-dev libmsgpack-dev libblis-openmp-dev libjansson-dev libxxhash-dev libpcre2-dev libmicrohttpd-dev libcmocka-dev
+    libzmq3-dev libmsgpack-dev libblis-openmp-dev libdnnl-dev libjansson-dev libxxhash-dev libpcre2-dev libmicrohttpd-dev libcmocka-dev
     python3 python3-venv python3-zmq python3-msgpack python3-xxhash python3-numpy iproute2"
 missing=""
 for package in $packages; do

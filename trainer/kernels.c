@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "cpu.h"
+
 #if defined(__x86_64__)
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
@@ -34,10 +36,9 @@ static bool runs(const struct kernels *k)
 {
 #if defined(__x86_64__)
     if (k == &kernels_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return cpu_has_avx512();
     if (k == &kernels_avx2)
-        return __builtin_cpu_supports("avx2");
+        return cpu_has_avx2();
 #endif
     return k == &kernels_portable;
 }

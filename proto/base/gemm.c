@@ -14,6 +14,8 @@
 
 #include <blis.h>
 
+#include "cpu.h"
+
 static int n_threads = 1;
 static pthread_once_t kernels_chosen = PTHREAD_ONCE_INIT;
 
@@ -22,9 +24,8 @@ static pthread_once_t kernels_chosen = PTHREAD_ONCE_INIT;
  * the name is unknown to it, the instructions decide. A BLIS_ARCH_TYPE that the user has set stays. */
 static void choose_kernels(void)
 {
-#if defined(BLIS_CONFIG_SKX) && defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl")) {
+#if defined(BLIS_CONFIG_SKX)
+    if (cpu_has_avx512()) {
         char id[16];
         snprintf(id, sizeof id, "%d", BLIS_ARCH_SKX);
         setenv("BLIS_ARCH_TYPE", id, 0);
@@ -58,6 +59,20 @@ static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size
                  rs_a, cs_a, (float *)(uintptr_t)b, rs_b, cs_b, &beta, c, (inc_t)ldc, 1, NULL, &rntm);
 }
 
+void gemm_piece(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
+                size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc)
+{
+    pthread_once(&kernels_chosen, choose_kernels);
+    if (m && n)
+        product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, false);
+}
+
+size_t gemm_piece_rows(size_t rows)
+{
+    size_t threads = (size_t)n_threads, pieces = rows / threads >= 1024 ? 2 * threads : threads;
+    return ((rows + pieces - 1) / pieces + 31) / 32 * 32;
+}
+
 void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
           const float *b, size_t ldb, float beta, float *c, size_t ldc)
 {
@@ -74,9 +89,7 @@ void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, floa
      * depends on the number of threads (measured on BLIS 0.9: 531 of 11132 shapes differ between 1 and 2 threads;
      * without it, none). */
     bool by_rows = m >= n;
-    size_t total = by_rows ? m : n, threads = (size_t)n_threads;
-    size_t pieces = total / threads >= 1024 ? 2 * threads : threads;
-    size_t step = ((total + pieces - 1) / pieces + 31) / 32 * 32;
+    size_t total = by_rows ? m : n, step = gemm_piece_rows(total);
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic)
     for (size_t i = 0; i < total; i += step) {
         size_t width = total - i < step ? total - i : step;

@@ -17,4 +17,10 @@ int gemm_threads(void);
 void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
           const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
+/* For a caller with a parallel region of its own, who has more to do to each piece of C: one piece of its rows, on the
+ * calling thread. Cut at multiples of gemm_piece_rows(all rows), the same bits as gemm gives. */
+void gemm_piece(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
+                size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
+size_t gemm_piece_rows(size_t rows);
+
 #endif

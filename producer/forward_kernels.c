@@ -1,0 +1,69 @@
+/* forward_kernels.c - see forward_kernels.h. One source (forward_kernels_body.h) compiled for each instruction set; the
+ * compiler's vectoriser makes the vectors. */
+#include "forward_kernels.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "cpu.h"
+
+/* Their exponentials are normal numbers. */
+#define EXP_LOWEST (-87.3f)
+#define EXP_HIGHEST 88.3f
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#define VERSION "AVX-512"
+#define NAME(x) x##_avx512
+#include "forward_kernels_body.h"
+#undef VERSION
+#undef NAME
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#define VERSION "AVX2"
+#define NAME(x) x##_avx2
+#include "forward_kernels_body.h"
+#undef VERSION
+#undef NAME
+#pragma GCC pop_options
+#endif
+
+#define VERSION "portable"
+#define NAME(x) x##_portable
+#include "forward_kernels_body.h"
+
+static bool runs(const struct forward_kernels *k)
+{
+#if defined(__x86_64__)
+    if (k == &kernels_avx512)
+        return cpu_has_avx512();
+    if (k == &kernels_avx2)
+        return cpu_has_avx2();
+#endif
+    return k == &kernels_portable;
+}
+
+const struct forward_kernels *forward_kernels_version(size_t i)
+{
+    const struct forward_kernels *const all[] = {
+#if defined(__x86_64__)
+        &kernels_avx512,
+        &kernels_avx2,
+#endif
+        &kernels_portable,
+    };
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+        if (runs(all[k]) && i-- == 0)
+            return all[k];
+    return NULL;
+}
+
+const struct forward_kernels *forward_kernels_best(void)
+{
+    return forward_kernels_version(0);
+}
