@@ -101,7 +101,8 @@ static void compute_loop(struct server *s)
     for (;;) {
         struct outgoing *o = NULL;
         while (!s->finished && !(s->n_leases && (o = find_outgoing(s, BLOCK_FREE)))) {
-            turn_to(s, s->n_leases ? SERVE_SENDING : SERVE_WAITING);
+            bool sending = find_outgoing(s, BLOCK_SENDING) || find_outgoing(s, BLOCK_READY);
+            turn_to(s, sending ? SERVE_SENDING : SERVE_WAITING);
             pthread_cond_wait(&s->changed, &s->lock);
         }
         turn_to(s, SERVE_COMPUTING);

@@ -25,7 +25,7 @@ struct serve_options {
     void *keep_context;
 };
 
-/* What the computing thread does: it computes, has a lease but no room (what it computed is not sent yet), or has none. */
+/* What the computing thread does: it computes, idles while what it computed is still on its way out, or idles. */
 enum serve_activity { SERVE_WAITING, SERVE_COMPUTING, SERVE_SENDING, SERVE_ACTIVITIES };
 
 struct serve_report {

@@ -76,7 +76,7 @@ struct message_text { /* REJECT and BYE */
 struct message_ping { /* PING and PONG */
     uint64_t token;
     /* PING: shares, 0 to 1, of the producer's time since its last PING; the rest it waited for leases */
-    float computing, sending; /* sending: it could not compute, as what it had computed was not sent yet */
+    float computing, sending; /* sending: it did not compute, while what it had computed was on its way out */
 };
 
 struct message_end {

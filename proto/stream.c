@@ -113,8 +113,8 @@ size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype)
 
 size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype)
 {
-    size_t rows = CHUNK_MAX_BYTES / stream_row_bytes(s, dtype);
-    return rows < CHUNK_MAX_ROWS ? rows : CHUNK_MAX_ROWS;
+    size_t rows = CHUNK_BYTES / stream_row_bytes(s, dtype);
+    return rows == 0 ? 1 : rows < CHUNK_MAX_ROWS ? rows : CHUNK_MAX_ROWS;
 }
 
 size_t stream_block_rows(const struct stream *s, uint32_t n_sequences)

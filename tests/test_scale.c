@@ -137,7 +137,7 @@ static void same_bits_as_a_producer(void **state)
 static void chunks_of_rows(void **state)
 {
     (void)state;
-    struct stream s = stream_of(1, 1u << 18); /* 0.5 MB a row in bf16, 1 MB in fp32 */
+    struct stream s = stream_of(1, 1u << 14); /* 32 KB a row in bf16, 64 KB in fp32 */
     struct rows rows;
     const struct row_origin *origins;
     size_t bytes, n;
@@ -148,13 +148,16 @@ static void chunks_of_rows(void **state)
     assert_int_equal(stream_chunk_count(&s, ROW_BF16, 11), 2);
     assert_ptr_equal(rows_chunk(&rows, 0, &bytes, &n, &origins), rows.data);
     assert_int_equal(n, 8);
-    assert_int_equal(bytes, CHUNK_MAX_BYTES);
+    assert_int_equal(bytes, CHUNK_BYTES);
     assert_int_equal(origins[7].sequence, 7);
-    assert_ptr_equal(rows_chunk(&rows, 1, &bytes, &n, &origins), rows.data + CHUNK_MAX_BYTES);
+    assert_ptr_equal(rows_chunk(&rows, 1, &bytes, &n, &origins), rows.data + CHUNK_BYTES);
     assert_int_equal(n, 3);
-    assert_int_equal(bytes, 3u << 19);
+    assert_int_equal(bytes, 3u << 15);
     assert_int_equal(origins[2].sequence, 10);
     rows_release(&rows);
+
+    s = stream_of(1, 1u << 18); /* a row that is larger than a chunk should be is one */
+    assert_int_equal(stream_chunk_rows(&s, ROW_BF16), 1);
 
     s = stream_of(1, 1); /* small rows: the header's origins bound the chunk */
     assert_int_equal(stream_chunk_rows(&s, ROW_BF16), CHUNK_MAX_ROWS);

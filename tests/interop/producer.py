@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 import zmq
 
-MAX_PAYLOAD = 4194304  # bytes of a BATCH's payload frame
+CHUNK_BYTES = 262144  # of a BATCH's payload frame, unless one row is larger
 PATIENCE = 5.0  # seconds to wait for WELCOME, and for BYE_ACK
 
 
@@ -72,7 +72,7 @@ def chunks(source, lease, dtype, scale):
         x = x * scale[:, None]
     x = bf16(x) if lease["scaled"] and dtype == "bf16" else x.astype("<f4")
     row_bytes = x[0].nbytes
-    chunk_rows = min(MAX_PAYLOAD // row_bytes, 4096)
+    chunk_rows = min(max(CHUNK_BYTES // row_bytes, 1), 4096)
     n = -(-len(x) // chunk_rows)
     for i in range(n):
         part = slice(i * chunk_rows, (i + 1) * chunk_rows)
