@@ -469,7 +469,7 @@ static void *communicate(void *argument)
             finish(s, err_errno(&e, errno, "eventfd"), &e);
         for (int got; !again && !s->finished && (got = link_receive(c.link, &peer, &m, &payload, &e)) != 0;) {
             link_payload_release(&payload);
-            if (got == ERR_PEER) { /* from a trainer of our version: spoilt on the way */
+            if (got == ERR_PEER || got == ERR_DAMAGED) { /* from a trainer of our version: spoilt on the way */
                 log_line("trainer: %s; connecting again", e.message);
                 usleep(POLL_MS * 1000);
                 again = true;

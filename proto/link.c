@@ -20,6 +20,8 @@
 
 #include <zmq.h>
 
+#include "seal.h"
+
 #define MAX_ENDPOINTS 8
 #define HANDSHAKE_MS 5000
 
@@ -28,7 +30,7 @@ struct link {
     bool router;
     size_t n_endpoints;
     char endpoints[MAX_ENDPOINTS][256];
-    unsigned char encoded[MESSAGE_MAX_BYTES];
+    unsigned char encoded[MESSAGE_MAX_BYTES + SEAL_BYTES];
 };
 
 static int zmq_error(struct err *e, const char *what)
@@ -223,6 +225,7 @@ static int send_header(struct link *l, const struct link_peer *peer, const struc
     size_t size;
     if (message_encode(m, l->encoded, &size, e))
         return ERR_INPUT;
+    size = seal_add(l->encoded, size);
     if (l->router && zmq_send(l->socket, peer->id, peer->size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return send_failed(e, m);
     if (zmq_send(l->socket, l->encoded, size, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
@@ -365,7 +368,10 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
             return zmq_error(e, "receive");
         }
     }
-    int result = message_decode(m, zmq_msg_data(&frame), zmq_msg_size(&frame), e);
+    size_t size = zmq_msg_size(&frame);
+    int result = seal_check(zmq_msg_data(&frame), &size, e);
+    if (result == 0)
+        result = message_decode(m, zmq_msg_data(&frame), size, e);
     if (result == 0 && m->type == MESSAGE_HELLO)
         peer_host(&frame, peer->host, sizeof peer->host);
     zmq_msg_close(&frame);

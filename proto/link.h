@@ -2,7 +2,7 @@
  *
  * A link belongs to one thread at a time. It carries messages (message.h), a BATCH with one payload frame beside it.
  * Nothing here blocks except link_poll. What a peer may not do (more frames, too large, not a message) is reported as
- * ERR_PEER with the peer, and drained, so that the caller can drop it. */
+ * ERR_PEER or ERR_DAMAGED with the peer, and drained, so that the caller can drop it. */
 #ifndef CROSSFEED_LINK_H
 #define CROSSFEED_LINK_H
 
@@ -58,7 +58,8 @@ int link_send_payload(struct link *l, const struct message *m, const void *data,
                       void (*release)(void *context), void *context, struct err *e);
 
 /* Takes one message if there is one. Returns 1 (m filled; peer on a ROUTER; payload for a BATCH, to be released), 0
- * (none waiting), ERR_PEER (this peer broke the protocol) or another negative code (the socket is of no more use). */
+ * (none waiting), ERR_PEER (this peer broke the protocol), ERR_DAMAGED (its message was changed on the way, and what it
+ * was is lost: begin anew) or another negative code (the socket is of no more use). */
 int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload,
                  struct err *e);
 void link_payload_release(struct link_payload *p); /* safe on an empty one */

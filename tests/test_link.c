@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "link.h"
 #include "scratch.h"
+#include "seal.h"
 
 #define PATIENCE_MS 10000 /* for what must come; what must not come is waited for QUIET_MS */
 #define QUIET_MS 50
@@ -414,7 +415,7 @@ static void raw_send(const void *data, size_t size, bool more)
     assert_int_equal(zmq_send(raw, data, size, more ? ZMQ_SNDMORE : 0), (int)size);
 }
 
-static unsigned char frame[MESSAGE_MAX_BYTES];
+static unsigned char frame[MESSAGE_MAX_BYTES + 1 + SEAL_BYTES];
 
 static size_t encoded(enum message_type type, uint64_t token)
 {
@@ -424,14 +425,21 @@ static size_t encoded(enum message_type type, uint64_t token)
     if (type == MESSAGE_PING)
         m.ping.token = token;
     assert_int_equal(message_encode(&m, frame, &size, &e), 0);
-    return size;
+    return seal_add(frame, size);
+}
+
+/* What is no message, with a sound seal. */
+static void raw_send_sealed(const void *data, size_t size, bool more)
+{
+    memcpy(frame, data, size);
+    raw_send(frame, seal_add(frame, size), more);
 }
 
 /* The router reports the peer's message; the ping sent after it arrives. */
-static void expect_fault(struct link *router, const char *why, uint64_t token)
+static void expect_fault(struct link *router, int code, const char *why, uint64_t token)
 {
     raw_send(frame, encoded(MESSAGE_PING, token), false);
-    if (receive(router, PATIENCE_MS) != ERR_PEER || e.code != ERR_PEER)
+    if (receive(router, PATIENCE_MS) != code || e.code != code)
         fail_msg("not reported: %s", why);
     if (!strstr(e.message, why))
         fail_msg("'%s' should say '%s'", e.message, why);
@@ -451,35 +459,44 @@ static void wrong_frames(void **state)
 
     raw_send(frame, encoded(MESSAGE_PING, 1), true);
     raw_send("extra", 5, false);
-    expect_fault(router, "PING with 1 more frames", 2);
+    expect_fault(router, ERR_PEER, "PING with 1 more frames", 2);
 
     raw_send(frame, encoded(MESSAGE_PING, 1), true);
     for (int i = 0; i < 1000; i++)
         raw_send("", 0, true);
     raw_send("last", 4, false);
-    expect_fault(router, "PING with 1001 more frames", 3);
+    expect_fault(router, ERR_PEER, "PING with 1001 more frames", 3);
 
     raw_send(frame, encoded(MESSAGE_BATCH, 0), false);
-    expect_fault(router, "BATCH without a payload", 4);
+    expect_fault(router, ERR_PEER, "BATCH without a payload", 4);
 
     raw_send(frame, encoded(MESSAGE_BATCH, 0), true);
     raw_send("payload", 7, true);
     raw_send("one", 3, true);
     raw_send("two", 3, false);
-    expect_fault(router, "BATCH with 2 frames after its payload", 5);
+    expect_fault(router, ERR_PEER, "BATCH with 2 frames after its payload", 5);
 
-    raw_send("", 0, false);
-    expect_fault(router, "frame ends early", 6);
+    raw_send_sealed("", 0, false);
+    expect_fault(router, ERR_PEER, "frame ends early", 6);
     raw_send("", 0, true);
     raw_send(frame, encoded(MESSAGE_PING, 1), false); /* an empty delimiter, as REQ sends */
-    expect_fault(router, "frame ends early", 7);
-    raw_send("GET / HTTP/1.1\r\n\r\n", 18, false);
-    expect_fault(router, "not a map", 8);
-    raw_send("\xdd\x04\x00\x00\x00", 5, true);
+    expect_fault(router, ERR_DAMAGED, "0 bytes, its checksum has 8", 7);
+    raw_send_sealed("GET / HTTP/1.1\r\n\r\n", 18, false);
+    expect_fault(router, ERR_PEER, "not a map", 8);
+    raw_send_sealed("\xdd\x04\x00\x00\x00", 5, true);
     raw_send("more", 4, false);
-    expect_fault(router, "not a map", 9);
-    raw_send(zeros, sizeof zeros, false);
-    expect_fault(router, "65537 bytes, at most 65536", 10);
+    expect_fault(router, ERR_PEER, "not a map", 9);
+    raw_send_sealed(zeros, sizeof zeros, false);
+    expect_fault(router, ERR_PEER, "65537 bytes, at most 65536", 10);
+
+    for (size_t i = 0; i < 12; i++) { /* a bit of the message, and of its seal */
+        size_t size = encoded(MESSAGE_PING, 1);
+        frame[i < 6 ? i : size - 1 - (i - 6)] ^= (unsigned char)(1 << i % 8);
+        raw_send(frame, size, i % 2);
+        if (i % 2)
+            raw_send("payload", 7, false);
+        expect_fault(router, ERR_DAMAGED, "damaged message", 11 + i);
+    }
 
     raw_send(frame, encoded(MESSAGE_BATCH, 0), true); /* sound, for once */
     raw_send("", 0, false);

@@ -74,6 +74,8 @@ static void receive_all(struct ingest *in, struct err *e)
             take_message(in, &from, &payload, e);
         } else if (got == ERR_PEER) {
             ingest_refuse(in, &from, e);
+        } else if (got == ERR_DAMAGED) {
+            ingest_start_anew(in, &from, e);
         } else {
             ingest_fail(in, e);
         }

@@ -115,6 +115,16 @@ void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct
         link_send_text(in->link, from, MESSAGE_REJECT, e->message);
 }
 
+void ingest_start_anew(struct ingest *in, const struct link_peer *from, const struct err *e)
+{
+    int index = peers_find(&in->peers, from);
+    log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
+    in->counters.bad_chunks++;
+    if (index >= 0)
+        ingest_lose(in, index, "shall join again");
+    link_send_error(in->link, from, 0, "unknown-peer", e->message);
+}
+
 void ingest_ping(struct ingest *in)
 {
     int64_t now = clock_ms();

@@ -27,4 +27,7 @@ void ingest_drop_silent(struct ingest *in);
 /* What broke the rules of messages (e says how) would only do so again: REJECT, and dropped if it was here. */
 void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e);
 
+/* Its message was damaged on the way: what was in it is lost, so that it shall come anew. */
+void ingest_start_anew(struct ingest *in, const struct link_peer *from, const struct err *e);
+
 #endif

@@ -64,6 +64,22 @@ def bf16(x):
     return ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype("<u2")
 
 
+def checksum(header):
+    return xxhash.xxh3_64_intdigest(header).to_bytes(8, "little")
+
+
+def seal(message):
+    """A header frame: the map and its checksum."""
+    header = msgpack.packb(message)
+    return header + checksum(header)
+
+
+def unseal(frame):
+    """The map of a header frame, or None if it was damaged on the way."""
+    header = frame[:-8]
+    return msgpack.unpackb(header) if checksum(header) == frame[-8:] else None
+
+
 def chunks(source, lease, dtype, scale):
     """Computes a LEASE; yields the (header, activations, origins) of each BATCH. scale is an array of n_sites, or None."""
     parts = [source.rows(s) for s in range(lease["first"], lease["first"] + lease["count"])]
@@ -107,13 +123,13 @@ class Producer:
                     answers.send_multipart([b"%d" % session, *self.frames(*batch)])
             except Exception as e:  # whatever a source may raise, the run's user shall read it
                 error = {"type": "ERROR", "lease": lease["lease"], "code": "source", "text": repr(e)[:500]}
-                answers.send_multipart([b"%d" % session, msgpack.packb(error)])
+                answers.send_multipart([b"%d" % session, seal(error)])
 
     def frames(self, header, x, origins):
         """The two frames of a BATCH."""
         payload, origins = x.tobytes(), origins.tobytes()
         checksum = xxhash.xxh3_64_intdigest(payload + origins)
-        return [msgpack.packb({**header, "checksum": checksum, "origins": origins}), payload]
+        return [seal({**header, "checksum": checksum, "origins": origins}), payload]
 
     def run(self):
         """Serves until the run is over; returns the exit status."""
@@ -133,14 +149,14 @@ class Producer:
         return status
 
     def send(self, type, **fields):
-        self.socket.send(msgpack.packb({"type": type, **fields}))
+        self.socket.send(seal({"type": type, **fields}))
 
     def serve(self):
         """One session; returns the exit status, or None to connect anew."""
         poller = zmq.Poller()
         poller.register(self.socket, zmq.POLLIN)
         poller.register(self.answers, zmq.POLLIN)
-        self.socket.send(msgpack.packb(self.source.hello()))
+        self.socket.send(seal(self.source.hello()))
         heard = pinged = time.monotonic()
         while True:
             heartbeat = self.welcome["heartbeat_ms"] / 1000 if self.welcome else PATIENCE
@@ -154,7 +170,10 @@ class Producer:
                     self.socket.send_multipart(frames)
             if self.socket in ready:
                 heard = now
-                message = msgpack.unpackb(self.socket.recv_multipart()[0])
+                message = unseal(self.socket.recv_multipart()[0])
+                if message is None:
+                    log("a damaged message")
+                    return None
                 if message["type"] == "ERROR" and message["code"] == "unknown-peer":
                     log(f"the trainer does not know us: {message['text']}")
                     return None
@@ -200,7 +219,7 @@ class Producer:
         self.send("BYE", reason=reason)
         end = time.monotonic() + PATIENCE
         while self.socket.poll(max(0, end - time.monotonic()) * 1000):
-            if msgpack.unpackb(self.socket.recv_multipart()[0])["type"] == "BYE_ACK":
+            if (message := unseal(self.socket.recv_multipart()[0])) and message["type"] == "BYE_ACK":
                 return
 
 
@@ -234,7 +253,7 @@ class FaultyProducer(Producer):
         if self.fault == "checksum":
             payload = payload[:-1] + bytes([payload[-1] ^ 1])
         if self.fault == "field":
-            header = msgpack.packb({key: value for key, value in msgpack.unpackb(header).items() if key != "rows"})
+            header = seal({key: value for key, value in unseal(header).items() if key != "rows"})
         return [header, payload]
 
 

@@ -19,6 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "../e2e")]
 import harness  # noqa: E402
 import producer as python_producer  # noqa: E402
+from producer import seal  # noqa: E402
 
 PATIENT = 20000  # timeout_ms where nobody is meant to fall silent
 
@@ -218,7 +219,7 @@ class Messages(InteropTest):
         while socket.poll(max(0, end - time.monotonic()) * 1000):
             frames = socket.recv_multipart()
             self.assertEqual(len(frames), 1)
-            message = msgpack.unpackb(frames[0])
+            message = python_producer.unseal(frames[0])
             self.assertEqual(next(iter(message)), "type")
             if message["type"] == kind:
                 return message
@@ -230,7 +231,7 @@ class Messages(InteropTest):
 
     def test_hello_that_differs(self):
         trainer = self.trainer()
-        first = self.connect(msgpack.packb(self.good))
+        first = self.connect(seal(self.good))
         welcome = self.next(first, "WELCOME")
         self.assertIsNone(welcome["scale"])
         self.assertEqual((welcome["dtype"], welcome["block_seqs"], welcome["heartbeat_ms"]), ("bf16", 4, 100))
@@ -251,18 +252,18 @@ class Messages(InteropTest):
                 ({"dtypes": ["fp32"]}, "offered: fp32,", "needs bf16 fp32"),
                 ({"scale": [1.5, 2.0]}, "1.5", "measures")):
             with self.subTest(str(change)):
-                reason = self.refused(msgpack.packb(self.good | change))
+                reason = self.refused(seal(self.good | change))
                 self.assertIn(ours, reason)
                 self.assertIn(theirs, reason.replace(ours, ""))
-        self.next(self.connect(msgpack.packb(self.good)), "WELCOME")  # and a good one is still welcome
+        self.next(self.connect(seal(self.good)), "WELCOME")  # and a good one is still welcome
         self.assertEqual(trainer.stderr.count("rejected"), 14)
 
     def test_own_scale_needs_the_runs_dtype(self):
         """A scale of its own spares a producer the raw leases, but not the dtype of the run."""
         self.trainer(dtype="fp32")
         hello = self.good | {"scale": [1.5, 2.0]}
-        self.assertIn("offered: bf16, run needs fp32", self.refused(msgpack.packb(hello | {"dtypes": ["bf16"]})))
-        first = self.connect(msgpack.packb(hello | {"dtypes": ["fp32"]}))
+        self.assertIn("offered: bf16, run needs fp32", self.refused(seal(hello | {"dtypes": ["bf16"]})))
+        first = self.connect(seal(hello | {"dtypes": ["fp32"]}))
         self.assertEqual(self.next(first, "WELCOME")["scale"], [1.5, 2.0])
         self.assertTrue(self.next(first, "LEASE")["scaled"])
 
@@ -292,37 +293,51 @@ class Messages(InteropTest):
         """The same before the first producer has come and after."""
         trainer = self.trainer()
         for when in ("before", "after"):
-            for what, frames in self.broken().items():
+            for what, (header, *more) in self.broken().items():
                 with self.subTest(when + ": " + what):
-                    reason = self.refused(*frames)
+                    reason = self.refused(header + python_producer.checksum(header), *more)
                     self.assertGreater(len(reason), 8)
                     self.assertIn(reason, trainer.stderr)
-            self.next(self.connect(msgpack.packb(self.good)), "WELCOME")
+            self.next(self.connect(seal(self.good)), "WELCOME")
+
+    def test_damaged_messages(self):
+        """A header that was changed on the way is nobody's fault: its sender is told to begin anew, and may."""
+        trainer = self.trainer()
+        known = self.connect(seal(self.good))
+        self.next(known, "WELCOME")
+        ping = seal({"type": "PING", "token": 1, "computing": 0.5, "sending": 0.5})
+        for damaged in (ping[:-1], ping[:-9] + bytes([ping[-9] ^ 1]) + ping[-8:], b"", seal(self.good)[:-1] + b"x"):
+            with self.subTest(damaged):
+                known.send(damaged)
+                self.assertEqual(self.next(known, "ERROR")["code"], "unknown-peer")
+                self.assertIn("damaged message", trainer.stderr)
+                known.send(seal(self.good))
+                self.next(known, "WELCOME")
 
     def test_unknown_peers(self):
         self.trainer()
         for when in ("before", "after"):
-            stranger = self.connect(msgpack.packb({"type": "PING", "token": 1, "computing": 0.5, "sending": 0.5}))
+            stranger = self.connect(seal({"type": "PING", "token": 1, "computing": 0.5, "sending": 0.5}))
             error = self.next(stranger, "ERROR")
             self.assertEqual((error["lease"], error["code"]), (0, "unknown-peer"))
-            stranger.send(msgpack.packb({"type": "BYE", "reason": "never mind"}))
+            stranger.send(seal({"type": "BYE", "reason": "never mind"}))
             self.next(stranger, "BYE_ACK")
-            known = self.connect(msgpack.packb(self.good))
+            known = self.connect(seal(self.good))
             self.next(known, "WELCOME")
-        known.send(msgpack.packb({"type": "PING", "token": 2**64 - 1, "computing": 1.0, "sending": 0.0}))
+        known.send(seal({"type": "PING", "token": 2**64 - 1, "computing": 1.0, "sending": 0.0}))
         self.assertEqual(self.next(known, "PONG"), {"type": "PONG", "token": 2**64 - 1})
 
     def test_end(self):
         """END goes to the producers of the run and to one that comes while the trainer closes; BYE gets its answer."""
         trainer = self.trainer()
-        first = self.connect(msgpack.packb(self.good))
+        first = self.connect(seal(self.good))
         self.next(first, "LEASE")
         trainer.kill(signal.SIGTERM)
         self.assertTrue(self.next(first, "END")["ok"])
-        late = self.connect(msgpack.packb(self.good))
+        late = self.connect(seal(self.good))
         self.assertTrue(self.next(late, "END")["ok"])
         for socket in (late, first):
-            socket.send(msgpack.packb({"type": "BYE", "reason": "the run is over"}))
+            socket.send(seal({"type": "BYE", "reason": "the run is over"}))
             self.next(socket, "BYE_ACK")
         start = time.monotonic()
         self.succeed(trainer)
@@ -330,12 +345,12 @@ class Messages(InteropTest):
 
     def test_third_bad_chunk(self):
         trainer = self.trainer()
-        bad = self.connect(msgpack.packb(self.good))
+        bad = self.connect(seal(self.good))
         for fault in range(3):
             lease = self.next(bad, "LEASE")
             chunk = {key: lease[key] for key in ("lease", "block")}
             chunk |= {"type": "BATCH", "chunk": 0, "chunks": 1, "rows": 252, "checksum": 0, "origins": bytes(252 * 12)}
-            bad.send_multipart([msgpack.packb({"type": "BATCH"} | chunk), bytes(252 * 512)])
+            bad.send_multipart([seal({"type": "BATCH"} | chunk), bytes(252 * 512)])
         self.assertIn("checksum", self.next(bad, "REJECT")["reason"])
         self.assertRegex(trainer.stderr, "sent too many bad chunks, dropped")
 
