@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bus_error.h"
 #include "cli.h"
 #include "gemm.h"
 #include "log.h"
@@ -357,6 +358,7 @@ int main(int argc, char **argv)
     a.threads = omp_get_num_procs();
     a.give_up_s = 300;
     log_init("actgen");
+    bus_error_catch("actgen");
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     a.import.safetensors = a.kind == SOURCE_SAFETENSORS;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus_error.h"
 #include "cli.h"
 #include "config.h"
 #include "log.h"
@@ -130,6 +131,7 @@ int main(int argc, char **argv)
     struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
     config_init(&a.run.config);
     log_init("xctrain");
+    bus_error_catch("xctrain");
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     if (a.run.n_endpoints == 0)

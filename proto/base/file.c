@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bus_error.h"
+
 int file_map(struct file_map *m, const char *path, struct err *e)
 {
     *m = (struct file_map){0};
@@ -30,6 +32,8 @@ int file_map(struct file_map *m, const char *path, struct err *e)
             result = err_errno(e, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
         else
             *m = (struct file_map){p, (size_t)st.st_size};
+        if (m->data)
+            bus_error_watch(m->data, m->size, path);
     }
     close(fd);
     return result;
@@ -37,6 +41,7 @@ int file_map(struct file_map *m, const char *path, struct err *e)
 
 void file_unmap(struct file_map *m)
 {
+    bus_error_forget(m->data);
     if (m->data)
         munmap((void *)(uintptr_t)m->data, m->size);
     *m = (struct file_map){0};
@@ -49,24 +54,33 @@ void file_map_passed(const void *p, size_t n)
         madvise((void *)begin, (uintptr_t)p + n - begin, MADV_DONTNEED); /* a read-only map: nothing can be lost */
 }
 
+/* Read, not mapped: a file that shrinks meanwhile is just shorter. */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
 {
-    struct file_map m;
-    *text = NULL;
-    if (file_map(&m, path, e))
-        return e ? e->code : ERR_SYSTEM;
+    struct stat st;
     int result = 0;
-    if (m.size > max) {
-        result = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, m.size, max);
-    } else if (!(*text = malloc(m.size + 1))) {
-        result = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, m.size + 1);
-    } else {
-        if (m.size)
-            memcpy(*text, m.data, m.size);
-        (*text)[m.size] = '\0';
-        *size = m.size;
+    *text = NULL;
+    *size = 0;
+    FILE *f = fopen(path, "rbe");
+    if (!f)
+        return err_errno(e, errno, "%s: cannot open", path);
+    if (fstat(fileno(f), &st) < 0)
+        result = err_errno(e, errno, "%s: cannot stat", path);
+    else if (!S_ISREG(st.st_mode))
+        result = err_set(e, ERR_INPUT, "%s: not a regular file", path);
+    else if ((size_t)st.st_size > max)
+        result = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, (size_t)st.st_size, max);
+    else if (!(*text = malloc((size_t)st.st_size + 1)))
+        result = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, (size_t)st.st_size + 1);
+    else if ((*size = fread(*text, 1, (size_t)st.st_size, f)) < (size_t)st.st_size && ferror(f))
+        result = err_errno(e, errno, "%s: cannot read", path);
+    else
+        (*text)[*size] = '\0';
+    fclose(f);
+    if (result) {
+        free(*text);
+        *text = NULL;
     }
-    file_unmap(&m);
     return result;
 }
 

@@ -15,7 +15,8 @@ struct file_map {
     size_t size;               /* bytes */
 };
 
-/* Maps the whole regular file read-only. Refuses folders and what cannot be opened. */
+/* Maps the whole regular file read-only. Refuses folders and what cannot be opened. A file that is cut short while it is
+ * mapped: bus_error.h. */
 int file_map(struct file_map *m, const char *path, struct err *e);
 void file_unmap(struct file_map *m);
 /* The n bytes at p, inside a map, have been read: they need not stay in this process's memory. Reading them again

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus_error.h"
 #include "cache.h"
 #include "log.h"
 #include "look.h"
@@ -119,6 +120,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     a.input.files = a.files;
     log_init("actcat");
+    bus_error_catch("actcat");
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus_error.h"
 #include "cli.h"
 #include "clock.h"
 #include "corpus.h"
@@ -279,6 +280,7 @@ int main(int argc, char **argv)
     static const char *standard_input[] = {"-"};
     const char **files = calloc((size_t)argc, sizeof *files);
     log_init("xctok");
+    bus_error_catch("xctok");
     if (!files) {
         log_line("error: out of memory");
         return 1;
