@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what is missing, builds with warnings as errors, and passes the tests: everything once, the unit tests again under
 # address and undefined sanitizers, the threaded ones under thread sanitizer where it can run.
-#   tools/check.sh [all|unit|e2e|asan|tsan]     (default all)
+#   tools/check.sh [all|unit|e2e|asan|tsan|fuzz]     (default all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/install-deps.sh
@@ -39,5 +39,12 @@ if wanted tsan; then
         OMP_NUM_THREADS=1 setarch -R ctest --test-dir build-tsan --output-on-failure -L threads
     else
         echo "thread sanitizer cannot run on this machine: its tests are skipped"
+    fi
+fi
+if wanted fuzz; then
+    if [ "$what" = fuzz ] || command -v clang-14 >/dev/null; then
+        tools/fuzz.sh all 5
+    else
+        echo "no clang here: the fuzz targets only replay their corpora (tools/check.sh fuzz installs it)"
     fi
 fi
