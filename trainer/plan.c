@@ -26,6 +26,9 @@ int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t bl
         p->block_seqs = block_seqs = s->n_seq;
     p->n_blocks = (s->n_seq - 1) / block_seqs + 1;
     p->max_block_rows = (size_t)block_seqs * s->rows_per_seq;
+    if (p->n_blocks > PLAN_MAX_BLOCKS)
+        return err_set(e, ERR_INPUT, "%u sequences in blocks of %u are %u blocks, at most %d: raise --model-batch-size",
+                       s->n_seq, block_seqs, p->n_blocks, PLAN_MAX_BLOCKS);
     if (eval_blocks >= p->n_blocks)
         return err_set(e, ERR_INPUT, "%u blocks held out for evaluation of %u in all: nothing is left to train on",
                        eval_blocks, p->n_blocks);

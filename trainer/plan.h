@@ -14,6 +14,8 @@
 #include "err.h"
 #include "stream.h"
 
+#define PLAN_MAX_BLOCKS (1 << 24) /* 8 bytes each: a producer may claim 2^32 sequences */
+
 /* Which row is served next: the position in the order of a window. */
 struct plan_place {
     uint64_t window;
@@ -35,7 +37,7 @@ struct plan {
 };
 
 /* window_rows: the most rows a window may have (batch_size * buffer_mult). Refuses: nothing left to train on; a window
- * smaller than one block (both numbers). */
+ * smaller than one block (both numbers); more than PLAN_MAX_BLOCKS. */
 int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t block_seqs, uint32_t eval_blocks,
               uint64_t window_rows, struct err *e);
 void plan_release(struct plan *p); /* safe on a zeroed struct */
