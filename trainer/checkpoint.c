@@ -16,6 +16,7 @@
 
 #define PATH_SIZE 4096
 #define NAME_FORMAT "step_%010llu"
+#define NUMBER_MAX 1000000000000000ull
 #define READ_PIECE ((size_t)4 << 20)
 
 static int write_state(const char *folder, const struct train_state *t, const struct plan_place *next, struct err *e)
@@ -165,12 +166,13 @@ static int read_tensor(const struct safetensors *s, const char *name, enum tenso
     return 0;
 }
 
+/* No counter of a run comes near NUMBER_MAX; beyond it, sums of them could overflow. */
 static int read_number(const struct safetensors *s, const char *key, uint64_t *value, struct err *e)
 {
     const char *text = safetensors_metadata(s, key);
-    char *end = NULL;
-    if (!text || !*text || (*value = strtoull(text, &end, 10), *end))
-        return err_set(e, ERR_INPUT, "%s: %s is %s, must be a number", s->path, key, text ? text : "missing");
+    if (!text || !*text || text[strspn(text, "0123456789")] || (*value = strtoull(text, NULL, 10)) > NUMBER_MAX)
+        return err_set(e, ERR_INPUT, "%s: %s is %s, must be a number of at most %llu", s->path, key,
+                       text ? text : "missing", NUMBER_MAX);
     return 0;
 }
 
@@ -191,7 +193,7 @@ int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct
     if (result == 0)
         result = read_number(&s, "position", &position, e);
     next->position = position;
-    if (result == 0 && rows != t->step * t->batch_size)
+    if (result == 0 && (rows % t->batch_size || rows / t->batch_size != t->step))
         result = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %zu make %llu", file, (unsigned long long)rows,
                          (unsigned long long)t->step, t->batch_size, (unsigned long long)(t->step * t->batch_size));
     if (result == 0)

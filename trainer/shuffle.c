@@ -75,6 +75,17 @@ static void open_window(struct shuffle *s, uint64_t g)
     s->rows_planned += w->n_rows;
 }
 
+/* The place to start at must lie in its window: again once its masked rows are known. */
+static int check_start(const struct shuffle *s, struct err *e)
+{
+    const struct plan_place *start = &s->c.start;
+    size_t n_rows = s->windows[start->window % 2].n_rows;
+    if (start->position && start->position >= n_rows)
+        return err_set(e, ERR_MISMATCH, "window %llu has %zu rows, cannot go on at row %zu of it",
+                       (unsigned long long)start->window, n_rows, start->position);
+    return 0;
+}
+
 int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err *e)
 {
     struct shuffle *s = calloc(1, sizeof *s);
@@ -109,6 +120,8 @@ int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err
     s->position = c->start.position;
     s->rows_planned = c->start_row - c->start.position;
     open_window(s, c->start.window);
+    if ((result = check_start(s, e)))
+        goto out;
     *out = s;
     return 0;
 out:
@@ -204,7 +217,7 @@ void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t)
         plan_window_order(s->c.plan, w->g, w->order, w->n_rows);
     pthread_mutex_lock(&s->lock);
     w->blocks_complete++;
-    if (last && w->g == s->c.start.window)
+    if (last && w->g == s->c.start.window && check_start(s, &s->failure) == 0)
         free_rows(s, w, 0, s->c.start.position); /* an earlier session served them */
     pthread_cond_signal(&s->changed);
     pthread_mutex_unlock(&s->lock);

@@ -36,6 +36,7 @@ struct shuffle_config {
 /* Bytes that shuffle_new will take: rows, and index (8 bytes a row twice, 16 a slot). */
 int shuffle_memory(const struct shuffle_config *c, size_t *row_bytes, size_t *index_bytes, struct err *e);
 
+/* Refuses a start beyond its window's rows. */
 int shuffle_new(struct shuffle **s, const struct shuffle_config *c, struct err *e);
 void shuffle_free(struct shuffle *s); /* NULL is fine; no other thread may be inside */
 
