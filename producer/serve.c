@@ -194,6 +194,13 @@ static int start_session(struct conversation *c, struct err *e)
     return link_send(c->link, NULL, &m, e);
 }
 
+/* A later WELCOME of a session brings the scale, once, and nothing else that is new. */
+static bool goes_on(const struct message_welcome *old, const struct message_welcome *new, uint32_t n_sites)
+{
+    return strcmp(old->run, new->run) == 0 && old->dtype == new->dtype && old->block_seqs == new->block_seqs &&
+           (!old->has_scale || (new->has_scale &&memcmp(old->scale, new->scale, n_sites * sizeof *old->scale) == 0));
+}
+
 static int take_welcome(struct conversation *c, const struct message_welcome *w, struct err *e)
 {
     struct server *s = c->s;
@@ -209,7 +216,10 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
     int result = 0;
     pthread_mutex_lock(&s->lock);
     bool first = !s->welcome;
-    s->terms = *w;
+    if (first || goes_on(&s->terms, w, stream->n_sites))
+        s->terms = *w;
+    else
+        result = err_set(e, ERR_PEER, "WELCOME: changes more than the scale of what this connection was welcomed to");
     s->welcome = true;
     for (size_t i = 0; i < N_OUTGOING && result == 0; i++)
         if (!s->outgoing[i].rows.data)
@@ -218,7 +228,7 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
         result = err_set(e, ERR_MISMATCH,
                          "WELCOME: blocks of %zu rows, this producer joined for blocks of %zu; start it anew",
                          block_rows, s->block_rows);
-    else if (!s->block_rows)
+    else if (result == 0 && !s->block_rows)
         s->block_rows = block_rows;
     pthread_mutex_unlock(&s->lock);
     if (first && result == 0)
