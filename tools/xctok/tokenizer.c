@@ -144,7 +144,7 @@ static int encode_stretch(struct tokenizer *t, char *text, size_t *from, size_t 
                 return err_set(e, ERR_SYSTEM, "PCRE2: error %d on a run of %zu bytes", n, (size_t)(stop - word));
             next = word + pcre2_get_ovector_pointer(t->match)[1];
         }
-        if (!whole && next > text + certain)
+        if (!whole && (next > text + certain || *from >= certain)) /* the latter: a word of the prefix space alone */
             break;
         if (bpe_encode(&t->bpe, word, (size_t)(next - word), out, e))
             return e->code;
