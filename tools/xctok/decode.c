@@ -82,6 +82,10 @@ int decode(const struct decode_options *o, const struct vocabulary *v, FILE *out
                          npy_dtype_name(n.dtype), n.n_dims);
         goto out;
     }
+    if (n.shape[1] == 0) { /* of those there may be 2^60 in an empty file */
+        result = err_set(e, ERR_INPUT, "%s: %zu rows of no ids", o->path, n.shape[0]);
+        goto out;
+    }
     size_t stop = o->stop == SIZE_MAX ? n.shape[0] : o->stop;
     if (stop > n.shape[0] || o->first > stop) {
         result = err_set(e, ERR_INPUT, "%s: rows %zu:%zu, there are %zu", o->path, o->first, stop, n.shape[0]);
