@@ -164,7 +164,13 @@ int gpt2_model_open(struct gpt2_model *m, const char *folder, bool center_writin
         result = hf_checkpoint_open(&m->checkpoint, folder, e);
     if (result)
         goto out;
-    size_t n_layer = m->config.n_layer;
+    size_t n_layer = m->config.n_layer, n_tensors = 0;
+    for (size_t i = 0; i < m->checkpoint.n_files; i++)
+        n_tensors += m->checkpoint.files[i].n_tensors;
+    if (n_layer > n_tensors) { /* before memory is taken for them */
+        result = err_set(e, ERR_INPUT, "%s: n_layer %zu, but there are %zu tensors", path, n_layer, n_tensors);
+        goto out;
+    }
     m->layers = mem_alloc(n_layer, sizeof *m->layers, "layers", e);
     m->owned = mem_alloc(2 + n_layer * TENSORS_PER_LAYER, sizeof *m->owned, "layers", e);
     result = m->layers && m->owned ? fingerprint_init(&l.hash, e) : ERR_MEMORY;

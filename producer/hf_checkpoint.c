@@ -11,6 +11,7 @@
 #include "mem.h"
 
 #define INDEX_MAX_BYTES ((size_t)64 << 20)
+#define MAX_SHARDS 1000 /* all are open at a time */
 
 static int open_files(struct hf_checkpoint *c, const char *folder, const char *const *names, size_t n, struct err *e)
 {
@@ -43,6 +44,8 @@ static int list_shards(const char **names, size_t *n, json_t *weight_map, const 
         size_t i = 0;
         while (i < *n && strcmp(names[i], name) != 0)
             i++;
+        if (i == MAX_SHARDS)
+            return err_set(e, ERR_INPUT, "%s: weight_map: more than %d files", path, MAX_SHARDS);
         if (i == *n)
             names[(*n)++] = name;
     }
