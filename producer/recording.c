@@ -1,7 +1,6 @@
 /* recording.c - writes and reads recordings; see recording.h. */
 #include "recording.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -72,15 +71,7 @@ static int begin_writing(struct recording *r, struct err *e)
     if (flock(r->lock, LOCK_EX | LOCK_NB) != 0 &&
         errno == EWOULDBLOCK) /* a file system without locks is no reason to fail */
         return err_set(e, ERR_INPUT, "%s: another process is recording there", r->folder);
-    DIR *files = opendir(r->folder);
-    if (!files)
-        return err_errno(e, errno, "%s: cannot read folder", r->folder);
-    for (struct dirent *entry; (entry = readdir(files));)
-        if ((strncmp(entry->d_name, "shard_", 6) == 0 || strncmp(entry->d_name, "manifest.json", 13) == 0) &&
-            strstr(entry->d_name, ".tmp."))
-            unlinkat(dirfd(files), entry->d_name, 0);
-    closedir(files);
-    return 0;
+    return file_remove_leftovers(r->folder, e);
 }
 
 static int write_manifest(const struct recording *r, struct err *e)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #include "bf16.h"
@@ -100,7 +101,7 @@ static void atomic_output(void **state)
     (void)state;
     struct file_out o;
     struct err e = {0};
-    const char *path = scratch_path("out");
+    char *path = strdup(scratch_path("out"));
     scratch_write("out", "old", 3);
     assert_int_equal(file_out_open(&o, path, &e), 0);
     assert_int_equal(file_out_write(&o, "new!", 4, &e), 0);
@@ -116,6 +117,25 @@ static void atomic_output(void **state)
     file_out_abandon(&o);
     assert_file(path, "new!");
     assert_int_equal(scratch_count("out"), 1);
+
+    pid_t child = fork(); /* killed before it is done */
+    if (child == 0) {
+        file_out_open(&o, path, &e);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(file_out_open(&o, path, &e), 0); /* is not done yet, but alive */
+    scratch_write("out.tmp.x1", "", 0);
+    scratch_write("out.tmp.", "", 0);
+    assert_int_equal(scratch_count("out"), 5);
+    assert_int_equal(file_remove_leftovers(scratch_folder, &e), 0);
+    assert_int_equal(scratch_count("out"), 4);
+    assert_int_equal(file_out_commit(&o, &e), 0);
+    unlink(scratch_path("out.tmp.x1"));
+    unlink(scratch_path("out.tmp."));
+    assert_file(path, "");
+    scratch_write("out", "new!", 4);
+    assert_int_equal(file_remove_leftovers(scratch_path("nowhere"), &e), ERR_SYSTEM);
 
     assert_int_equal(file_out_open(&o, scratch_path("no/such/folder"), &e), ERR_SYSTEM);
     assert_contains(e.message, "cannot create");
@@ -140,6 +160,7 @@ static void atomic_output(void **state)
         assert_int_equal(scratch_count("out"), 1);
         free(data);
     }
+    free(path);
 }
 
 static void folders(void **state)

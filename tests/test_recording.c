@@ -191,7 +191,7 @@ static void continued(void **state)
     assert_int_equal(recording_continue(&other, folder, &e), ERR_INPUT);
     one_line(&e, ERR_INPUT, "another process");
     recording_close(&r);
-    const char *left[] = {"shard_00000002.safetensors.tmp.17", "manifest.json.tmp.18"};
+    const char *left[] = {"shard_00000002.safetensors.tmp.99999999", "manifest.json.tmp.99999999"};
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "continued/%s", left[i]);
         scratch_write(path, "half", 4);

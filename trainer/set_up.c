@@ -39,7 +39,8 @@ static int check_out(const struct run_options *o, struct err *e)
     return 0;
 }
 
-/* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. */
+/* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. What one that
+ * was killed left half-written is removed. */
 static int lock_out(struct trainer *t, struct err *e)
 {
     t->lock = open(t->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -47,7 +48,7 @@ static int lock_out(struct trainer *t, struct err *e)
         return err_errno(e, errno, "%s: cannot open", t->o->out);
     if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
         return err_set(e, ERR_MISMATCH, "%s: another trainer is writing to this folder", t->o->out);
-    return 0;
+    return file_remove_leftovers(t->o->out, e);
 }
 
 /* What a resumed run takes from its checkpoint before the first producer is heard. */

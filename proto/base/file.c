@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -193,6 +194,27 @@ int file_remove_tree(const char *path, struct err *e)
     closedir(folder);
     if (rmdir(path) < 0)
         return err_errno(e, errno, "%s: cannot remove folder", path);
+    return 0;
+}
+
+/* "NAME.tmp.PID", and no process has that id. */
+static bool is_leftover(const char *name)
+{
+    char *end;
+    const char *tmp = strstr(name, ".tmp.");
+    long pid = tmp ? strtol(tmp + 5, &end, 10) : 0;
+    return pid > 0 && *end == '\0' && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+int file_remove_leftovers(const char *folder, struct err *e)
+{
+    DIR *files = opendir(folder);
+    if (!files)
+        return err_errno(e, errno, "%s: cannot read folder", folder);
+    for (struct dirent *entry; (entry = readdir(files));)
+        if (is_leftover(entry->d_name))
+            unlinkat(dirfd(files), entry->d_name, 0);
+    closedir(files);
     return 0;
 }
 

@@ -44,6 +44,8 @@ int file_make_folder(const char *path, struct err *e);
 int file_sync_folder(const char *path, struct err *e);
 /* Removes a file, or a folder of plain files (one level); a missing one is fine. */
 int file_remove_tree(const char *path, struct err *e);
+/* Removes what killed processes left half-written in a folder: the temporaries above of processes that are no more. */
+int file_remove_leftovers(const char *folder, struct err *e);
 
 /* dst = a "/" b; ERR_INPUT if it does not fit. */
 int file_join(char *dst, size_t dst_size, const char *a, const char *b, struct err *e);
