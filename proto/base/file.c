@@ -151,6 +151,28 @@ void file_out_abandon(struct file_out *o)
     unlink(o->temporary);
 }
 
+int file_write_new(const char *path, mode_t mode, const void *data, size_t size, struct err *e)
+{
+    char temporary[4096 + 32], folder[4096];
+    if (strlen(path) >= sizeof folder)
+        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path), sizeof folder - 1);
+    snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
+    int fd = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode);
+    if (fd < 0)
+        return err_errno(e, errno, "%s: cannot create", path);
+    bool written = fchmod(fd, mode) == 0 && write(fd, data, size) == (ssize_t)size && fsync(fd) == 0;
+    int saved = errno;
+    close(fd);
+    bool linked = written && link(temporary, path) == 0; /* unlike rename, it fails if there is something */
+    if (written && !linked)
+        saved = errno;
+    unlink(temporary);
+    if (!linked)
+        return err_errno(e, saved, saved == EEXIST ? "%s: not overwritten" : "%s: cannot write", path);
+    parent_folder(path, folder, sizeof folder);
+    return file_sync_folder(folder, e);
+}
+
 int file_make_folder(const char *path, struct err *e)
 {
     char partial[4096];

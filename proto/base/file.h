@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "err.h"
 
@@ -37,6 +38,9 @@ int file_out_open(struct file_out *o, const char *path, struct err *e);
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e);
 int file_out_commit(struct file_out *o, struct err *e); /* flush, fsync, close, rename, fsync the folder */
 void file_out_abandon(struct file_out *o);              /* close and remove the temporary; safe after commit */
+
+/* A small file of exactly this mode, whole and synced or not there at all; refuses a path at which something lies. */
+int file_write_new(const char *path, mode_t mode, const void *data, size_t size, struct err *e);
 
 /* mkdir -p. */
 int file_make_folder(const char *path, struct err *e);
