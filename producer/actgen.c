@@ -22,6 +22,8 @@
 
 enum {
     OPTION_CONNECT = 1000,
+    OPTION_CURVE_SECRET,
+    OPTION_CURVE_SERVER,
     OPTION_SOURCE,
     OPTION_MODEL,
     OPTION_TOKENS,
@@ -68,6 +70,9 @@ static const char doc[] = "Computes activations and sends them to an xctrain tra
 
 static const struct argp_option options[] = {
     {"connect", OPTION_CONNECT, "ENDPOINT", 0, "of the trainer (default tcp://127.0.0.1:5555)", 1},
+    {"curve-secret", OPTION_CURVE_SECRET, "FILE", 0,
+     "this producer's key pair (xckeys make), if the trainer wants keys", 1},
+    {"curve-server", OPTION_CURVE_SERVER, "KEY", 0, "the trainer's public key, or a file that holds it", 1},
     {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default), synthetic, recording, npy or safetensors", 1},
     {"scale", OPTION_SCALE, "LIST", 0,
      "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
@@ -114,7 +119,7 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-    const char *connect, *scale, *truth;
+    const char *connect, *curve_secret, *curve_server, *scale, *truth;
     enum kind kind;
     const char *inputs[MAX_INPUTS];
     struct import_options import;
@@ -132,6 +137,8 @@ static void check_together(const struct arguments *a, struct argp_state *state)
 {
     const char *source = source_names[a->kind];
     bool model = a->gpt2.n_models || a->gpt2.tokens, input = a->import.n_files > 0;
+    if (!a->curve_secret != !a->curve_server)
+        argp_error(state, "--curve-secret and --curve-server go together");
     if (a->kind == SOURCE_GPT2 && (a->gpt2.n_models == 0 || !a->gpt2.tokens))
         argp_error(state, "--model and --tokens are required (or another --source)");
     if (a->kind != SOURCE_GPT2 && model)
@@ -154,6 +161,12 @@ static error_t parse(int key, char *text, struct argp_state *state)
     switch (key) {
     case OPTION_CONNECT:
         a->connect = text;
+        return 0;
+    case OPTION_CURVE_SECRET:
+        a->curve_secret = text;
+        return 0;
+    case OPTION_CURVE_SERVER:
+        a->curve_server = text;
         return 0;
     case OPTION_SOURCE:
         a->kind = 0;
@@ -320,6 +333,12 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
                                .stop = &cli_stop};
     struct serve_report report = {0};
     struct tee *tee = NULL;
+    struct curve_client keys;
+    if (a->curve_secret) {
+        if (curve_pair_read(&keys.own, a->curve_secret, e) || curve_public_read(keys.server, a->curve_server, e))
+            return e->code;
+        so.keys = &keys;
+    }
     if (a->record.folder) {
         if (tee_new(&tee, source, a->record.folder, a->record.resume, e))
             return e->code;

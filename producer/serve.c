@@ -138,7 +138,8 @@ struct conversation {
     struct server *s;
     struct link *link;
     int64_t last_heard, last_ping, connected, bye_sent;
-    int64_t last_turn; /* when keep_alive last looked */
+    int64_t last_turn;   /* when keep_alive last looked */
+    const char *trouble; /* why there is no trainer, as far as known */
     bool ever_welcome;
     int64_t last_progress;
     uint64_t progress_rows;
@@ -183,7 +184,7 @@ static int start_session(struct conversation *c, struct err *e)
     s->welcome = false;
     s->n_leases = 0;
     pthread_mutex_unlock(&s->lock);
-    if (link_connect(&c->link, s->options->endpoint, e))
+    if (link_connect(&c->link, s->options->endpoint, s->options->keys, e))
         return e->code;
     struct message m = {.type = MESSAGE_HELLO};
     m.hello.version = PROTOCOL_VERSION;
@@ -236,6 +237,7 @@ static int take_welcome(struct conversation *c, const struct message_welcome *w,
                  w->run, w->block_seqs, row_dtype_name(w->dtype),
                  w->has_scale ? "" : ", raw until the scale is measured");
     c->ever_welcome = true;
+    c->trouble = NULL;
     return result;
 }
 
@@ -413,6 +415,16 @@ static void show_progress(struct conversation *c, int64_t now)
     c->progress_rows = r.rows;
 }
 
+/* Says once why the trainer is not reached. */
+static void watch_trouble(struct conversation *c)
+{
+    const char *trouble = link_trouble(c->link);
+    if (trouble && trouble != c->trouble)
+        log_line("%s: %s; trying again", c->s->options->endpoint, trouble);
+    if (trouble)
+        c->trouble = trouble;
+}
+
 /* Pings, detects silence, says BYE when asked to stop. Returns 1 if the session must start anew. */
 static int keep_alive(struct conversation *c, struct err *e)
 {
@@ -432,9 +444,10 @@ static int keep_alive(struct conversation *c, struct err *e)
         finish(s, leaving.code, &leaving);
         return 0;
     }
+    watch_trouble(c);
     if (now - c->last_heard > s->options->give_up_after_ms) {
-        err_set(e, ERR_PEER, "%s: no trainer heard for %d s, giving up", s->options->endpoint,
-                s->options->give_up_after_ms / 1000);
+        err_set(e, ERR_PEER, "%s: no trainer heard for %d s, giving up%s%s", s->options->endpoint,
+                s->options->give_up_after_ms / 1000, c->trouble ? ": " : "", c->trouble ? c->trouble : "");
         finish(s, ERR_PEER, e);
         return 0;
     }

@@ -9,15 +9,17 @@
 #include <signal.h>
 #include <stdint.h>
 
+#include "curve_keys.h"
 #include "err.h"
 #include "message.h"
 #include "source.h"
 
 struct serve_options {
-    const char *endpoint;        /* of the trainer */
-    const char *producer;        /* this producer's name in the trainer's logs */
-    int give_up_after_ms;        /* without contact for so long: ERR_PEER */
-    volatile sig_atomic_t *stop; /* set by a signal handler: leave politely (BYE) and return 0 */
+    const char *endpoint;            /* of the trainer */
+    const struct curve_client *keys; /* NULL: without CURVE */
+    const char *producer;            /* this producer's name in the trainer's logs */
+    int give_up_after_ms;            /* without contact for so long: ERR_PEER */
+    volatile sig_atomic_t *stop;     /* set by a signal handler: leave politely (BYE) and return 0 */
     /* Called on the computing thread with each block once it is computed (NULL: not). block_seqs: of the run. An error
      * makes us leave politely and is what serve returns. */
     int (*keep)(void *context, const struct message_lease *lease, uint32_t block_seqs, struct rows *rows,

@@ -7,27 +7,32 @@
  */
 #include "link.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <zmq.h>
 
+#include "allow_list.h"
+#include "endpoint.h"
+#include "guard.h"
 #include "seal.h"
+#include "zap.h"
 
 #define MAX_ENDPOINTS 8
 #define HANDSHAKE_MS 5000
+#define BACKLOG 1024    /* connections that wait to be accepted: a producer is not to be lost among strangers */
+#define MAX_IGNORED 256 /* messages of refused peers that are dropped in one link_receive */
 
 struct link {
     void *context, *socket;
-    bool router;
+    bool router, curve;
+    struct guard *guard; /* of a ROUTER */
+    void *monitor;       /* of a DEALER */
+    const char *trouble; /* of a DEALER: why it has no connection */
+    size_t received;     /* bytes on the wire of the message being received */
     size_t n_endpoints;
     char endpoints[MAX_ENDPOINTS][256];
     unsigned char encoded[MESSAGE_MAX_BYTES + SEAL_BYTES];
@@ -42,6 +47,14 @@ static int set_option(struct link *l, int option, int value, struct err *e)
 {
     if (zmq_setsockopt(l->socket, option, &value, sizeof value) != 0)
         return zmq_error(e, "socket option");
+    return 0;
+}
+
+static int set_key(struct link *l, int option, const char *key, struct err *e)
+{
+    if (zmq_setsockopt(l->socket, option, key, CURVE_KEY_SIZE) != 0)
+        return zmq_error(e, "CURVE key");
+    l->curve = true;
     return 0;
 }
 
@@ -62,7 +75,8 @@ static int link_open(struct link **out, bool router, struct err *e)
     int64_t max_size = (int64_t)(CHUNK_MAX_BYTES > MESSAGE_MAX_BYTES ? CHUNK_MAX_BYTES : MESSAGE_MAX_BYTES);
     if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, router ? LINK_RECEIVE_HWM : 0, e) ||
         set_option(l, ZMQ_LINGER, 0, e) || set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) ||
-        set_option(l, ZMQ_IPV6, 1, e) || (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
+        set_option(l, ZMQ_IPV6, 1, e) || (router && set_option(l, ZMQ_BACKLOG, BACKLOG, e)) ||
+        (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
         (!router && (set_option(l, ZMQ_RECONNECT_IVL, 100, e) || set_option(l, ZMQ_RECONNECT_IVL_MAX, 2000, e)))) {
         link_close(l, 0);
         return ERR_SYSTEM;
@@ -76,62 +90,6 @@ static int link_open(struct link **out, bool router, struct err *e)
     return 0;
 }
 
-/* ZeroMQ would say no more than "Invalid argument". */
-static int check_endpoint(const char *endpoint, struct err *e)
-{
-    const char *port = strrchr(endpoint, ':');
-    if ((strncmp(endpoint, "tcp://", 6) == 0 && port > endpoint + 6 && port[1]) ||
-        (strncmp(endpoint, "ipc://", 6) == 0 && endpoint[6]))
-        return 0;
-    return err_set(e, ERR_INPUT, "endpoint '%s': must be tcp://HOST:PORT or ipc://PATH", endpoint);
-}
-
-/* ZeroMQ writes IPv4 as mapped into IPv6, tcp://[::ffff:127.0.0.1]:5555; a user expects what he can give to --connect.
- */
-static void plain_ipv4(char *endpoint)
-{
-    static const char mapped[] = "tcp://[::ffff:";
-    char *close = strchr(endpoint, ']'), *address = endpoint + sizeof mapped - 1;
-    if (strncmp(endpoint, mapped, sizeof mapped - 1) != 0 || !close || !memchr(address, '.', (size_t)(close - address)))
-        return;
-    memmove(close, close + 1, strlen(close)); /* with the NUL */
-    memmove(endpoint + strlen("tcp://"), address, strlen(address) + 1);
-}
-
-/* tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port, ipc:// */
-static bool is_local(const char *endpoint)
-{
-    if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
-        strncmp(endpoint, "tcp://[::1]:", 12) == 0)
-        return true;
-    char host[64];
-    struct in_addr address;
-    const char *colon = strrchr(endpoint, ':');
-    if (strncmp(endpoint, "tcp://", 6) != 0 || colon < endpoint + 6 || (size_t)(colon - endpoint - 6) >= sizeof host)
-        return false;
-    memcpy(host, endpoint + 6, (size_t)(colon - endpoint - 6));
-    host[colon - endpoint - 6] = '\0';
-    return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
-}
-
-/* ZeroMQ silently takes over an ipc path that another process is listening on, and deletes a file that lies there; ask
- * first. */
-static bool ipc_in_use(const char *endpoint)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof address.sun_path)
-        return false;
-    strcpy(address.sun_path, endpoint + 6);
-    struct stat st;
-    if (lstat(address.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode))
-        return true;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool used = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
-    if (fd >= 0)
-        close(fd);
-    return used;
-}
-
 /* ZeroMQ allocates each payload, some MB, and frees it when it has been read; by default the C library gives such memory back to
  * the system each time, and the page faults of the next ones cost a quarter of the processor time that receiving takes. */
 static void keep_freed_memory(void)
@@ -140,38 +98,66 @@ static void keep_freed_memory(void)
     mallopt(M_TRIM_THRESHOLD, 2 * LINK_RECEIVE_HWM * (int)CHUNK_MAX_BYTES);
 }
 
-int link_listen(struct link **out, const char *const *endpoints, size_t n, bool insecure, struct err *e)
+/* Keys, and the guard: before anything is bound, or who came in between would not be asked. */
+static int secure(struct link *l, const struct link_door *door, struct err *e)
 {
+    struct allow_list allowed = {0};
+    struct curve_pair own = {0};
+    bool keys = door && door->curve_secret;
+    int result = 0;
+    if (keys && ((result = curve_pair_read(&own, door->curve_secret, e)) ||
+                 (result = allow_list_init(&allowed, door->curve_allow, e)) ||
+                 (result = set_key(l, ZMQ_CURVE_SECRETKEY, own.secret_key, e)) ||
+                 (result = set_option(l, ZMQ_CURVE_SERVER, 1, e))))
+        goto out;
+    if (keys && zmq_setsockopt(l->socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN, sizeof ZAP_DOMAIN - 1) != 0)
+        result = zmq_error(e, "ZAP domain");
+    else
+        result = guard_new(&l->guard, l->context, l->socket, keys ? &allowed : NULL, e);
+out:
+    explicit_bzero(&own, sizeof own);
+    allow_list_release(&allowed);
+    return result;
+}
+
+int link_listen(struct link **out, const char *const *endpoints, size_t n, const struct link_door *door, struct err *e)
+{
+    bool open = door && (door->insecure || door->curve_secret);
     *out = NULL;
+    if (door && !door->curve_secret != !door->curve_allow)
+        return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
     if (n == 0 || n > MAX_ENDPOINTS)
         return err_set(e, ERR_INPUT, "%zu endpoints to listen on, must be 1 to %d", n, MAX_ENDPOINTS);
     for (size_t i = 0; i < n; i++) {
-        if (check_endpoint(endpoints[i], e))
+        if (endpoint_check(endpoints[i], e))
             return ERR_INPUT;
-        if (!insecure && !is_local(endpoints[i]))
-            return err_set(
-                e, ERR_INPUT,
-                "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; use --insecure to listen "
-                "there without keys",
-                endpoints[i]);
+        if (!open && !endpoint_is_local(endpoints[i]))
+            return err_set(e, ERR_INPUT,
+                           "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; others need "
+                           "--curve-secret and --curve-allow, or --insecure to listen there without keys",
+                           endpoints[i]);
     }
     struct link *l;
     if (link_open(&l, true, e))
         return ERR_SYSTEM;
+    if (secure(l, door, e)) {
+        link_close(l, 0);
+        return e->code;
+    }
     keep_freed_memory();
     for (size_t i = 0; i < n; i++) {
         static const char localhost[] = "tcp://localhost:"; /* ZeroMQ resolves no names when it binds */
         size_t name = strncmp(endpoints[i], localhost, sizeof localhost - 1) == 0 ? sizeof localhost - 1 : 0;
         char address[sizeof l->endpoints[i]];
         snprintf(address, sizeof address, "%s%s", name ? "tcp://127.0.0.1:" : "", endpoints[i] + name);
-        int bound = ipc_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, address);
+        int bound = endpoint_in_use(endpoints[i]) ? (errno = EADDRINUSE, -1) : zmq_bind(l->socket, address);
         size_t size = sizeof l->endpoints[i];
         if (bound != 0 || zmq_getsockopt(l->socket, ZMQ_LAST_ENDPOINT, l->endpoints[i], &size) != 0) {
             err_set(e, ERR_SYSTEM, "%s: cannot listen: %s", endpoints[i], zmq_strerror(errno));
             link_close(l, 0);
             return ERR_SYSTEM;
         }
-        plain_ipv4(l->endpoints[i]);
+        endpoint_plain_ipv4(l->endpoints[i]);
         l->n_endpoints++;
     }
     *out = l;
@@ -183,14 +169,29 @@ const char *link_endpoint(const struct link *l, size_t i)
     return i < l->n_endpoints ? l->endpoints[i] : "";
 }
 
-int link_connect(struct link **out, const char *endpoint, struct err *e)
+static int watch_connection(struct link *l, struct err *e)
+{
+    static const char endpoint[] = "inproc://monitor";
+    if (zmq_socket_monitor(l->socket, endpoint, ZMQ_EVENT_ALL) != 0 ||
+        !(l->monitor = zmq_socket(l->context, ZMQ_PAIR)) || zmq_connect(l->monitor, endpoint) != 0)
+        return zmq_error(e, "cannot watch the connection");
+    return 0;
+}
+
+int link_connect(struct link **out, const char *endpoint, const struct curve_client *keys, struct err *e)
 {
     struct link *l;
     *out = NULL;
-    if (check_endpoint(endpoint, e))
+    if (endpoint_check(endpoint, e))
         return ERR_INPUT;
     if (link_open(&l, false, e))
         return ERR_SYSTEM;
+    if (watch_connection(l, e) || (keys && (set_key(l, ZMQ_CURVE_SERVERKEY, keys->server, e) ||
+                                            set_key(l, ZMQ_CURVE_PUBLICKEY, keys->own.public_key, e) ||
+                                            set_key(l, ZMQ_CURVE_SECRETKEY, keys->own.secret_key, e)))) {
+        link_close(l, 0);
+        return ERR_SYSTEM;
+    }
     if (zmq_connect(l->socket, endpoint) != 0) {
         err_set(e, ERR_SYSTEM, "%s: cannot connect: %s", endpoint, zmq_strerror(errno));
         link_close(l, 0);
@@ -208,11 +209,97 @@ void link_close(struct link *l, int linger_ms)
         zmq_setsockopt(l->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zmq_close(l->socket);
     }
+    if (l->monitor)
+        zmq_close(l->monitor);
     if (l->context)
         while (zmq_ctx_term(l->context) != 0 && errno == EINTR)
             ;
+    guard_free(l->guard); /* the end of the context ended its thread */
     free(l);
 }
+
+/* ---- who is there ---- */
+
+static struct crowd_peer crowd_peer(const struct link_peer *peer)
+{
+    struct crowd_peer p = {.size = peer->size};
+    memcpy(p.id, peer->id, peer->size);
+    return p;
+}
+
+void link_vouch(struct link *l, const struct link_peer *peer, bool member)
+{
+    struct crowd_peer id = crowd_peer(peer);
+    guard_vouch(l->guard, peer->fd, &id, member);
+}
+
+void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)
+{
+    guard_complain(l->guard, peer->fd, who, peer->key, why);
+}
+
+void link_refuse(struct link *l, const struct link_peer *peer, const char *who, const char *why)
+{
+    struct crowd_peer id = crowd_peer(peer);
+    link_complain(l, peer, who, why); /* before the peer knows */
+    if (peer->size)
+        link_send_text(l, peer, MESSAGE_REJECT, why);
+    guard_expel(l->guard, peer->fd, &id);
+}
+
+void link_describe(const struct link *l, const struct link_peer *peer, char text[LINK_DESCRIPTION_SIZE])
+{
+    char address[CROWD_ADDRESS_SIZE];
+    guard_address(l->guard, peer->fd, address);
+    snprintf(text, LINK_DESCRIPTION_SIZE, "%s%s%s", address, *peer->key ? ", key " : "", peer->key);
+}
+
+void link_refusals(const struct link *l, uint64_t counts[REFUSAL_KINDS])
+{
+    guard_counts(l->guard, counts);
+}
+
+/* Whether ZeroMQ says "mechanism mismatch" or just that the connection was closed depends on who is faster. */
+static const char *explain(const struct link *l, unsigned event, uint32_t value)
+{
+    switch (event) {
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        return NULL;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        return "the trainer does not allow this producer's key";
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        if (value != ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+            return "what answers there does not speak the protocol";
+        /* fall through */
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return l->curve ? "the handshake fails: the trainer has another key than --curve-server says, or none"
+                        : "the handshake fails: the trainer wants CURVE keys (--curve-secret, --curve-server), or "
+                          "something else answers there";
+    case ZMQ_EVENT_CONNECT_RETRIED:
+        return l->trouble ? l->trouble : "nobody answers there";
+    default:
+        return l->trouble;
+    }
+}
+
+const char *link_trouble(struct link *l)
+{
+    unsigned char frame[6];
+    char endpoint[256];
+    int got;
+    while ((got = zmq_recv(l->monitor, frame, sizeof frame, ZMQ_DONTWAIT)) >= 0) {
+        uint16_t event;
+        uint32_t value;
+        memcpy(&event, frame, sizeof event);
+        memcpy(&value, frame + sizeof event, sizeof value);
+        zmq_recv(l->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
+        if (got == sizeof frame)
+            l->trouble = explain(l, event, value);
+    }
+    return l->trouble;
+}
+
+/* ---- sending ---- */
 
 static int send_failed(struct err *e, const struct message *m)
 {
@@ -285,6 +372,15 @@ int link_send_payload(struct link *l, const struct message *m, const void *data,
     return result;
 }
 
+/* ---- receiving ---- */
+
+/* Bytes of a frame on the wire: ZMTP's header, and what CURVE adds. */
+static void count_frame(struct link *l, size_t size)
+{
+    size += l->curve ? 33 : 0;
+    l->received += size + (size > 255 ? 9 : 2);
+}
+
 static bool more_follows(struct link *l)
 {
     int more = 0;
@@ -299,8 +395,10 @@ static size_t drain(struct link *l)
     zmq_msg_t frame;
     while (more_follows(l)) {
         zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) >= 0)
+        if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) >= 0) {
             n++;
+            count_frame(l, zmq_msg_size(&frame));
+        }
         zmq_msg_close(&frame);
     }
     return n;
@@ -324,6 +422,7 @@ static int receive_payload(struct link *l, const struct message *m, struct link_
         return result;
     }
     *payload = (struct link_payload){zmq_msg_data(frame), zmq_msg_size(frame), frame};
+    count_frame(l, payload->size);
     if (more_follows(l)) {
         link_payload_release(payload);
         return err_set(e, ERR_PEER, "BATCH with %zu frames after its payload", drain(l));
@@ -341,11 +440,21 @@ static void peer_host(zmq_msg_t *frame, char *host, size_t size)
     snprintf(host, size, "%s", address ? address : "");
 }
 
-int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e)
+/* What ZeroMQ knows of a message's sender is written at its frames but the first. */
+static void take_sender(struct link_peer *peer, zmq_msg_t *frame)
+{
+    const char *key = zmq_msg_gets(frame, "User-Id");
+    snprintf(peer->key, sizeof peer->key, "%s", key ? key : "");
+    peer->fd = zmq_msg_get(frame, ZMQ_SRCFD);
+}
+
+static int receive_one(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload,
+                       struct err *e)
 {
     zmq_msg_t frame;
     *payload = (struct link_payload){0};
-    *peer = (struct link_peer){0};
+    *peer = (struct link_peer){.fd = -1};
+    l->received = 0;
     zmq_msg_init(&frame);
     if (zmq_msg_recv(&frame, l->socket, ZMQ_DONTWAIT) < 0) {
         bool none = errno == EAGAIN || errno == EINTR;
@@ -367,8 +476,10 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
             zmq_msg_close(&frame);
             return zmq_error(e, "receive");
         }
+        take_sender(peer, &frame);
     }
     size_t size = zmq_msg_size(&frame);
+    count_frame(l, size);
     int result = seal_check(zmq_msg_data(&frame), &size, e);
     if (result == 0)
         result = message_decode(m, zmq_msg_data(&frame), size, e);
@@ -380,6 +491,22 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
     else
         result = receive_payload(l, m, payload, e);
     return result ? result : 1;
+}
+
+int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e)
+{
+    if (!l->router)
+        return receive_one(l, peer, m, payload, e);
+    for (int i = 0; i < MAX_IGNORED; i++) {
+        int got = receive_one(l, peer, m, payload, e);
+        struct crowd_peer id = crowd_peer(peer);
+        if (got == 0)
+            guard_empty(l->guard);
+        if ((got != 1 && got != ERR_PEER && got != ERR_DAMAGED) || guard_heard(l->guard, peer->fd, &id, l->received))
+            return got;
+        link_payload_release(payload); /* it was refused before and is on its way out */
+    }
+    return 0;
 }
 
 void link_payload_release(struct link_payload *p)

@@ -10,8 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "curve_keys.h"
 #include "err.h"
 #include "message.h"
+#include "refusals.h"
 
 /* Messages of one peer that a ROUTER holds before it stops reading from that peer. */
 #define LINK_RECEIVE_HWM 16
@@ -21,8 +23,17 @@ struct link;
 /* A connection of a ROUTER: the id that ZeroMQ gave it. Each connection has a fresh one; peers cannot choose it. */
 struct link_peer {
     unsigned char id[16];
-    size_t size;   /* 0 on a DEALER */
-    char host[64]; /* with a HELLO: the address it comes from, without the port; "" if unknown (ipc) */
+    size_t size;              /* 0 on a DEALER */
+    int fd;                   /* its connection, for the guard; -1: unknown */
+    char key[CURVE_KEY_SIZE]; /* its public key; "" without CURVE */
+    char host[64];            /* with a HELLO: the address it comes from, without the port; "" if unknown (ipc) */
+};
+
+/* Who may come in. */
+struct link_door {
+    const char *curve_secret; /* file of the trainer's key pair; NULL: no keys */
+    const char *curve_allow;  /* file or folder of the public keys that may connect; NULL if there are no keys */
+    bool insecure;            /* without keys, other machines may reach us all the same */
 };
 
 /* A received payload: valid, and its memory held, until link_payload_release. */
@@ -33,13 +44,29 @@ struct link_payload {
 };
 
 /* Binds every endpoint (tcp://127.0.0.1:5555, tcp://127.0.0.1:*, ipc:///path). Anything but loopback TCP and ipc is
- * refused unless insecure. An endpoint in use is an error. */
-int link_listen(struct link **l, const char *const *endpoints, size_t n, bool insecure, struct err *e);
+ * refused without keys unless insecure. An endpoint in use is an error. door NULL: no keys, not insecure. With keys,
+ * they are asked for at every endpoint. A thread of the link's own guards it (guard.h). */
+int link_listen(struct link **l, const char *const *endpoints, size_t n, const struct link_door *door, struct err *e);
 /* The i-th endpoint as bound (with the port that '*' became). Valid until link_close. */
 const char *link_endpoint(const struct link *l, size_t i);
 
-/* Connects (in the background: returns at once, the peer may come later). */
-int link_connect(struct link **l, const char *endpoint, struct err *e);
+/* ROUTER. A connection that nobody vouches for is closed after a while, and is one of a limited number; a producer that was accepted is
+ * vouched for, until it is dropped. */
+void link_vouch(struct link *l, const struct link_peer *peer, bool member);
+/* ROUTER. Counts a fault of a peer and logs "who: why", in measure. */
+void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why);
+/* ROUTER. The same, and sends REJECT; a moment later the connection is closed. No more is heard of it. */
+void link_refuse(struct link *l, const struct link_peer *peer, const char *who, const char *why);
+/* ROUTER. Whom we turned away, by kind. From any thread while the link is open. */
+void link_refusals(const struct link *l, uint64_t counts[REFUSAL_KINDS]);
+/* ROUTER. "10.0.0.7, key rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7" */
+#define LINK_DESCRIPTION_SIZE 128
+void link_describe(const struct link *l, const struct link_peer *peer, char text[LINK_DESCRIPTION_SIZE]);
+
+/* Connects (in the background: returns at once, the peer may come later). keys NULL: without CURVE. */
+int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e);
+/* DEALER. Why there is no connection, as far as is known; NULL: there is one, or none was tried. */
+const char *link_trouble(struct link *l);
 
 /* Closes; what was sent has linger_ms to leave. NULL is fine. */
 void link_close(struct link *l, int linger_ms);

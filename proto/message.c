@@ -79,13 +79,19 @@ static const struct field end_fields[] = {OF("ok", BOOL, end.ok), TEXT_OF("reaso
 static const struct {
     const char *name;
     const struct field *fields;
+    size_t max_bytes; /* of its frame */
 } types[MESSAGE_TYPES] = {
-    [MESSAGE_HELLO] = {"HELLO", hello_fields},  [MESSAGE_WELCOME] = {"WELCOME", welcome_fields},
-    [MESSAGE_REJECT] = {"REJECT", text_fields}, [MESSAGE_LEASE] = {"LEASE", lease_fields},
-    [MESSAGE_BATCH] = {"BATCH", batch_fields},  [MESSAGE_ERROR] = {"ERROR", error_fields},
-    [MESSAGE_PING] = {"PING", ping_fields},     [MESSAGE_PONG] = {"PONG", pong_fields},
-    [MESSAGE_BYE] = {"BYE", text_fields},       [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields},
-    [MESSAGE_END] = {"END", end_fields},
+    [MESSAGE_HELLO] = {"HELLO", hello_fields, MESSAGE_MAX_BYTES},
+    [MESSAGE_WELCOME] = {"WELCOME", welcome_fields, MESSAGE_MAX_BYTES},
+    [MESSAGE_REJECT] = {"REJECT", text_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_LEASE] = {"LEASE", lease_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_BATCH] = {"BATCH", batch_fields, MESSAGE_MAX_BYTES},
+    [MESSAGE_ERROR] = {"ERROR", error_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_PING] = {"PING", ping_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_PONG] = {"PONG", pong_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_BYE] = {"BYE", text_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_BYE_ACK] = {"BYE_ACK", no_fields, MESSAGE_SHORT_BYTES},
+    [MESSAGE_END] = {"END", end_fields, MESSAGE_SHORT_BYTES},
 };
 
 const char *message_type_name(enum message_type type)
@@ -331,6 +337,8 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
         return err_set(e, ERR_PEER, "message: %s", r.why);
     if (type == MESSAGE_TYPES)
         return err_set(e, ERR_PEER, "message of unknown type '%s' (first key '%s', must be 'type')", name, key);
+    if (size > types[type].max_bytes)
+        return err_set(e, ERR_PEER, "%s of %zu bytes, at most %zu", name, size, types[type].max_bytes);
     memset(m, 0, sizeof *m);
     m->type = (enum message_type)type;
 

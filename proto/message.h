@@ -14,9 +14,10 @@
 #include "stream.h"
 
 #define PROTOCOL_VERSION 1
-#define MESSAGE_MAX_BYTES ((size_t)64 << 10) /* a header frame; a payload is a frame of its own */
-#define MESSAGE_TEXT_SIZE 512                /* reasons and texts, with the NUL */
-#define MESSAGE_NAME_SIZE 64                 /* software, producer id, with the NUL */
+#define MESSAGE_MAX_BYTES ((size_t)64 << 10)  /* a header frame; a payload is a frame of its own */
+#define MESSAGE_SHORT_BYTES ((size_t)4 << 10) /* of all but those that carry sites, a scale or origins */
+#define MESSAGE_TEXT_SIZE 512                 /* reasons and texts, with the NUL */
+#define MESSAGE_NAME_SIZE 64                  /* software, producer id, with the NUL */
 
 enum message_type {
     MESSAGE_HELLO,

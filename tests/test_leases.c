@@ -175,7 +175,8 @@ static void peers(void **state)
 {
     (void)state;
     static struct peers p;
-    struct link_peer a = {{0, 1, 2, 3, 4}, 5, ""}, b = {{0, 1, 2, 3, 5}, 5, ""}, prefix = {{0, 1, 2, 3}, 4, ""};
+    struct link_peer a = {.id = {0, 1, 2, 3, 4}, .size = 5}, b = {.id = {0, 1, 2, 3, 5}, .size = 5},
+                     prefix = {.id = {0, 1, 2, 3}, .size = 4};
     memset(&p, 0, sizeof p);
     assert_int_equal(peers_find(&p, &a), -1);
     int i = peers_add(&p, &a, "one", 100), j = peers_add(&p, &b, "two", 200);
@@ -194,7 +195,7 @@ static void peers(void **state)
     assert_int_equal(p.peers[i].number, 3);
     assert_int_equal(p.peers[i].joined_ms, 300);
     for (int n = 2; n < PEERS_MAX; n++) {
-        struct link_peer next = {{1, (unsigned char)n}, 2, ""};
+        struct link_peer next = {.id = {1, (unsigned char)n}, .size = 2};
         assert_true(peers_add(&p, &next, "more", 0) >= 0);
     }
     assert_int_equal(peers_add(&p, &prefix, "too many", 0), -1);

@@ -27,6 +27,7 @@
 
 static struct message m; /* 50 KB */
 static struct link_peer peer;
+static const struct link_door insecure = {.insecure = true};
 static struct link_payload payload;
 static struct err e;
 
@@ -42,7 +43,7 @@ static const char *ipc_endpoint(const char *name)
 static struct link *listen_at(const char *endpoint)
 {
     struct link *l;
-    if (link_listen(&l, &endpoint, 1, false, &e))
+    if (link_listen(&l, &endpoint, 1, NULL, &e))
         fail_msg("%s", e.message);
     return l;
 }
@@ -50,7 +51,7 @@ static struct link *listen_at(const char *endpoint)
 static struct link *connect_to(const char *endpoint)
 {
     struct link *l;
-    if (link_connect(&l, endpoint, &e))
+    if (link_connect(&l, endpoint, NULL, &e))
         fail_msg("%s", e.message);
     return l;
 }
@@ -172,7 +173,7 @@ static void several_endpoints_and_peers(void **state)
     const char *endpoints[] = {"tcp://127.0.0.1:*", ipc_endpoint("second")};
     struct link *router, *dealers[4];
     struct link_peer peers[4];
-    assert_int_equal(link_listen(&router, endpoints, 2, false, &e), 0);
+    assert_int_equal(link_listen(&router, endpoints, 2, NULL, &e), 0);
     for (unsigned i = 0; i < 4; i++) {
         dealers[i] = connect_to(link_endpoint(router, i % 2));
         assert_int_equal(send_ping(dealers[i], NULL, i), 0);
@@ -303,7 +304,7 @@ static void a_payload_is_held(void **state)
 static void listen_refuses(const char *endpoint, int code, const char *why)
 {
     struct link *l = (struct link *)1;
-    int result = link_listen(&l, &endpoint, 1, false, &e);
+    int result = link_listen(&l, &endpoint, 1, NULL, &e);
     if (result != code || e.code != code)
         fail_msg("%s: gives %d, should be %d", endpoint, result, code);
     if (!strstr(e.message, endpoint) || !strstr(e.message, why))
@@ -332,15 +333,15 @@ static void only_loopback(void **state)
 
     struct link *l;
     const char *both[] = {"tcp://127.0.0.1:*", "tcp://0.0.0.0:*"};
-    assert_int_equal(link_listen(&l, both, 2, false, &e), ERR_INPUT);
+    assert_int_equal(link_listen(&l, both, 2, NULL, &e), ERR_INPUT);
     assert_null(l);
-    assert_int_equal(link_listen(&l, both, 2, true, &e), 0); /* asked for */
+    assert_int_equal(link_listen(&l, both, 2, &insecure, &e), 0); /* asked for */
     assert_true(strncmp(link_endpoint(l, 1), "tcp://0.0.0.0:", 14) == 0);
     link_close(l, 0);
-    assert_int_equal(link_listen(&l, both, 0, true, &e), ERR_INPUT);
+    assert_int_equal(link_listen(&l, both, 0, &insecure, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "0 endpoints"));
     const char *nine[9] = {both[0], both[0], both[0], both[0], both[0], both[0], both[0], both[0], both[0]};
-    assert_int_equal(link_listen(&l, nine, 9, true, &e), ERR_INPUT);
+    assert_int_equal(link_listen(&l, nine, 9, &insecure, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "9 endpoints"));
 }
 
@@ -384,7 +385,7 @@ static void what_lies_at_an_ipc_path(void **state)
     memset(endpoint + 11, 'x', 200); /* longer than a socket's address */
     listen_refuses(endpoint, ERR_SYSTEM, "cannot listen");
     struct link *l;
-    assert_int_equal(link_connect(&l, "nonsense", &e), ERR_INPUT);
+    assert_int_equal(link_connect(&l, "nonsense", NULL, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "'nonsense'"));
     assert_null(l);
 }

@@ -68,7 +68,8 @@ static void trailing_bytes_are_refused(void **state)
         frame[size] = 0xc0;
         refused(frame, size + 1, "1 bytes after its end");
     }
-    refused(frame, MESSAGE_MAX_BYTES, "after its end");
+    refused(frame, MESSAGE_SHORT_BYTES, "after its end");
+    refused(frame, MESSAGE_SHORT_BYTES + 1, "END of 4097 bytes, at most 4096");
     unsigned char *large = calloc(1, MESSAGE_MAX_BYTES + 1);
     refused(large, MESSAGE_MAX_BYTES + 1, "65537 bytes, at most 65536");
     free(large);

@@ -111,7 +111,7 @@ static int set_up(void **state)
     memset(&report, 0, sizeof report);
     result = 1;
     const char *endpoints[] = {endpoint};
-    return link_listen(&trainer, endpoints, 1, false, &e);
+    return link_listen(&trainer, endpoints, 1, NULL, &e);
 }
 
 static int tear_down(void **state)

@@ -9,6 +9,7 @@
 
 #include "err.h"
 #include "message.h"
+#include "refusals.h"
 #include "stream.h"
 
 struct ingest_counters {
@@ -17,9 +18,10 @@ struct ingest_counters {
     uint64_t producers_lost; /* fell silent or broke the protocol */
     uint64_t rejected;       /* HELLOs refused */
     uint64_t blocks_leased, blocks_done, blocks_leased_again;
-    uint64_t rows_received;      /* stored in a place */
-    uint64_t duplicates_dropped; /* rows of a lease that was given to somebody else */
-    uint64_t bad_chunks;         /* refused: checksum, order, size, NaN */
+    uint64_t rows_received;          /* stored in a place */
+    uint64_t duplicates_dropped;     /* rows of a lease that was given to somebody else */
+    uint64_t bad_chunks;             /* refused: checksum, order, size, NaN */
+    uint64_t refused[REFUSAL_KINDS]; /* strangers and their connections */
 };
 
 /* Opaque to all but handover.c in use; open so that it can be a member. */

@@ -100,6 +100,7 @@ static void hand_over(struct ingest *in)
     bool had_started = in->started;
     in->counters.producers = (uint32_t)in->peers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
+    link_refusals(in->link, in->counters.refused);
     handover_turn(&in->handover, &in->counters, &in->started, &in->ending, &in->end);
     if (in->started && !had_started)
         begin(in);
@@ -169,7 +170,7 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     handover_init(&in->handover);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int result = in->wake < 0 ? err_errno(e, errno, "eventfd")
-                              : link_listen(&in->link, o->endpoints, o->n_endpoints, o->insecure, e);
+                              : link_listen(&in->link, o->endpoints, o->n_endpoints, &o->door, e);
     if (result == 0 && (result = pthread_create(&in->thread, NULL, ingest_thread, in)) != 0)
         result = err_errno(e, result, "cannot start the ingest thread");
     in->running = result == 0;

@@ -14,6 +14,7 @@
 #include "err.h"
 #include "handover.h"
 #include "intake.h"
+#include "link.h"
 #include "plan.h"
 #include "shuffle.h"
 #include "stream.h"
@@ -23,7 +24,7 @@ struct ingest;
 struct ingest_options {
     const char *const *endpoints;
     size_t n_endpoints;
-    bool insecure;
+    struct link_door door;
     const char *run_id; /* FINGERPRINT_SIZE - 1 characters at most */
     enum row_dtype dtype;
     const struct stream *expected; /* a resumed run's, others are rejected; NULL: the first producer fixes it */

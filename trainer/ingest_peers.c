@@ -4,6 +4,7 @@
  * A producer is told REJECT and forgotten for what can only be wrong again. */
 #include "ingest_peers.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "admission.h"
@@ -44,6 +45,7 @@ void ingest_drop(struct ingest *in, int index, const char *why)
         log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
     else
         log_line("producer %s %s", p->name, why);
+    link_vouch(in->link, &p->address, false);
     peers_remove(&in->peers, index);
     if (in->peers.n == 0 && !in->ending)
         log_line("no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
@@ -89,40 +91,45 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     }
     if (index < 0) {
         in->counters.rejected++;
-        log_line("producer %s rejected: %s", name, e->message);
-        link_send_text(in->link, from, MESSAGE_REJECT, e->message);
+        char who[MESSAGE_NAME_SIZE + 32];
+        snprintf(who, sizeof who, "producer %s rejected", name);
+        link_refuse(in->link, from, who, e->message);
         return;
     }
+    link_vouch(in->link, from, true);
     if (!in->stream_fixed)
         fix_stream(in, &h->stream);
     if (ingest_send_welcome(in, &in->peers.peers[index])) { /* it said HELLO on another connection since */
         peers_remove(&in->peers, index);
         return;
     }
+    char where[LINK_DESCRIPTION_SIZE];
+    link_describe(in->link, from, where);
     in->counters.producers_seen++;
-    log_line("producer %s joins", name);
+    log_line("producer %s joins (%s)", name, where);
 }
 
 void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e)
 {
     int index = peers_find(&in->peers, from);
-    log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
+    char who[MESSAGE_NAME_SIZE + 32];
+    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->peers.peers[index].name : "unknown");
     in->counters.bad_chunks++;
-    if (index >= 0) {
+    link_refuse(in->link, from, who, e->message);
+    if (index >= 0)
         ingest_lose(in, index, "broke the protocol, dropped");
-    }
-    if (from->size)
-        link_send_text(in->link, from, MESSAGE_REJECT, e->message);
 }
 
 void ingest_start_anew(struct ingest *in, const struct link_peer *from, const struct err *e)
 {
     int index = peers_find(&in->peers, from);
-    log_line("producer %s: %s", index >= 0 ? in->peers.peers[index].name : "unknown", e->message);
+    char who[MESSAGE_NAME_SIZE + 32];
+    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->peers.peers[index].name : "unknown");
     in->counters.bad_chunks++;
+    link_complain(in->link, from, who, e->message);
+    link_send_error(in->link, from, 0, "unknown-peer", e->message);
     if (index >= 0)
         ingest_lose(in, index, "shall join again");
-    link_send_error(in->link, from, 0, "unknown-peer", e->message);
 }
 
 void ingest_ping(struct ingest *in)

@@ -28,6 +28,7 @@ static struct status_producer describe(const struct ingest *in, int index, int64
                                 .sending = p->sending};
     snprintf(s.name, sizeof s.name, "%s", p->name);
     snprintf(s.address, sizeof s.address, "%s", p->address.host);
+    snprintf(s.key, sizeof s.key, "%s", p->address.key);
     return s;
 }
 

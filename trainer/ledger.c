@@ -16,6 +16,12 @@ const struct ledger_entry ledger_entries[] = {
     ENTRY("producers_seen", producers_seen, "producers that ever joined"),
     ENTRY("producers_lost", producers_lost, "producers that fell silent or were dropped for what they sent"),
     ENTRY("producers_rejected", rejected, "HELLOs refused"),
+    ENTRY("refused_key", refused[REFUSAL_KEY], "connections with a key that is not allowed"),
+    ENTRY("refused_handshake", refused[REFUSAL_HANDSHAKE], "connections that failed in ZeroMQ's handshake: strangers"),
+    ENTRY("refused_message", refused[REFUSAL_MESSAGE], "faults in what messages said, HELLO included"),
+    ENTRY("refused_idle", refused[REFUSAL_IDLE], "connections closed because they did not become producers in time"),
+    ENTRY("refused_crowd", refused[REFUSAL_CROWD], "connections closed because too many did not become producers"),
+    ENTRY("refused_memory", refused[REFUSAL_MEMORY], "connections closed because they sent more than is held for one"),
 };
 const size_t ledger_n_entries = sizeof ledger_entries / sizeof ledger_entries[0];
 

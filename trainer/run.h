@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "err.h"
+#include "link.h"
 
 struct run_options {
     struct config config;
@@ -15,7 +16,7 @@ struct run_options {
         *out; /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
     const char *const *endpoints;
     size_t n_endpoints;
-    bool insecure;
+    struct link_door door;      /* keys */
     const char *metrics_listen; /* address:port of the metrics endpoint; NULL: none */
     bool resume;                /* from the newest checkpoint in out */
     const char *init;           /* crosscoder.safetensors to start from instead of random weights; or NULL */

@@ -111,7 +111,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     struct stream expected;
     struct ingest_options io = {.endpoints = t->o->endpoints,
                                 .n_endpoints = t->o->n_endpoints,
-                                .insecure = t->o->insecure,
+                                .door = t->o->door,
                                 .run_id = t->run_id,
                                 .status = t->status};
     if (t->o->resume) {
@@ -274,7 +274,7 @@ static int open_status(struct trainer *t, struct err *e)
 {
     const struct run_options *o = t->o;
     if (status_new(&t->status, o->out, e) ||
-        (o->metrics_listen && metrics_endpoint_start(&t->endpoint, o->metrics_listen, o->insecure, t->status, e)))
+        (o->metrics_listen && metrics_endpoint_start(&t->endpoint, o->metrics_listen, o->door.insecure, t->status, e)))
         return e->code;
     t->metrics.status = t->status;
     if (t->endpoint)

@@ -18,11 +18,13 @@ enum {
     OPTION_OUT = 1000,
     OPTION_LISTEN,
     OPTION_METRICS_LISTEN,
+    OPTION_CURVE_SECRET,
+    OPTION_CURVE_ALLOW,
     OPTION_INSECURE,
     OPTION_RESUME,
     OPTION_INIT,
     OPTION_TRUTH,
-    OPTION_PROVENANCE
+    OPTION_PROVENANCE,
 };
 enum { OPTION_CONFIG = 2000 }; /* + index of the key */
 
@@ -39,7 +41,10 @@ static const struct argp_option own_options[] = {
      1},
     {"metrics-listen", OPTION_METRICS_LISTEN, "ADDRESS:PORT", 0,
      "show the run's state there over HTTP, at /metrics, in Prometheus' format", 1},
-    {"insecure", OPTION_INSECURE, NULL, 0, "allow endpoints that other machines reach", 1},
+    {"curve-secret", OPTION_CURVE_SECRET, "FILE", 0, "the trainer's key pair (xckeys make): producers need keys", 1},
+    {"curve-allow", OPTION_CURVE_ALLOW, "PATH", 0, "their public keys: a folder of *.public files, or a file of keys",
+     1},
+    {"insecure", OPTION_INSECURE, NULL, 0, "allow endpoints that other machines reach, without keys", 1},
     {"resume", OPTION_RESUME, NULL, 0, "go on from the newest checkpoint in DIR", 1},
     {"init", OPTION_INIT, "FILE", 0, "start from these weights (crosscoder.safetensors)", 1},
     {"truth", OPTION_TRUTH, "FILE", 0, "ground truth of a synthetic source: say at the end how much was recovered", 1},
@@ -74,8 +79,14 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case OPTION_METRICS_LISTEN:
         a->run.metrics_listen = text;
         return 0;
+    case OPTION_CURVE_SECRET:
+        a->run.door.curve_secret = text;
+        return 0;
+    case OPTION_CURVE_ALLOW:
+        a->run.door.curve_allow = text;
+        return 0;
     case OPTION_INSECURE:
-        a->run.insecure = true;
+        a->run.door.insecure = true;
         return 0;
     case OPTION_RESUME:
         a->run.resume = true;
@@ -95,6 +106,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case ARGP_KEY_END:
         if (!a->run.out)
             argp_error(state, "--out is required");
+        if (!a->run.door.curve_secret != !a->run.door.curve_allow)
+            argp_error(state, "--curve-secret and --curve-allow go together");
         if (a->run.resume && a->run.init)
             argp_error(state, "--resume and --init exclude each other");
         return 0;

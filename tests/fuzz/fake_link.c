@@ -16,9 +16,9 @@ static int open_link(struct link **l, bool router)
     return 0;
 }
 
-int link_listen(struct link **l, const char *const *endpoints, size_t n, bool insecure, struct err *e)
+int link_listen(struct link **l, const char *const *endpoints, size_t n, const struct link_door *door, struct err *e)
 {
-    (void)endpoints, (void)n, (void)insecure, (void)e;
+    (void)endpoints, (void)n, (void)door, (void)e;
     return open_link(l, true);
 }
 
@@ -28,10 +28,48 @@ const char *link_endpoint(const struct link *l, size_t i)
     return "nowhere";
 }
 
-int link_connect(struct link **l, const char *endpoint, struct err *e)
+int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e)
 {
-    (void)endpoint, (void)e;
+    (void)endpoint, (void)keys, (void)e;
     return open_link(l, false);
+}
+
+const char *link_trouble(struct link *l)
+{
+    MUST(l && !l->router);
+    return NULL;
+}
+
+void link_vouch(struct link *l, const struct link_peer *peer, bool member)
+{
+    (void)peer, (void)member;
+    MUST(l && l->router);
+}
+
+void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)
+{
+    (void)peer, (void)why;
+    MUST(l && l->router && who);
+}
+
+void link_refuse(struct link *l, const struct link_peer *peer, const char *who, const char *why)
+{
+    MUST(l && l->router && who);
+    if (peer->size)
+        link_send_text(l, peer, MESSAGE_REJECT, why);
+}
+
+void link_refusals(const struct link *l, uint64_t counts[REFUSAL_KINDS])
+{
+    MUST(l && l->router);
+    memset(counts, 0, REFUSAL_KINDS * sizeof *counts);
+}
+
+void link_describe(const struct link *l, const struct link_peer *peer, char text[LINK_DESCRIPTION_SIZE])
+{
+    (void)peer;
+    MUST(l && l->router);
+    strcpy(text, "somewhere");
 }
 
 void link_close(struct link *l, int linger_ms)

@@ -50,7 +50,8 @@ static int make(struct bench *b, struct err *e)
         !(b->acts = mem_alloc(b->bytes, 1, "rows", e)) || !(b->window = mem_alloc(b->bytes, 1, "window", e)) ||
         !(b->slots = mem_alloc(b->rows, sizeof *b->slots, "slots", e)) ||
         !(b->batch = mem_alloc(b->chunk_rows * b->row, sizeof(float), "batch", e)) ||
-        link_listen(&b->listener, endpoint, 1, false, e) || link_connect(&b->sender, link_endpoint(b->listener, 0), e))
+        link_listen(&b->listener, endpoint, 1, NULL, e) ||
+        link_connect(&b->sender, link_endpoint(b->listener, 0), NULL, e))
         return e->code;
     struct rng r;
     rng_init(&r, 5, RNG_TEST, 0);

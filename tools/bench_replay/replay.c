@@ -135,7 +135,7 @@ int replay(const struct replay_options *o, struct replay_result *result, struct 
     static struct receiver r; /* 40 KB of message */
     *result = (struct replay_result){0};
     r = (struct receiver){.o = o, .result = result};
-    if (link_listen(&r.link, &endpoint, 1, false, e))
+    if (link_listen(&r.link, &endpoint, 1, NULL, e))
         return e->code;
     pid_t actgen = start_actgen(o, link_endpoint(r.link, 0));
     int code = actgen < 0 ? err_errno(e, errno, "cannot start %s", o->actgen) : receive(&r, e);
