@@ -56,6 +56,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
         ingest_take_error(in, index, e);
     } else if (type == MESSAGE_PING) {
         ingest_take_ping(in, index);
+        ingest_adjust_credit(in, index);
         in->message.type = MESSAGE_PONG; /* with the same token */
         link_send(in->link, from, &in->message, NULL);
     } else if (type != MESSAGE_PONG) {

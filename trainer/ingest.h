@@ -32,7 +32,7 @@ struct ingest_options {
                                       first producer's, if it has one, else it is measured */
     uint32_t n_scale;
     uint32_t block_seqs;   /* of a run with at least so many sequences */
-    uint32_t credit;       /* leases a producer may hold */
+    uint32_t credit;       /* the most leases a producer may hold */
     uint32_t heartbeat_ms; /* a producer pings this often; */
     uint32_t timeout_ms;   /* silent for this long, it is dropped and its leases go elsewhere */
     struct status *status; /* borrowed: hears of the producers and the window every few seconds */

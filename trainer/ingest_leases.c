@@ -8,6 +8,9 @@
 #include "ingest_peers.h"
 #include "log.h"
 
+#define FIRST_CREDIT 2    /* leases: one computed, the next one under way */
+#define MUCH_WAITING 0.1f /* shares of a producer's time */
+#define LITTLE_WAITING 0.02f
 #define MAX_FAILURES 3 /* of one block, by whatever producers, before the run fails */
 
 void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose)
@@ -38,6 +41,24 @@ static struct lease_task *next_task(struct ingest *in, int holder)
     return t;
 }
 
+/* A producer that has all the leases it may hold and yet waits, does so for the way: more of them must be under way.
+ * One that never waits needs no more than two, and what is queued there could be done elsewhere. */
+void ingest_adjust_credit(struct ingest *in, int index)
+{
+    struct peer *p = &in->peers.peers[index];
+    float waiting = 1 - p->computing - p->sending;
+    bool counts = p->computing > 0 || p->sending > 0; /* else it did nothing at all, or does not say */
+    if (counts && waiting > MUCH_WAITING && leases_held(&in->leases, index) >= p->credit)
+        p->credit = p->credit < in->options.credit / 2 ? 2 * p->credit : in->options.credit;
+    else if (waiting < LITTLE_WAITING && p->credit > FIRST_CREDIT)
+        p->credit--;
+}
+
+void ingest_first_credit(struct ingest *in, int index)
+{
+    in->peers.peers[index].credit = in->options.credit < FIRST_CREDIT ? in->options.credit : FIRST_CREDIT;
+}
+
 void ingest_lease_blocks(struct ingest *in)
 {
     struct peers *peers = &in->peers;
@@ -46,7 +67,7 @@ void ingest_lease_blocks(struct ingest *in)
         size_t i = peers->next;
         peers->next = (i + 1) % PEERS_MAX;
         struct peer *p = &peers->peers[i];
-        if (!p->here || leases_held(&in->leases, (int)i) >= in->options.credit) {
+        if (!p->here || leases_held(&in->leases, (int)i) >= p->credit) {
             idle++;
             continue;
         }

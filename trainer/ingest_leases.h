@@ -10,6 +10,10 @@ void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
 /* One lease to each producer with credit, in turns, until there is no block for them or no credit left. */
 void ingest_lease_blocks(struct ingest *in);
 
+/* What a producer that has just joined may hold; and then, each time that it has said how it spends its time. */
+void ingest_first_credit(struct ingest *in, int index);
+void ingest_adjust_credit(struct ingest *in, int index);
+
 /* The ERROR in in->message: a lease that this producer cannot do goes to another, or ends the run. */
 void ingest_take_error(struct ingest *in, int index, struct err *e);
 

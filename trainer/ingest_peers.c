@@ -9,6 +9,7 @@
 
 #include "admission.h"
 #include "clock.h"
+#include "ingest_leases.h"
 #include "log.h"
 
 int ingest_send_welcome(struct ingest *in, const struct peer *p)
@@ -88,6 +89,8 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
         index = peers_add(&in->peers, from, name, clock_ms());
         if (index < 0)
             err_set(e, ERR_PEER, "run has %d producers already", PEERS_MAX);
+        else
+            ingest_first_credit(in, index);
     }
     if (index < 0) {
         in->counters.rejected++;

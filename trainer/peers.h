@@ -21,6 +21,7 @@ struct peer {
     unsigned faults;          /* bad chunks so far */
     uint64_t failures;        /* leases that it could not do */
     uint64_t absent;          /* leases refused because the rows are not recorded there */
+    uint32_t credit;          /* leases that it may hold now */
     bool reports;             /* a PING has come: */
     float computing, sending; /* as the last one said */
 };
