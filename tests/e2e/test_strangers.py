@@ -1,0 +1,255 @@
+"""test_strangers.py - who does not belong is refused, counted, said in measure, and costs the run nothing.
+
+A small synthetic run, with CURVE keys and without, is trained undisturbed and then among strangers; the final weights must
+be the same, bit for bit. Producers that are refused must say why and exit 1. By hand, for some minutes:
+
+    STRANGERS=long XCTRAIN=build/xctrain ACTGEN=build/actgen XCKEYS=build/xckeys /usr/bin/python3 tests/e2e/test_strangers.py Long -v
+
+opens 10,000 connections and leaves them, sends 20,000 HELLOs, and also asserts that speed stays above 90 % of the
+undisturbed run's and that memory stays bounded. Needs Debian's python3-zmq, python3-msgpack and python3-xxhash.
+"""
+import contextlib
+import os
+import re
+import resource
+import socket
+import threading
+import time
+import unittest
+
+import msgpack
+import xxhash
+import zmq
+
+import harness
+
+XCKEYS = os.environ.get("XCKEYS", "xckeys")
+LONG = os.environ.get("STRANGERS") == "long"
+SOURCE = ["--source", "synthetic", "--d-model", "64", "--n-sites", "4", "--latents", "256"]
+TRAINER = ["--batch-size", "128", "--buffer-mult", "64", "--dict-size", "1024", "--model-batch-size", "8", "--eval-blocks", "1",
+           "--log-every", "50", "--heartbeat-ms", "200", "--timeout-ms", "3000"]
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+READY = b"\x04" + bytes([len(READY)]) + READY
+
+
+def sealed(message):
+    data = msgpack.packb(message)
+    return data + xxhash.xxh3_64_intdigest(data).to_bytes(8, "little")
+
+
+def hello(i):
+    """Well-formed, of another stream than the run's."""
+    return sealed({"type": "HELLO", "version": 1, "software": "flood", "producer": f"flood-{i}", "sites": ["blocks.0.hook_resid_post"],
+                   "d_model": 32 + i % 7, "seq_len": 8, "rows_per_seq": 8, "n_seq": 100, "vocab_size": 0, "tokens": "t", "models": [],
+                   "dtypes": ["bf16", "fp32"], "scale": None})
+
+
+class Flood:
+    """Strangers of all kinds at a TCP port, from a thread; what they open stays open until leave()."""
+
+    def __init__(self, port, n_connections, n_hellos):
+        self.port, self.n_connections, self.n_hellos = port, n_connections, n_hellos
+        self.sockets, self.context, self.stop = [], zmq.Context(), False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def connect(self):
+        s = socket.create_connection(("127.0.0.1", self.port), 5)
+        self.sockets.append(s)
+        return s
+
+    def noise(self):
+        for data in (os.urandom(5000), b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, GREETING, GREETING + READY, GREETING[:11],
+                     GREETING + READY + b"\x00\x05hello", GREETING + READY + b"\x02" + (1 << 40).to_bytes(8, "big")):
+            with contextlib.suppress(OSError):
+                self.connect().sendall(data)
+
+    def hellos(self, first, n):
+        """From a connection each, and some more on the same one."""
+        for i in range(first, first + n, 10):
+            s = self.context.socket(zmq.DEALER)
+            s.linger = 100
+            s.connect(f"tcp://127.0.0.1:{self.port}")
+            for j in range(i, min(i + 10, first + n)):
+                s.send(hello(j))
+            self.sockets.append(s)
+            if len(self.sockets) > 400:
+                self.sockets.pop(next(k for k, x in enumerate(self.sockets) if isinstance(x, zmq.Socket))).close()
+
+    def run(self):
+        for i in range(0, self.n_connections, 100):
+            if self.stop:
+                return
+            self.noise()
+            for _ in range(100):
+                with contextlib.suppress(OSError):
+                    self.connect()
+            self.hellos(i * self.n_hellos // self.n_connections, 100 * self.n_hellos // self.n_connections)
+
+    def leave(self):
+        self.stop = True
+        self.thread.join(30)
+        for s in self.sockets:
+            s.close()
+        self.context.destroy(0)
+
+
+class Strangers(harness.ProgramTest):
+    def make_keys(self):
+        os.mkdir(self.path("allowed"))
+        for name in ("trainer", "allowed/one", "other"):
+            self.assertEqual(self.start(XCKEYS, ["make", self.path(name)], "xckeys").wait(), 0)
+
+    def public(self, name):
+        with open(self.path(name + ".public")) as f:
+            return re.search(r"public (\S{40})", f.read()).group(1)
+
+    def keys(self, own, trainer="trainer"):
+        return ["--curve-secret", self.path(own + ".secret"), "--curve-server", self.path(trainer + ".public")]
+
+    def door(self):
+        return ["--curve-secret", self.path("trainer.secret"), "--curve-allow", self.path("allowed")]
+
+    def listening(self, args, out):
+        """A trainer at a port of its own; (trainer, endpoint, port)."""
+        trainer = self.trainer([*TRAINER, *args], out, "tcp://127.0.0.1:*")
+        self.until(lambda: "listening at" in trainer.stderr, "listening", trainer)
+        endpoint = re.search("listening at (.*)", trainer.stderr).group(1)
+        return trainer, endpoint, int(endpoint.rsplit(":", 1)[1])
+
+    def weights(self, out):
+        return harness.sha256(self.path(out, "crosscoder.safetensors"))
+
+    def check_log(self, trainer, at_most=250):
+        lines = [line for line in trainer.stderr.splitlines() if re.search("refused|rejected|unknown|closed a conn", line)]
+        self.assertLess(len(lines), at_most)
+        self.assertGreater(len(lines), 0)
+
+    def test_keys(self):
+        self.make_keys()
+        args = ["--num-tokens", "2e5"]
+        trainer, endpoint, port = self.listening([*args, *self.door()], "quiet")
+        producer = self.producer([*SOURCE, *self.keys("allowed/one")], endpoint)
+        self.succeed(trainer, producer)
+        key = self.public("allowed/one")
+        self.assertRegex(trainer.stderr, rf"producer producer joins \(127\.0\.0\.1, key {re.escape(key)}\)")
+
+        trainer, endpoint, port = self.listening([*args, *self.door(), "--listen", self.endpoint("second")], "strange")
+        impatient = [*SOURCE, "--give-up-after", "4"]
+        refused = [(self.producer(impatient, endpoint, "plain"), "wants CURVE keys"),
+                   (self.producer([*impatient, *self.keys("other")], endpoint, "unknown"), "does not allow this producer's key"),
+                   (self.producer([*impatient, *self.keys("allowed/one", "other")], endpoint, "wrong"), "another key than --curve-server"),
+                   (self.producer(impatient, self.endpoint("second"), "local"), "wants CURVE keys")]
+        flood = Flood(port, 300, 600)
+        producer = self.producer([*SOURCE, *self.keys("allowed/one")], endpoint)
+        try:
+            self.succeed(trainer, producer)
+        finally:
+            flood.leave()
+        self.assertEqual(self.weights("strange"), self.weights("quiet"))
+        for p, why in refused:
+            self.assertEqual(p.wait(), 1, p.stderr)
+            self.assertRegex(p.stderr.splitlines()[-1], f"giving up: .*{why}")
+        ledger = harness.summary(self.path("strange"))["ledger"]
+        self.assertGreater(ledger["refused_key"], 0)
+        self.assertGreater(ledger["refused_handshake"], 10)
+        self.assertEqual((ledger["producers_seen"], ledger["producers_lost"], ledger["producers_rejected"]), (1, 0, 0))
+        self.check_log(trainer)
+        self.assertEqual(trainer.stderr.count(f"key {self.public('other')}: its key is not allowed"), 1)
+
+    def test_open(self):
+        """Without keys everyone gets as far as a message; the run's own producer is not among the victims."""
+        args = ["--num-tokens", "2e5"]
+        trainer, endpoint, port = self.listening(args, "quiet")
+        self.succeed(trainer, self.producer(SOURCE, endpoint))
+        trainer, endpoint, port = self.listening(args, "strange")
+        producer = self.producer(SOURCE, endpoint)
+        self.until_step(100, trainer, producer, out="strange")
+        flood = Flood(port, 300, 2000)
+        try:
+            self.succeed(trainer, producer)
+        finally:
+            flood.leave()
+        self.assertEqual(self.weights("strange"), self.weights("quiet"))
+        ledger = harness.summary(self.path("strange"))["ledger"]
+        self.assertGreater(ledger["producers_rejected"], 0)
+        self.assertEqual(ledger["producers_lost"], 0)
+        self.check_log(trainer)
+
+    def test_endless_message(self):
+        """Parts without a last one: ZeroMQ would hold them all."""
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e9"], "out")
+        producer = self.producer(SOURCE, endpoint)
+        self.until_step(50, trainer, producer)
+        before = rss(trainer.pid)
+        s = socket.create_connection(("127.0.0.1", port), 20)
+        sent, part = 0, b"\x03" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
+        with contextlib.suppress(OSError):
+            s.sendall(GREETING + READY)
+            while sent < 4000:
+                s.sendall(part)
+                sent += 1
+        self.assertLess(sent, 1000, "MB sent")
+        self.until(lambda: "sends more at a time" in trainer.stderr, "a line about it", trainer, producer)
+        self.assertLess(rss(trainer.pid) - before, 1.5e9 if harness.SANITIZED else 400e6)
+        print(f"closed after {sent} MB, memory {(rss(trainer.pid) - before) / 1e6:.0f} MB above ", end="", flush=True)
+        s.close()
+        step = harness.last_step(self.path("out"))
+        self.until_step(step + 100, trainer, producer)
+        self.assertNotIn("leased again", trainer.stderr)
+        trainer.kill(2)
+        self.succeed(trainer, producer)
+
+
+def rss(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
+
+
+@unittest.skipUnless(LONG, "some minutes; STRANGERS=long")
+class Long(Strangers):
+    test_keys = test_open = test_endless_message = None
+
+    def run_one(self, n_connections, n_hellos, door, keys, out):
+        trainer, endpoint, port = self.listening(["--num-tokens", os.environ.get("TOKENS", "4e6"), "--dict-size", "4096", *door], out)
+        producer = self.producer([*SOURCE, *keys], endpoint)
+        self.until_step(200, trainer, producer, out=out)
+        flood = Flood(port, n_connections, n_hellos) if n_connections else None
+        start, step, peak = time.monotonic(), harness.last_step(self.path(out)), 0
+        base = rss(trainer.pid)
+        while flood and flood.thread.is_alive() and trainer.running():
+            with contextlib.suppress(OSError, AttributeError):
+                peak = max(peak, rss(trainer.pid))
+            time.sleep(0.05)
+        if flood:
+            self.assertTrue(trainer.running(), "the run ended before the strangers; raise TOKENS")
+            rate = (harness.last_step(self.path(out)) - step) / (time.monotonic() - start)
+        self.succeed(trainer, producer)
+        if flood:
+            flood.leave()
+            return rate, peak - base, trainer
+        return (harness.last_step(self.path(out)) - step) / (time.monotonic() - start), 0, trainer
+
+    def compare(self, door=(), keys=()):
+        quiet, _, _ = self.run_one(0, 0, door, keys, "quiet")
+        disturbed, grown, trainer = self.run_one(10000, 20000, door, keys, "strange")
+        print(f"{quiet:.0f} steps/s undisturbed, {disturbed:.0f} among strangers ({100 * disturbed / quiet:.0f} %), memory grew by "
+              f"{grown / 1e6:.0f} MB; refused: {harness.summary(self.path('strange'))['ledger']} ", end="", flush=True)
+        self.assertEqual(self.weights("strange"), self.weights("quiet"))
+        self.assertLess(grown, 300e6)
+        self.check_log(trainer, 1000)
+        self.assertGreater(disturbed, 0.9 * quiet)
+
+    def test_10000_with_keys(self):
+        self.make_keys()
+        self.compare(self.door(), self.keys("allowed/one"))
+
+    def test_10000_open(self):
+        self.compare()
+
+
+if __name__ == "__main__":
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    harness.main()
