@@ -48,8 +48,8 @@ def hello(i):
 class Flood:
     """Strangers of all kinds at a TCP port, from a thread; what they open stays open until leave()."""
 
-    def __init__(self, port, n_connections, n_hellos):
-        self.port, self.n_connections, self.n_hellos = port, n_connections, n_hellos
+    def __init__(self, port, n_connections, n_hellos, pause=0.0):
+        self.port, self.n_connections, self.n_hellos, self.pause = port, n_connections, n_hellos, pause
         self.sockets, self.context, self.stop = [], zmq.Context(), False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -86,6 +86,7 @@ class Flood:
                 with contextlib.suppress(OSError):
                     self.connect()
             self.hellos(i * self.n_hellos // self.n_connections, 100 * self.n_hellos // self.n_connections)
+            time.sleep(self.pause)
 
     def leave(self):
         self.stop = True
@@ -212,10 +213,10 @@ class Long(Strangers):
     test_keys = test_open = test_endless_message = None
 
     def run_one(self, n_connections, n_hellos, door, keys, out):
-        trainer, endpoint, port = self.listening(["--num-tokens", os.environ.get("TOKENS", "4e6"), "--dict-size", "4096", *door], out)
+        trainer, endpoint, port = self.listening(["--num-tokens", os.environ.get("TOKENS", "3e6"), "--lr", "1e-6", *door], out)  # so slow that all steps cost the same
         producer = self.producer([*SOURCE, *keys], endpoint)
         self.until_step(200, trainer, producer, out=out)
-        flood = Flood(port, n_connections, n_hellos) if n_connections else None
+        flood = Flood(port, n_connections, n_hellos, 0.3) if n_connections else None  # it shares the cores with the run
         start, step, peak = time.monotonic(), harness.last_step(self.path(out)), 0
         base = rss(trainer.pid)
         while flood and flood.thread.is_alive() and trainer.running():
