@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <zmq.h>
 
@@ -205,6 +206,9 @@ void link_close(struct link *l, int linger_ms)
 {
     if (!l)
         return;
+    for (size_t i = 0; i < l->n_endpoints; i++) /* ZeroMQ leaves the file of an ipc socket there */
+        if (strncmp(l->endpoints[i], "ipc://", 6) == 0 && l->endpoints[i][6] != '@') /* '@': has none */
+            unlink(l->endpoints[i] + 6);
     if (l->socket) {
         zmq_setsockopt(l->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zmq_close(l->socket);

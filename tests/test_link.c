@@ -371,11 +371,14 @@ static void what_lies_at_an_ipc_path(void **state)
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     close(fd);
-    link_close(listen_at(ipc_endpoint("stale")), 0);
+    struct stat st;
+    struct link *router = listen_at(ipc_endpoint("stale"));
+    assert_int_equal(stat(address.sun_path, &st), 0);
+    link_close(router, 0);
+    assert_int_equal(stat(address.sun_path, &st), -1); /* a closed one leaves nothing */
 
     /* somebody's file is not */
     const char *file = scratch_write("weights.npy", "precious", 8);
-    struct stat st;
     listen_refuses(ipc_endpoint("weights.npy"), ERR_SYSTEM, "cannot listen");
     assert_int_equal(stat(file, &st), 0);
     assert_int_equal(st.st_size, 8);

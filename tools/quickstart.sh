@@ -24,4 +24,3 @@ build/xctrain --listen "$endpoint" --threads 1 --out "$out" --model-batch-size 3
     --dict-size 1024 --num-tokens 3e5 --lr 1e-3 --l1-coeff 1 --log-every 50 --eval-every 400 --save-every 400
 wait $actgen
 trap - EXIT
-rm -f "$out/socket"
