@@ -63,7 +63,7 @@ class Cluster:
         self.n_started = self.step = self.n_resumed = self.n_from_start = 0
         self.pids = set()
         self.ends = collections.Counter()  # how producers ended
-        self.checked = self.killed = 0  # programs that ended, and how many of them by kill -9
+        self.checked = self.killed = 0  # programs that ended, and how many of them by a signal
         self.began = time.time()
         self.now = 0.0  # seconds in which this program ran: no jump if it was stopped for a while
         self.last_tick = time.monotonic()
@@ -96,10 +96,10 @@ class Cluster:
         said = program.stderr
         if found := SANITIZER.search(said):
             raise Failure(f"{program.name}: {found.group(0)}\n{said[found.start():]}")
-        if program.status not in (0, 1, -signal.SIGKILL):
+        if program.status not in (0, 1, -signal.SIGKILL, -signal.SIGTERM):  # SIGTERM: before it had set up its handler
             raise Failure(f"{program.name} ended with {program.status}:\n{said}")
         self.checked += 1
-        self.killed += program.status == -signal.SIGKILL
+        self.killed += program.status < 0
         for path in program.out_path, program.err_path:
             os.unlink(path)
         return said
@@ -130,9 +130,9 @@ class Cluster:
     def producer_ended(self, slot):
         program, slot.program = slot.program, None
         said = self.look_through(program)
-        if program.status == -signal.SIGKILL and not slot.ordered:
+        if program.status < 0 and not slot.ordered:
             raise Failure(f"{program.name} was killed by somebody else")
-        why = "killed" if program.status == -signal.SIGKILL else last_words(said)
+        why = "killed" if program.status < 0 else last_words(said)
         self.ends[f"{why} ({program.status})"] += 1
         self.later(self.rng.uniform(0, 0.5), self.start_producer, slot)
 
