@@ -1,6 +1,6 @@
 /* bench_wire.c - a chunk's way from a site's vectors to its slots in the window; see bench.h.
  *
- * Each stage alone, on one thread (as its owner runs it), over chunks of 4 MB: rounding to bf16, the checksum, the socket
+ * Each stage alone, on one thread (as its owner runs it), over chunks of the size that producers send: rounding to bf16, the checksum, the socket
  * (DEALER to ROUTER by link.c, TCP loopback, a thread at each end), storing rows at random slots, gathering a batch.
  * Bound: a copy in memory of the same bytes, on one thread. */
 #include "bench.h"
@@ -21,15 +21,15 @@
 #include "scale.h"
 
 enum quantity { ROUND, CHECKSUM, SOCKET, STORE, GATHER, COPY, QUANTITIES };
-enum { CHUNKS = 64 }; /* 256 MB: beyond the caches */
+enum { BYTES = 256 << 20 }; /* beyond the caches */
 
 struct bench {
     const struct bench_options *o;
-    size_t row, rows, chunk_rows, bytes; /* values of a row; rows in all, in a chunk; bytes of all rows in bf16 */
-    float *vectors;                      /* [chunk_rows, row] */
-    unsigned char *acts, *window;        /* bytes each */
-    uint32_t *slots;                     /* [rows] a permutation */
-    float *batch;                        /* [chunk_rows, row] */
+    size_t row, rows, chunk_rows, chunks, bytes; /* values of a row; rows in all, in a chunk; bytes of all, in bf16 */
+    float *vectors;                              /* [chunk_rows, row] */
+    unsigned char *acts, *window;                /* bytes each */
+    uint32_t *slots;                             /* [rows] a permutation */
+    float *batch;                                /* [chunk_rows, row] */
     uint64_t checksum;
     struct link *listener, *sender;
     double seconds[QUANTITIES][BENCH_MAX_REPS];
@@ -38,13 +38,15 @@ struct bench {
 static int make(struct bench *b, struct err *e)
 {
     static const char *const endpoint[] = {"tcp://127.0.0.1:*"};
+    const struct stream stream = {.n_sites = (uint32_t)b->o->n_sites,
+                                  .d_model = (uint32_t)(b->o->n_inputs / b->o->n_sites)};
     b->row = b->o->n_inputs;
-    b->chunk_rows = CHUNK_MAX_BYTES / (2 * b->row);
-    if (b->chunk_rows == 0)
-        return err_set(e, ERR_INPUT, "a row of %zu values in bf16 is more than a chunk of %zu bytes", b->row,
+    if (2 * b->row > CHUNK_MAX_BYTES)
+        return err_set(e, ERR_INPUT, "a row of %zu values in bf16 is more than a frame of %zu bytes", b->row,
                        CHUNK_MAX_BYTES);
-    b->chunk_rows = b->chunk_rows < CHUNK_MAX_ROWS ? b->chunk_rows : CHUNK_MAX_ROWS;
-    b->rows = CHUNKS * b->chunk_rows;
+    b->chunk_rows = stream_chunk_rows(&stream, ROW_BF16);
+    b->chunks = BYTES / (b->chunk_rows * b->row * 2);
+    b->rows = b->chunks * b->chunk_rows;
     b->bytes = b->rows * b->row * 2;
     if (!(b->vectors = mem_alloc(b->chunk_rows * b->row, sizeof(float), "vectors", e)) ||
         !(b->acts = mem_alloc(b->bytes, 1, "rows", e)) || !(b->window = mem_alloc(b->bytes, 1, "window", e)) ||
@@ -76,9 +78,9 @@ static void *send_chunks(void *context)
     struct bench *b = context;
     static struct message m; /* 48 KB */
     m.type = MESSAGE_BATCH;
-    m.batch = (struct message_batch){.lease = 1, .chunks = CHUNKS, .rows = (uint32_t)b->chunk_rows};
+    m.batch = (struct message_batch){.lease = 1, .chunks = (uint32_t)b->chunks, .rows = (uint32_t)b->chunk_rows};
     struct err e;
-    for (uint32_t i = 0; i < CHUNKS; i++) {
+    for (uint32_t i = 0; i < b->chunks; i++) {
         m.batch.chunk = i;
         if (link_send_payload(b->sender, &m, chunk(b, i), b->chunk_rows * b->row * 2, nothing, NULL, &e))
             break;
@@ -96,7 +98,7 @@ static int time_socket(struct bench *b, size_t rep, struct err *e)
     double start = clock_s();
     if (pthread_create(&thread, NULL, send_chunks, b))
         return err_set(e, ERR_SYSTEM, "cannot start a thread");
-    while (got < CHUNKS && clock_s() - start < 60) {
+    while (got < b->chunks && clock_s() - start < 60) {
         link_poll(b->listener, -1, 1000);
         for (int n; (n = link_receive(b->listener, &peer, &m, &payload, e)) != 0; got++) {
             link_payload_release(&payload);
@@ -106,17 +108,17 @@ static int time_socket(struct bench *b, size_t rep, struct err *e)
     }
     pthread_join(thread, NULL);
     b->seconds[SOCKET][rep] = clock_s() - start;
-    return got == CHUNKS ? 0 : err_set(e, ERR_PEER, "%zu of %d chunks came through", got, CHUNKS);
+    return got == b->chunks ? 0 : err_set(e, ERR_PEER, "%zu of %zu chunks came through", got, b->chunks);
 }
 
 static int measure(struct bench *b, size_t rep, struct err *e)
 {
     size_t row_bytes = b->row * 2;
     double clock[4] = {clock_s()};
-    for (size_t i = 0; i < CHUNKS; i++)
+    for (size_t i = 0; i < b->chunks; i++)
         scale_vector(b->vectors, b->chunk_rows * b->row, 0.7f, ROW_BF16, chunk(b, i));
     clock[1] = clock_s();
-    for (size_t i = 0; i < CHUNKS; i++)
+    for (size_t i = 0; i < b->chunks; i++)
         b->checksum += fingerprint_checksum(chunk(b, i), b->chunk_rows * row_bytes, NULL, 0);
     clock[2] = clock_s();
     b->seconds[ROUND][rep] = clock[1] - clock[0];
@@ -157,8 +159,8 @@ static void print(struct bench *b)
         putchar('\n');
         return;
     }
-    printf("wire: %zu rows of %zu values in bf16, %d chunks of %zu rows, one thread a stage, medians of %zu\n", b->rows,
-           b->row, CHUNKS, b->chunk_rows, b->o->reps);
+    printf("wire: %zu rows of %zu values in bf16, %zu chunks of %zu rows, one thread a stage, medians of %zu\n",
+           b->rows, b->row, b->chunks, b->chunk_rows, b->o->reps);
     printf("bound: copy %.1f GB/s (payload; it reads and writes)\n", bytes / s[COPY] * 1e-9);
     for (enum quantity q = 0; q < COPY; q++)
         bench_line(names[q], s[q], all, "way", bytes, "GB/s", s[COPY], "a copy");
