@@ -34,12 +34,13 @@ def main():
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--n-inputs", type=int, default=9216)
     parser.add_argument("--sites", type=int, default=12)
+    parser.add_argument("--vary", choices=list(VARIED), nargs="*", default=list(VARIED))
     a = parser.parse_args()
     print(f"{a.n_inputs} inputs ({a.sites} sites), {a.threads} threads, medians of {a.reps}; else {DEFAULT}\n")
     print("| varied | L0 | path | step, s | sgemm, s | encoder / sgemm | the rest, s | rest per entry, us | rows/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, values in VARIED.items():
-        for value in values:
+    for name in a.vary:
+        for value in VARIED[name]:
             shape = dict(DEFAULT, **{name: value})
             r = measure(a, shape)
             rest = r["step_s"] - r["encode_s"]
