@@ -30,8 +30,8 @@ mkdir -p build-fuzz
     { cat build-fuzz/build.log; exit 1; }
 
 export OMP_NUM_THREADS=1 # a team of threads an input would be most of the time
-export ASAN_OPTIONS=allocator_may_return_null=1
-limits="-timeout=20 -rss_limit_mb=2048 -malloc_limit_mb=256 -max_len=4096"
+export ASAN_OPTIONS=allocator_may_return_null=1:quarantine_size_mb=16
+limits="-timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=256 -max_len=4096"
 
 fuzz() {
     mkdir -p "build-fuzz/corpus/$1" "build-fuzz/found/$1"

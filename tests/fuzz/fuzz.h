@@ -5,6 +5,7 @@
 #ifndef CROSSFEED_FUZZ_H
 #define CROSSFEED_FUZZ_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>

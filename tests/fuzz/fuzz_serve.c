@@ -12,7 +12,7 @@
 #include "serve.h"
 
 enum { SOURCE_F32 = 1, SOURCE_SCALED = 2, SOURCE_LONG = 4, SOURCE_KEEPS = 8 };
-enum { N_LEASES = 256, PATIENCE_MS = 50 };
+enum { N_LEASES = 2048, PATIENCE_MS = 50 };
 enum event {
     RAW,     /* u16 n, n bytes: a frame */
     WELCOME, /* u8: see welcome() */

@@ -209,9 +209,14 @@ def find_texts(x):
 
 
 find_texts(golden)
-texts = sorted({t for t in texts if 8 <= len(t) <= 400}, key=len, reverse=True)
+texts = sorted({t for t in texts if 8 <= len(t) <= 400}, key=lambda t: (-len(t), t))
 for i, t in enumerate(texts[::max(1, len(texts) // 12)]):
     seed("text", "%02d" % i, bytes([i]) + t)
+
+seed("documents", "lines", b"\0one\r\ntwo\n\nthree")
+seed("documents", "json", b"\1" + b'{"text": "one\\u0000 \\u00e9", "n": [1, 2.5e3, null]}\n \r\n{"n": true, "text": "\xff"}\n')
+seed("documents", "no_field", b"\1" + b'{"text": "one"}\n{"texts": "two"}')
+seed("documents", "whole", b"\2one\ntwo")
 
 manifest = {
     "format": "crossfeed-recording", "version": 1, "software": "crossfeed", "dtype": "bf16", "scale": [0.5, 2.0],
