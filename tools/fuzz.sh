@@ -52,9 +52,10 @@ minimise() {
     all="build-fuzz/all/$1"
     rm -rf "$all" "$all.min"
     mkdir -p "$all" "$all.min"
+    mkdir -p "build-fuzz/corpus/$1"
     find "build-fuzz/corpus/$1" "tests/corpus/$1" -type f -size -5 -exec cp -t "$all" {} +
     # shellcheck disable=SC2086
-    "build-fuzz/tests/fuzz/fuzz_$1" $limits -set_cover_merge=1 "$all.min" "$all" >"build-fuzz/$1.merge.log" 2>&1
+    "build-fuzz/tests/fuzz/fuzz_$1" $limits -use_counters=0 -set_cover_merge=1 "$all.min" "$all" >"build-fuzz/$1.merge.log" 2>&1
     find "tests/corpus/$1" -type f ! -name 'seed_*' ! -name 'found_*' -delete
     for file in "$all.min"/*; do
         name=$(basename "$file")

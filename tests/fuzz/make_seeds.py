@@ -136,6 +136,14 @@ seed("serve", "raw", bytes([0]) + b"".join(raw_event(MESSAGES[n]) for n in (
 
 # ---- files ----
 
+# The pair of RFC 26.
+SECRET, PUBLIC = b"JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6", b"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+seed("keys", "pair", b"# of the trainer\nsecret " + SECRET + b"\npublic " + PUBLIC + b" trainer\n")
+seed("keys", "secret", b"secret " + SECRET + b"\r\n")
+seed("keys", "public", PUBLIC)
+seed("keys", "list", b"public " + PUBLIC + b" one\n\n" + b"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID two\n")
+seed("keys", "wrong_pair", b"secret " + SECRET + b"\npublic Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID\n")
+
 for name in os.listdir(os.path.join(TESTS, "data", "npy")):
     seed("npy", name, data("npy", name))
 
