@@ -192,7 +192,7 @@ class Cluster:
         program, self.trainer = self.trainer, None
         program.kill(signal.SIGCONT)
         program.kill(signal.SIGTERM)
-        if wait(program) != 0:
+        if wait(program) not in (0, -signal.SIGTERM):
             raise Failure(f"{program.name} was stopped and ended with {program.status}:\n{program.stderr}")
         self.look_through(program)
 
