@@ -210,6 +210,7 @@ void link_close(struct link *l, int linger_ms)
         if (strncmp(l->endpoints[i], "ipc://", 6) == 0 && l->endpoints[i][6] != '@') /* '@': has none */
             unlink(l->endpoints[i] + 6);
     if (l->socket) {
+        zmq_socket_monitor(l->socket, NULL, 0); /* an event that comes while the context ends would be leaked */
         zmq_setsockopt(l->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
         zmq_close(l->socket);
     }
