@@ -135,8 +135,8 @@ int curve_pair_read(struct curve_pair *p, const char *path, struct err *e)
     if (result == 0 && zmq_curve_public(belongs, p->secret_key) != 0)
         result = err_set(e, ERR_SYSTEM, "%s: cannot work out the public key: %s", path, zmq_strerror(errno));
     if (result == 0 && *p->public_key && strcmp(p->public_key, belongs) != 0)
-        result =
-            err_set(e, ERR_INPUT, "%s: public key %s, but %s belongs to its secret key", path, p->public_key, belongs);
+        /* what stands there is not shown: it may be the secret key once more */
+        result = err_set(e, ERR_INPUT, "%s: its public key does not belong to its secret key, %s would", path, belongs);
     if (result == 0)
         memcpy(p->public_key, belongs, sizeof belongs);
     else

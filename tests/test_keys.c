@@ -96,7 +96,8 @@ static void what_a_secret_file_may_hold(void **state)
     } bad[] = {
         {"", "bad.secret", "no line 'secret KEY'"},
         {"public " PUBLIC "\n", "bad.secret", "no line 'secret KEY'"},
-        {"secret " PUBLIC "\npublic " OTHER "\n", OTHER, "belongs to its secret key"},
+        {"secret " PUBLIC "\npublic " OTHER "\n", "its public key does not belong to its secret key", "would"},
+        {"secret " SECRET "\npublic " SECRET "\n", "does not belong to its secret key", PUBLIC},
         {"secret " SECRET "\nsecret " SECRET "\n", "line 2", "a second secret key"},
         {"\nsecret " SECRET "x\n", "line 2: a secret key of 41 characters", "must be 40"},
         {"secret\n", "a secret key of 0 characters", "must be 40"},
