@@ -27,7 +27,9 @@ struct config {
     enum row_dtype dtype;
     char scale[CONFIG_TEXT_SIZE]; /* "" = measured */
     /* the same result whatever these are */
-    uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout, threads;
+    double audit, audit_tolerance;
+    uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout,
+        threads;
     uint64_t given; /* bit i: key i was set by a flag */
 };
 

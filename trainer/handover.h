@@ -18,10 +18,12 @@ struct ingest_counters {
     uint64_t producers_lost; /* fell silent or broke the protocol */
     uint64_t rejected;       /* HELLOs refused */
     uint64_t blocks_leased, blocks_done, blocks_leased_again;
-    uint64_t rows_received;          /* stored in a place */
-    uint64_t duplicates_dropped;     /* rows of a lease that was given to somebody else */
-    uint64_t bad_chunks;             /* refused: checksum, order, size, NaN */
-    uint64_t refused[REFUSAL_KINDS]; /* strangers and their connections */
+    uint64_t rows_received;            /* stored in a place */
+    uint64_t duplicates_dropped;       /* rows of a lease that somebody else had answered or was given */
+    uint64_t blocks_duplicated;        /* leased to a second producer, as the first one was late */
+    uint64_t audits, audits_different; /* blocks compared; of them not the same to the bit */
+    uint64_t bad_chunks;               /* refused: checksum, order, size, NaN */
+    uint64_t refused[REFUSAL_KINDS];   /* strangers and their connections */
 };
 
 /* Opaque to all but handover.c in use; open so that it can be a member. */

@@ -31,11 +31,13 @@ struct ingest_options {
     const float *scale; /* [n_scale] of a resumed run, or given: a producer with another one is rejected. NULL: the
                                       first producer's, if it has one, else it is measured */
     uint32_t n_scale;
-    uint32_t block_seqs;   /* of a run with at least so many sequences */
-    uint32_t credit;       /* the most leases a producer may hold */
-    uint32_t heartbeat_ms; /* a producer pings this often; */
-    uint32_t timeout_ms;   /* silent for this long, it is dropped and its leases go elsewhere */
-    struct status *status; /* borrowed: hears of the producers and the window every few seconds */
+    uint32_t block_seqs;    /* of a run with at least so many sequences */
+    uint32_t credit;        /* the most leases a producer may hold */
+    uint32_t heartbeat_ms;  /* a producer pings this often; */
+    uint32_t timeout_ms;    /* silent for this long, it is dropped and its leases go elsewhere */
+    double audit;           /* share of the window's blocks that are computed twice and compared, */
+    double audit_tolerance; /* and how far apart, relative to a vector's length, they may be: beyond, the run fails */
+    struct status *status;  /* borrowed: hears of the producers and the window every few seconds; NULL: nobody does */
 };
 
 /* Binds, and starts the thread: producers are welcomed from now on. Copies what it needs of o. */

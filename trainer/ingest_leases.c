@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "audit.h"
 #include "clock.h"
 #include "ingest_peers.h"
 #include "log.h"
@@ -12,6 +13,9 @@
 #define MUCH_WAITING 0.1f /* shares of a producer's time */
 #define LITTLE_WAITING 0.02f
 #define MAX_FAILURES 3 /* of one block, by whatever producers, before the run fails */
+/* A block is late when another producer would be done with it so many times over; no less than some jitter. */
+#define LATE_FACTOR 1.5
+#define LATE_MIN_MS 200
 
 void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose)
 {
@@ -26,19 +30,89 @@ void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
     }
 }
 
-/* The next block to lease to this producer; reserves a window block only now that somebody can compute it. */
-static struct lease_task *next_task(struct ingest *in, int holder)
+/* A block that is not in the table yet; its slots are reserved only now that somebody can compute it. */
+static struct lease_task *reserve_task(struct ingest *in)
 {
-    struct lease_task *t = leases_waiting(&in->leases, holder);
+    const struct intake_config *c = &in->intake.c;
     struct shuffle_ticket ticket;
-    if (t || in->n_scale == 0 || in->leases.n == LEASES_MAX || !shuffle_reserve(in->intake.c.shuffle, &ticket))
-        return t;
-    t = leases_add(&in->leases);
+    if (in->n_scale == 0 || in->leases.n == LEASES_MAX || !shuffle_reserve(c->shuffle, &ticket))
+        return NULL;
+    struct lease_task *t = leases_add(&in->leases);
     t->block = ticket.block;
     t->purpose = FOR_WINDOW;
     t->n_rows = ticket.n_rows;
     t->ticket = ticket;
+    t->audit = audit_chosen(c->plan->seed, in->options.audit, ticket.g, ticket.block);
     return t;
+}
+
+/* A block that another producer holds and that the window will wait for: this one, which has nothing else to do, would
+ * be done with it well before. */
+static struct lease_task *late_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
+{
+    struct leases *l = &in->leases;
+    double row_ms = pace_row_ms(&in->peers.peers[index].pace, now);
+    if (row_ms <= 0)
+        row_ms = fastest;
+    if (row_ms <= 0 || l->n_owed == LEASES_MAX || leases_held(l, index) > 0)
+        return NULL;
+    struct lease_task *first = NULL;
+    for (size_t i = 0; i < l->n; i++) {
+        struct lease_task *t = &l->tasks[i];
+        int under_way = t->answers[0].lease ? 0 : 1, holder = t->answers[under_way].holder;
+        if (t->purpose != FOR_WINDOW || t->audit || (first && t->order > first->order) || leases_refused(t, index) ||
+            !t->answers[under_way].lease || t->answers[1 - under_way].lease || holder == index ||
+            (under_way == 0 && t->copy == SHUFFLE_NO_COPY && !shuffle_copy_room(in->intake.c.shuffle)) ||
+            !shuffle_urgent(in->intake.c.shuffle, &t->ticket))
+            continue;
+        size_t rows = leases_rows_until(l, holder, t->answers[under_way].lease);
+        double remaining = pace_remaining_ms(&in->peers.peers[holder].pace, rows, row_ms, now);
+        if (remaining < LATE_MIN_MS + LATE_FACTOR * row_ms * (double)t->n_rows)
+            continue;
+        first = t;
+        *answer = 1 - under_way;
+    }
+    return first;
+}
+
+static double fastest_row_ms(const struct peers *peers)
+{
+    double fastest = 0;
+    for (int i = 0; i < PEERS_MAX; i++) {
+        double row_ms = peers->peers[i].here ? peers->peers[i].pace.row_ms : 0;
+        if (row_ms > 0 && (fastest <= 0 || row_ms < fastest))
+            fastest = row_ms;
+    }
+    return fastest;
+}
+
+/* What this producer shall compute next, and which of the block's answers that is; NULL: nothing, for now. */
+static struct lease_task *next_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
+{
+    struct shuffle *shuffle = in->intake.c.shuffle;
+    uint64_t here[PEERS_MAX / 64];
+    peers_here(&in->peers, here);
+    struct lease_task *t = leases_waiting(&in->leases, index, here, shuffle_copy_room(shuffle), answer);
+    if (!t && (t = reserve_task(in)) != NULL)
+        *answer = 0;
+    if (!t && (t = late_task(in, index, fastest, now, answer)) != NULL)
+        in->counters.blocks_duplicated++;
+    if (t && *answer == 1 && t->copy == SHUFFLE_NO_COPY)
+        shuffle_copy_reserve(shuffle, &t->copy); /* there is room: both have looked */
+    return t;
+}
+
+static float waiting_share(const struct peer *p)
+{
+    return 1 - p->computing - p->sending;
+}
+
+/* What the way to it asks for; less if it is slow, which one that waits is not. */
+static uint32_t credit_of(const struct peer *p, double fastest, int64_t now)
+{
+    if (p->reports && waiting_share(p) > MUCH_WAITING)
+        return p->credit;
+    return pace_credit(&p->pace, fastest, p->credit, now);
 }
 
 /* A producer that has all the leases it may hold and yet waits, does so for the way: more of them must be under way.
@@ -46,7 +120,7 @@ static struct lease_task *next_task(struct ingest *in, int holder)
 void ingest_adjust_credit(struct ingest *in, int index)
 {
     struct peer *p = &in->peers.peers[index];
-    float waiting = 1 - p->computing - p->sending;
+    float waiting = waiting_share(p);
     bool counts = p->computing > 0 || p->sending > 0; /* else it did nothing at all, or does not say */
     if (counts && waiting > MUCH_WAITING && leases_held(&in->leases, index) >= p->credit)
         p->credit = p->credit < in->options.credit / 2 ? 2 * p->credit : in->options.credit;
@@ -62,30 +136,31 @@ void ingest_first_credit(struct ingest *in, int index)
 void ingest_lease_blocks(struct ingest *in)
 {
     struct peers *peers = &in->peers;
+    int64_t now = clock_ms();
+    double fastest = fastest_row_ms(peers);
     size_t idle = 0; /* producers passed in a row that could take nothing */
     while (peers->n && idle < PEERS_MAX) {
-        size_t i = peers->next;
-        peers->next = (i + 1) % PEERS_MAX;
+        int i = (int)peers->next, answer;
+        peers->next = (peers->next + 1) % PEERS_MAX;
         struct peer *p = &peers->peers[i];
-        if (!p->here || leases_held(&in->leases, (int)i) >= p->credit) {
-            idle++;
-            continue;
-        }
-        struct lease_task *t = next_task(in, (int)i);
+        struct lease_task *t = NULL;
+        if (p->here && leases_held(&in->leases, i) < credit_of(p, fastest, now))
+            t = next_task(in, i, fastest, now, &answer);
         if (!t) {
             idle++;
             continue;
         }
-        leases_grant(&in->leases, t, (int)i);
+        leases_grant(&in->leases, t, answer, i);
+        pace_leased(&p->pace, t->n_rows, now);
         struct message *m = &in->message;
         m->type = MESSAGE_LEASE;
-        m->lease = (struct message_lease){.lease = t->lease,
+        m->lease = (struct message_lease){.lease = t->answers[answer].lease,
                                           .block = t->block,
                                           .first = plan_block_first(in->intake.c.plan, t->block),
                                           .count = plan_block_seqs(in->intake.c.plan, t->block),
                                           .scaled = t->purpose != FOR_SCALE};
         if (link_send(in->link, &p->address, m, NULL)) {
-            ingest_lose(in, (int)i, "is gone");
+            ingest_lose(in, i, "is gone");
             continue;
         }
         in->counters.blocks_leased++;
@@ -94,12 +169,12 @@ void ingest_lease_blocks(struct ingest *in)
 }
 
 /* The producer is not asked for this block again; others may have it. */
-static void take_refusal(struct ingest *in, int index, struct lease_task *t, const char *text)
+static void take_refusal(struct ingest *in, int index, struct lease_task *t, int answer, const char *text)
 {
     struct peer *p = &in->peers.peers[index];
     if (p->absent++ == 0)
         log_line("producer %s: block %u: %s; it is asked for others", p->name, t->block, text);
-    leases_refuse(&in->leases, t);
+    leases_refuse(&in->leases, t, answer);
 }
 
 void ingest_check_refusals(struct ingest *in, struct err *e)
@@ -131,27 +206,31 @@ void ingest_check_refusals(struct ingest *in, struct err *e)
 void ingest_take_error(struct ingest *in, int index, struct err *e)
 {
     const struct message_error *m = &in->message.error;
-    struct lease_task *t = leases_find(&in->leases, m->lease, index);
+    int answer;
+    struct peer *p = &in->peers.peers[index];
+    struct lease_task *t = leases_find(&in->leases, m->lease, index, &answer);
+    bool owed = !t && leases_settle(&in->leases, m->lease, index);
+    if (t || owed)
+        pace_answered(&p->pace, 0, leases_held(&in->leases, index) > (t ? 1 : 0), clock_ms());
     if (!t) {
-        log_line("producer %s: %s: %s", in->peers.peers[index].name, m->code, m->text);
+        log_line("producer %s: %s: %s", p->name, m->code, m->text);
         return;
     }
     if (strcmp(m->code, "not-recorded") == 0) {
-        take_refusal(in, index, t, m->text);
+        take_refusal(in, index, t, answer, m->text);
         return;
     }
-    in->peers.peers[index].failures++;
-    log_line("producer %s: block %u: %s: %s; block leased again", in->peers.peers[index].name, t->block, m->code,
-             m->text);
+    p->failures++;
+    log_line("producer %s: block %u: %s: %s; block leased again", p->name, t->block, m->code, m->text);
     if (in->peers.n > 1) /* others are asked, so that one broken producer does not end the run */
-        leases_refuse(&in->leases, t);
+        leases_refuse(&in->leases, t, answer);
     else
-        leases_give_back(&in->leases, t);
+        leases_give_back(&in->leases, t, answer);
     if (++t->failures < MAX_FAILURES)
         return;
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
             plan_block_first(in->intake.c.plan, t->block),
             plan_block_first(in->intake.c.plan, t->block) + plan_block_seqs(in->intake.c.plan, t->block) - 1,
-            t->failures, in->peers.peers[index].name, m->text);
+            t->failures, p->name, m->text);
     ingest_fail(in, e);
 }

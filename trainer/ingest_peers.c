@@ -12,6 +12,8 @@
 #include "ingest_leases.h"
 #include "log.h"
 
+#define AWAY_MS 1000 /* a turn of the thread takes a tenth of that */
+
 int ingest_send_welcome(struct ingest *in, const struct peer *p)
 {
     struct message *m = &in->message;
@@ -85,7 +87,9 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
                               .stream_fixed = in->stream_fixed,
                               .scale = in->n_scale ? in->scale : NULL,
                               .n_scale = in->n_scale};
-    if (admit_producer(&terms, h, e) == 0) {
+    if (strikes_out(&in->strikes, name)) {
+        err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", name, STRIKES_OUT);
+    } else if (admit_producer(&terms, h, e) == 0) {
         index = peers_add(&in->peers, from, name, clock_ms());
         if (index < 0)
             err_set(e, ERR_PEER, "run has %d producers already", PEERS_MAX);
@@ -153,7 +157,7 @@ void ingest_drop_silent(struct ingest *in)
 {
     int64_t now = clock_ms(), away = now - in->last_listened_ms;
     in->last_listened_ms = now;
-    if (away > (int64_t)in->options.heartbeat_ms)
+    if (away > AWAY_MS)
         peers_forgive(&in->peers, away);
     for (int i = 0; i < PEERS_MAX; i++) {
         const struct peer *p = &in->peers.peers[i];

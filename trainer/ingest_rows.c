@@ -1,14 +1,14 @@
 /* ingest_rows.c - checks the chunks that come back and puts their rows where they belong; see ingest_rows.h.
  *
- * A bad chunk costs a producer the lease, and three of them its place. */
+ * A bad chunk costs a producer the lease, and three without a good block between them its place. */
 #include "ingest_rows.h"
 
 #include "admission.h"
+#include "audit.h"
+#include "clock.h"
 #include "ingest_leases.h"
 #include "ingest_peers.h"
 #include "log.h"
-
-#define MAX_FAULTS 3 /* bad chunks of one producer before it is dropped */
 
 void ingest_announce_scale(struct ingest *in)
 {
@@ -35,36 +35,107 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
     }
 }
 
+static const char *name_of(const struct ingest *in, int holder)
+{
+    return holder < 0 ? "(gone)" : in->peers.peers[holder].name;
+}
+
+/* Both answers of an audited block are there. ERR_MISMATCH if they are further apart than rounding. */
+static int compare_answers(struct ingest *in, const struct lease_task *t, struct err *e)
+{
+    const struct intake_config *c = &in->intake.c;
+    struct audit a = {0};
+    for (size_t row = 0; row < t->n_rows; row++) {
+        struct row_origin x_origin, y_origin;
+        const unsigned char *x = shuffle_row(c->shuffle, &t->ticket, SHUFFLE_NO_COPY, row, &x_origin),
+                            *y = shuffle_row(c->shuffle, &t->ticket, t->copy, row, &y_origin);
+        audit_row(&a, c->stream, c->dtype, x, &x_origin, y, &y_origin);
+    }
+    in->counters.audits++;
+    if (a.relative <= 0)
+        return 0;
+    char how[400];
+    const char *one = name_of(in, t->answers[0].holder), *other = name_of(in, t->answers[1].holder);
+    audit_describe(&a, c->stream, how, sizeof how);
+    bool rounding = a.relative <= in->options.audit_tolerance;
+    if (in->counters.audits_different++ == 0 || !rounding)
+        log_line("audit: the answers of producers %s and %s to block %u %s%s", one, other, t->block, how,
+                 rounding ? "; that is rounding (--audit-tolerance)" : "");
+    if (rounding)
+        return 0;
+    return err_set(e, ERR_MISMATCH,
+                   "audit: producers %s and %s disagree on block %u by %.3g %% at site %s, --audit-tolerance is %g %%: "
+                   "one of them computes something else",
+                   one, other, t->block, 100 * a.relative, c->stream->sites[a.site], 100 * in->options.audit_tolerance);
+}
+
+static void complete_answer(struct ingest *in, struct lease_task *t, int answer, struct err *e)
+{
+    if (t->audit) {
+        if (!t->answers[1 - answer].complete)
+            return;
+        if (compare_answers(in, t, e)) {
+            ingest_fail(in, e);
+            return;
+        }
+    }
+    if (t->copy != SHUFFLE_NO_COPY)
+        shuffle_copy_end(in->intake.c.shuffle, &t->ticket, t->copy, !t->audit && answer == 1);
+    complete_task(in, t, e);
+}
+
+/* A chunk of a lease that is void, or owed: somebody else has answered for the block. */
+static void drop_chunk(struct ingest *in, int index, const struct message_batch *b)
+{
+    struct peer *p = &in->peers.peers[index];
+    in->counters.duplicates_dropped += b->rows;
+    if (b->chunk + 1 == b->chunks && leases_settle(&in->leases, b->lease, index))
+        pace_answered(&p->pace, p->pace.rows, leases_held(&in->leases, index) > 0, clock_ms());
+}
+
+static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, int answer, const struct err *e)
+{
+    struct peer *p = &in->peers.peers[index];
+    in->counters.bad_chunks++;
+    p->faults++;
+    pace_answered(&p->pace, 0, leases_held(&in->leases, index) > 1, clock_ms());
+    leases_give_back(&in->leases, t, answer);
+    log_line("producer %s: %s; block leased again", p->name, e->message);
+    if (strikes_add(&in->strikes, p->name)) {
+        link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
+        ingest_lose(in, index, "sent too many bad chunks, dropped");
+    }
+}
+
 void ingest_take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
 {
     const struct message_batch *b = &in->message.batch;
     struct peer *p = &in->peers.peers[index];
-    struct lease_task *t = leases_find(&in->leases, b->lease, index);
+    int answer;
+    struct lease_task *t = leases_find(&in->leases, b->lease, index, &answer);
     if (!t) {
-        in->counters.duplicates_dropped += b->rows;
+        drop_chunk(in, index, b);
         return;
     }
+    const struct lease_answer *a = &t->answers[answer];
     struct chunk_place place = {.block = t->block,
                                 .first_sequence = plan_block_first(in->intake.c.plan, t->block),
                                 .n_rows = t->n_rows,
-                                .rows_taken = t->rows_taken,
-                                .chunks_taken = t->chunks_taken,
+                                .rows_taken = a->rows_taken,
+                                .chunks_taken = a->chunks_taken,
                                 .dtype = intake_dtype(&in->intake, t->purpose)};
     if (admit_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
-        in->counters.bad_chunks++;
-        leases_give_back(&in->leases, t);
-        log_line("producer %s: %s; block leased again", p->name, e->message);
-        if (++p->faults >= MAX_FAULTS) {
-            link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
-            ingest_lose(in, index, "sent too many bad chunks, dropped");
-        }
+        take_bad_chunk(in, index, t, answer, e);
         return;
     }
-    intake_store(&in->intake, t, b, payload->data);
+    intake_store(&in->intake, t, answer, b, payload->data);
     p->rows += b->rows;
     in->counters.rows_received += b->rows;
-    if (t->rows_taken == t->n_rows) {
-        p->blocks++;
-        complete_task(in, t, e);
-    }
+    if (a->rows_taken < t->n_rows)
+        return;
+    p->blocks++;
+    strikes_clear(&in->strikes, p->name);
+    leases_complete(t, answer);
+    pace_answered(&p->pace, t->n_rows, leases_held(&in->leases, index) > 0, clock_ms());
+    complete_answer(in, t, answer, e);
 }

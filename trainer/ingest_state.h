@@ -15,6 +15,7 @@
 #include "link.h"
 #include "message.h"
 #include "peers.h"
+#include "strikes.h"
 #include "stream.h"
 
 _Static_assert(PEERS_MAX <= LEASES_HOLDERS, "a producer's index is a holder");
@@ -27,6 +28,7 @@ struct ingest {
     bool running;
     struct peers peers;
     struct leases leases;
+    struct strikes strikes;
     char run_id[FINGERPRINT_SIZE];
     struct stream stream; /* of the run: expected, or fixed by the first producer */
     bool stream_expected, stream_fixed;

@@ -34,7 +34,7 @@ static struct status_producer describe(const struct ingest *in, int index, int64
 
 void ingest_status(struct ingest *in, bool last)
 {
-    if (!last && !status_due(in->options.status))
+    if (!in->options.status || (!last && !status_due(in->options.status)))
         return;
     static struct status_ingest report; /* 80 KB, of the one ingest there is */
     int64_t now = clock_ms();

@@ -57,11 +57,15 @@ enum row_dtype intake_dtype(const struct intake *in, enum lease_purpose purpose)
     return purpose == FOR_SCALE ? ROW_F32 : in->c.dtype;
 }
 
-void intake_store(struct intake *in, struct lease_task *t, const struct message_batch *b, const unsigned char *acts)
+void intake_store(struct intake *in, struct lease_task *t, int answer, const struct message_batch *b,
+                  const unsigned char *acts)
 {
-    size_t row_bytes = stream_row_bytes(in->c.stream, intake_dtype(in, t->purpose)), row = t->first_row + t->rows_taken;
-    if (t->purpose == FOR_WINDOW) {
-        shuffle_store(in->c.shuffle, &t->ticket, t->rows_taken, b->rows, acts, b->origins);
+    struct lease_answer *a = &t->answers[answer];
+    size_t row_bytes = stream_row_bytes(in->c.stream, intake_dtype(in, t->purpose)), row = t->first_row + a->rows_taken;
+    if (t->purpose == FOR_WINDOW && answer == 1) {
+        shuffle_copy_store(in->c.shuffle, t->copy, a->rows_taken, b->rows, acts, b->origins);
+    } else if (t->purpose == FOR_WINDOW) {
+        shuffle_store(in->c.shuffle, &t->ticket, a->rows_taken, b->rows, acts, b->origins);
     } else if (t->purpose == FOR_EVALUATION) {
         memcpy(in->evaluation + row * row_bytes, acts, b->rows * row_bytes);
         for (size_t i = 0; i < b->rows; i++)
@@ -70,8 +74,8 @@ void intake_store(struct intake *in, struct lease_task *t, const struct message_
         memcpy((unsigned char *)in->raw + row * row_bytes, acts, b->rows * row_bytes);
         memcpy(in->raw_origins + row, b->origins, b->rows * sizeof *in->raw_origins);
     }
-    t->rows_taken += b->rows;
-    t->chunks_taken++;
+    a->rows_taken += b->rows;
+    a->chunks_taken++;
 }
 
 /* The scale from the raw rows, which then go to the shuffle. */

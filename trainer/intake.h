@@ -47,10 +47,12 @@ void intake_release(struct intake *in); /* safe on a zeroed struct */
 /* The dtype in which rows for this purpose are leased. */
 enum row_dtype intake_dtype(const struct intake *in, enum lease_purpose purpose);
 
-/* Puts the next chunk of t, an admitted one, where its rows belong and counts it in t. acts: unaligned. */
-void intake_store(struct intake *in, struct lease_task *t, const struct message_batch *b, const unsigned char *acts);
+/* Puts the next chunk of one of t's answers, an admitted one, where its rows belong and counts it there. acts:
+ * unaligned. */
+void intake_store(struct intake *in, struct lease_task *t, int answer, const struct message_batch *b,
+                  const unsigned char *acts);
 
-/* All rows of t are stored. event: what this completes; with INTAKE_SCALE, scale [n_sites] is filled. */
+/* All rows of t are stored, any copy of them has ended. event: what this completes; with INTAKE_SCALE, scale [n_sites] is filled. */
 enum intake_event { INTAKE_NOTHING, INTAKE_SCALE, INTAKE_EVALUATION };
 int intake_complete(struct intake *in, const struct lease_task *t, float *scale, enum intake_event *event,
                     struct err *e);

@@ -7,46 +7,83 @@ struct lease_task *leases_add(struct leases *l)
     if (l->n == LEASES_MAX)
         return NULL;
     struct lease_task *t = &l->tasks[l->n++];
-    *t = (struct lease_task){.order = ++l->last_order};
+    *t = (struct lease_task){.order = ++l->last_order, .copy = SHUFFLE_NO_COPY};
     return t;
 }
 
-struct lease_task *leases_waiting(struct leases *l, int holder)
+/* Somebody here but `holder` could do it. */
+static bool others_willing(const struct lease_task *t, int holder, const uint64_t here[LEASES_HOLDERS / 64])
+{
+    uint64_t willing = 0;
+    for (int word = 0; word < LEASES_HOLDERS / 64; word++) {
+        uint64_t others = here[word];
+        if (holder / 64 == word)
+            others &= ~((uint64_t)1 << holder % 64);
+        willing |= others & ~t->refused[word];
+    }
+    return willing != 0;
+}
+
+static bool is_free(const struct lease_answer *a)
+{
+    return !a->lease && !a->complete;
+}
+
+/* The answer that is wanted and not under way; -1: none. */
+static int free_answer(const struct lease_task *t)
+{
+    const struct lease_answer *a = t->answers;
+    if (t->audit)
+        return is_free(&a[0]) ? 0 : is_free(&a[1]) ? 1 : -1;
+    return is_free(&a[0]) && is_free(&a[1]) ? 0 : -1;
+}
+
+struct lease_task *leases_waiting(struct leases *l, int holder, const uint64_t here[LEASES_HOLDERS / 64], bool room,
+                                  int *answer)
 {
     struct lease_task *first = NULL;
-    for (size_t i = 0; i < l->n; i++)
-        if (l->tasks[i].lease == 0 && (!first || l->tasks[i].order < first->order) &&
-            !leases_refused(&l->tasks[i], holder))
-            first = &l->tasks[i];
+    for (size_t i = 0; i < l->n; i++) {
+        struct lease_task *t = &l->tasks[i];
+        int a = free_answer(t);
+        if (a < 0 || (first && t->order > first->order) || leases_refused(t, holder) ||
+            (a == 1 && t->copy == SHUFFLE_NO_COPY && !room))
+            continue;
+        const struct lease_answer *other = &t->answers[1 - a];
+        if (t->audit && !is_free(other) && other->holder == holder && others_willing(t, holder, here))
+            continue;
+        first = t;
+        *answer = a;
+    }
     return first;
 }
 
-void leases_grant(struct leases *l, struct lease_task *t, int holder)
+void leases_grant(struct leases *l, struct lease_task *t, int answer, int holder)
 {
-    t->lease = ++l->last_lease;
-    t->holder = holder;
-    t->chunks_taken = 0;
-    t->rows_taken = 0;
+    t->answers[answer] = (struct lease_answer){.lease = ++l->last_lease, .holder = holder};
 }
 
-struct lease_task *leases_find(struct leases *l, uint64_t lease, int holder)
+struct lease_task *leases_find(struct leases *l, uint64_t lease, int holder, int *answer)
 {
     for (size_t i = 0; lease && i < l->n; i++)
-        if (l->tasks[i].lease == lease)
-            return l->tasks[i].holder == holder ? &l->tasks[i] : NULL;
+        for (int a = 0; a < LEASES_ANSWERS; a++)
+            if (l->tasks[i].answers[a].lease == lease && l->tasks[i].answers[a].holder == holder) {
+                *answer = a;
+                return &l->tasks[i];
+            }
     return NULL;
 }
 
-void leases_give_back(struct leases *l, struct lease_task *t)
+void leases_give_back(struct leases *l, struct lease_task *t, int answer)
 {
-    t->lease = 0;
+    t->answers[answer] = (struct lease_answer){0};
     l->leased_again++;
 }
 
-void leases_refuse(struct leases *l, struct lease_task *t)
+void leases_refuse(struct leases *l, struct lease_task *t, int answer)
 {
-    t->refused[t->holder / 64] |= (uint64_t)1 << t->holder % 64;
-    leases_give_back(l, t);
+    int holder = t->answers[answer].holder;
+    t->refused[holder / 64] |= (uint64_t)1 << holder % 64;
+    leases_give_back(l, t, answer);
 }
 
 bool leases_refused(const struct lease_task *t, int holder)
@@ -63,7 +100,7 @@ const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t h
         uint64_t willing = 0;
         for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
             willing |= here[word] & ~t->refused[word];
-        if (t->lease || willing)
+        if (free_answer(t) < 0 || willing)
             continue;
         ++*n;
         if (!first || t->order < first->order)
@@ -78,11 +115,20 @@ size_t leases_forget(struct leases *l, int holder)
     for (size_t i = 0; i < l->n; i++) {
         struct lease_task *t = &l->tasks[i];
         t->refused[holder / 64] &= ~((uint64_t)1 << holder % 64);
-        if (t->lease && t->holder == holder) {
-            leases_give_back(l, t);
-            n++;
+        for (int a = 0; a < LEASES_ANSWERS; a++) {
+            if (t->answers[a].holder != holder)
+                continue;
+            if (t->answers[a].lease) {
+                leases_give_back(l, t, a);
+                n++;
+            } else if (t->answers[a].complete) {
+                t->answers[a].holder = -1;
+            }
         }
     }
+    for (size_t i = l->n_owed; i-- > 0;)
+        if (l->owed[i].holder == holder)
+            l->owed[i] = l->owed[--l->n_owed];
     return n;
 }
 
@@ -90,11 +136,45 @@ size_t leases_held(const struct leases *l, int holder)
 {
     size_t n = 0;
     for (size_t i = 0; i < l->n; i++)
-        n += l->tasks[i].lease && l->tasks[i].holder == holder;
+        for (int a = 0; a < LEASES_ANSWERS; a++)
+            n += l->tasks[i].answers[a].lease && l->tasks[i].answers[a].holder == holder;
+    for (size_t i = 0; i < l->n_owed; i++)
+        n += l->owed[i].holder == holder;
     return n;
+}
+
+size_t leases_rows_until(const struct leases *l, int holder, uint64_t lease)
+{
+    size_t rows = 0;
+    for (size_t i = 0; i < l->n; i++)
+        for (int a = 0; a < LEASES_ANSWERS; a++) {
+            const struct lease_answer *other = &l->tasks[i].answers[a];
+            if (other->lease && other->lease <= lease && other->holder == holder)
+                rows += l->tasks[i].n_rows;
+        }
+    return rows;
+}
+
+void leases_complete(struct lease_task *t, int answer)
+{
+    t->answers[answer].lease = 0;
+    t->answers[answer].complete = true;
 }
 
 void leases_done(struct leases *l, struct lease_task *t)
 {
+    for (int a = 0; a < LEASES_ANSWERS; a++)
+        if (t->answers[a].lease && l->n_owed < LEASES_MAX)
+            l->owed[l->n_owed++] = (struct lease_owed){t->answers[a].lease, t->answers[a].holder};
     *t = l->tasks[--l->n];
+}
+
+bool leases_settle(struct leases *l, uint64_t lease, int holder)
+{
+    for (size_t i = 0; i < l->n_owed; i++)
+        if (l->owed[i].lease == lease && l->owed[i].holder == holder) {
+            l->owed[i] = l->owed[--l->n_owed];
+            return true;
+        }
+    return false;
 }

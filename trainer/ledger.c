@@ -8,10 +8,14 @@
 
 const struct ledger_entry ledger_entries[] = {
     ENTRY("rows_received", rows_received, "rows put in their places: in the window, held out, or to measure the scale"),
-    ENTRY("duplicates_dropped", duplicates_dropped, "rows of a lease that had been given to somebody else"),
+    ENTRY("duplicates_dropped", duplicates_dropped,
+          "rows of a block that somebody else had answered, or had been given"),
     ENTRY("blocks_leased", blocks_leased, "leases given"),
     ENTRY("blocks_done", blocks_done, "blocks of which every row is there"),
     ENTRY("blocks_leased_again", blocks_leased_again, "leases that came to nothing: the block went to somebody else"),
+    ENTRY("blocks_duplicated", blocks_duplicated, "blocks leased to a second producer, as the first one was late"),
+    ENTRY("audits", audits, "blocks computed twice and compared"),
+    ENTRY("audits_different", audits_different, "of those, blocks that were not the same to the bit"),
     ENTRY("bad_chunks", bad_chunks, "chunks and messages refused: checksum, order, size, NaN, protocol"),
     ENTRY("producers_seen", producers_seen, "producers that ever joined"),
     ENTRY("producers_lost", producers_lost, "producers that fell silent or were dropped for what they sent"),

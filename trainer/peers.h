@@ -1,4 +1,4 @@
-/* peers.h - the table of producers that are here: names, liveness, credit. One thread. */
+/* peers.h - the table of producers that are here: names, liveness, pace. One thread. */
 #ifndef CROSSFEED_PEERS_H
 #define CROSSFEED_PEERS_H
 
@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "link.h"
+#include "pace.h"
 
 #define PEERS_MAX 256
 
@@ -16,6 +17,7 @@ struct peer {
     char name[MESSAGE_NAME_SIZE];
     uint64_t number; /* of the joining, from 1 */
     int64_t joined_ms, last_heard_ms;
+    struct pace pace;
     uint64_t rows;            /* received and stored */
     uint64_t blocks;          /* finished */
     unsigned faults;          /* bad chunks so far */

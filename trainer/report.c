@@ -36,12 +36,16 @@ static void print_table(const struct report *r, size_t peak)
         print_recovered(r->recovered);
     printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%.3f epochs of %" PRIu64 "), %" PRIu64
            " of them in this session; %" PRIu64 " rows received, %" PRIu64 " masked, %" PRIu64
-           " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64 " bad chunks; %" PRIu64
-           " producers joined, %" PRIu64 " lost, %" PRIu64 " rejected\n",
+           " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
+           " leased twice as they were late, %" PRIu64 " bad chunks; %" PRIu64 " producers joined, %" PRIu64
+           " lost, %" PRIu64 " rejected\n",
            r->rows_expected, r->rows_resumed + r->rows_trained, (double)r->rows_expected / (double)r->epoch_rows,
            r->epoch_rows, r->rows_trained, r->ingest.rows_received, r->rows_masked, r->ingest.duplicates_dropped,
-           r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.bad_chunks, r->ingest.producers_seen,
-           r->ingest.producers_lost, r->ingest.rejected);
+           r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.blocks_duplicated, r->ingest.bad_chunks,
+           r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
+    if (r->ingest.audits)
+        printf("audit: %" PRIu64 " blocks computed twice, %" PRIu64 " of them not the same to the bit\n",
+               r->ingest.audits, r->ingest.audits_different);
     printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
     fflush(stdout);
 }

@@ -130,6 +130,8 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.credit = (uint32_t)c->credit;
     io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
     io.timeout_ms = (uint32_t)c->timeout_ms;
+    io.audit = c->audit;
+    io.audit_tolerance = c->audit_tolerance;
     if (make_schedule(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
     t->waiting = (struct waiting){

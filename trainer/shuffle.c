@@ -42,16 +42,20 @@ struct shuffle {
         rows_planned; /* rows of all windows up to and including `filling`; masked ones count until they are known */
     uint32_t *free_slots; /* stack [n_free] */
     size_t n_free;
+    uint32_t *copy_slots[SHUFFLE_COPIES]; /* [max_block_rows] each; the ingest thread's alone, and copy_used too */
+    bool copy_used[SHUFFLE_COPIES];
     struct err failure;
 };
 
-static int sizes(const struct shuffle_config *c, size_t *slots, size_t *row_bytes, size_t *index_bytes, struct err *e)
+static int sizes(const struct shuffle_config *c, size_t *slots, size_t *all, size_t *row_bytes, size_t *index_bytes,
+                 struct err *e)
 {
     size_t one;
     *slots = c->plan->window_rows + c->lookahead_rows;
-    if (!size_mul(c->row_elements, row_dtype_size(c->dtype), &one) || !size_mul(*slots, one, row_bytes) ||
-        !size_mul(*slots, sizeof(struct row_origin) + sizeof(uint32_t), index_bytes) || *slots >= UINT32_MAX)
-        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *slots,
+    *all = *slots + SHUFFLE_COPIES * c->plan->max_block_rows;
+    if (!size_mul(c->row_elements, row_dtype_size(c->dtype), &one) || !size_mul(*all, one, row_bytes) ||
+        !size_mul(*all, sizeof(struct row_origin) + sizeof(uint32_t), index_bytes) || *all >= UINT32_MAX)
+        return err_set(e, ERR_MEMORY, "window of %zu rows of %zu elements does not fit in memory", *all,
                        c->row_elements);
     *index_bytes += c->plan->window_rows * 4 * sizeof(uint32_t) + c->plan->window_blocks * 2 * sizeof(uint32_t);
     return 0;
@@ -59,8 +63,8 @@ static int sizes(const struct shuffle_config *c, size_t *slots, size_t *row_byte
 
 int shuffle_memory(const struct shuffle_config *c, size_t *row_bytes, size_t *index_bytes, struct err *e)
 {
-    size_t slots;
-    return sizes(c, &slots, row_bytes, index_bytes, e);
+    size_t slots, all;
+    return sizes(c, &slots, &all, row_bytes, index_bytes, e);
 }
 
 /* Makes windows[g % 2] the record of window g; the lock is held or not yet needed. */
@@ -89,20 +93,20 @@ static int check_start(const struct shuffle *s, struct err *e)
 int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err *e)
 {
     struct shuffle *s = calloc(1, sizeof *s);
-    size_t bytes, index_bytes;
+    size_t bytes, index_bytes, all;
     *out = NULL;
     if (!s)
         return err_set(e, ERR_MEMORY, "shuffle: out of memory");
     s->c = *c;
     pthread_mutex_init(&s->lock, NULL);
     clock_init_condition(&s->changed);
-    int result = sizes(c, &s->n_slots, &bytes, &index_bytes, e);
+    int result = sizes(c, &s->n_slots, &all, &bytes, &index_bytes, e);
     if (result)
         goto out;
     s->row_bytes = c->row_elements * row_dtype_size(c->dtype);
     result = ERR_MEMORY;
-    if (!(s->rows = mem_alloc(s->n_slots, s->row_bytes, "window", e)) ||
-        !(s->origins = mem_alloc(s->n_slots, sizeof *s->origins, "window origins", e)) ||
+    if (!(s->rows = mem_alloc(all, s->row_bytes, "window", e)) ||
+        !(s->origins = mem_alloc(all, sizeof *s->origins, "window origins", e)) ||
         !(s->free_slots = mem_alloc(s->n_slots, sizeof *s->free_slots, "window slots", e)))
         goto out;
     for (int i = 0; i < 2; i++) {
@@ -111,6 +115,13 @@ int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err
             !(w->slot = mem_alloc(c->plan->window_rows, sizeof *w->slot, "window slots", e)) ||
             !(w->order = mem_alloc(c->plan->window_rows, sizeof *w->order, "window order", e)))
             goto out;
+    }
+    for (uint32_t i = 0, slot = (uint32_t)s->n_slots; i < SHUFFLE_COPIES; i++) {
+        s->copy_slots[i] = mem_alloc(c->plan->max_block_rows, sizeof(uint32_t), "window slots", e);
+        if (!s->copy_slots[i])
+            goto out;
+        for (size_t row = 0; row < c->plan->max_block_rows; row++)
+            s->copy_slots[i][row] = slot++;
     }
     for (size_t i = 0; i < s->n_slots; i++) /* the stack's top is slot 0 */
         s->free_slots[i] = (uint32_t)(s->n_slots - 1 - i);
@@ -138,6 +149,8 @@ void shuffle_free(struct shuffle *s)
         mem_free(s->windows[i].slot);
         mem_free(s->windows[i].order);
     }
+    for (int i = 0; i < SHUFFLE_COPIES; i++)
+        mem_free(s->copy_slots[i]);
     mem_free(s->rows);
     mem_free(s->origins);
     mem_free(s->free_slots);
@@ -159,7 +172,7 @@ bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t)
         uint32_t block = w->blocks[w->blocks_reserved];
         size_t n_rows = plan_block_rows(s->c.plan, block);
         if (n_rows <= s->n_free) {
-            *t = (struct shuffle_ticket){block, (unsigned)(s->filling % 2), w->rows_reserved, n_rows};
+            *t = (struct shuffle_ticket){block, s->filling, (unsigned)(s->filling % 2), w->rows_reserved, n_rows};
             for (size_t i = 0; i < n_rows; i++)
                 w->slot[w->rows_reserved + i] = s->free_slots[--s->n_free];
             w->rows_reserved += n_rows;
@@ -171,14 +184,76 @@ bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t)
     return reserved;
 }
 
-void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
-                   const struct row_origin *origins)
+bool shuffle_urgent(struct shuffle *s, const struct shuffle_ticket *t)
 {
-    const uint32_t *slot = s->windows[t->window].slot + t->first_row + row;
+    pthread_mutex_lock(&s->lock);
+    const struct window *w = &s->windows[t->window];
+    bool urgent = w->g == s->serving || w->blocks_reserved == w->n_blocks;
+    pthread_mutex_unlock(&s->lock);
+    return urgent;
+}
+
+static uint32_t unused_copy(const struct shuffle *s)
+{
+    uint32_t i = 0;
+    while (i < SHUFFLE_COPIES && s->copy_used[i])
+        i++;
+    return i < SHUFFLE_COPIES ? i : SHUFFLE_NO_COPY;
+}
+
+bool shuffle_copy_room(const struct shuffle *s)
+{
+    return unused_copy(s) != SHUFFLE_NO_COPY;
+}
+
+bool shuffle_copy_reserve(struct shuffle *s, uint32_t *copy)
+{
+    *copy = unused_copy(s);
+    if (*copy == SHUFFLE_NO_COPY)
+        return false;
+    s->copy_used[*copy] = true;
+    return true;
+}
+
+/* Kept, the two places change their slots. */
+void shuffle_copy_end(struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, bool keep)
+{
+    uint32_t *first = s->windows[t->window].slot + t->first_row, *second = s->copy_slots[copy];
+    for (size_t row = 0; keep && row < t->n_rows; row++) {
+        uint32_t slot = first[row];
+        first[row] = second[row];
+        second[row] = slot;
+    }
+    s->copy_used[copy] = false;
+}
+
+const unsigned char *shuffle_row(const struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, size_t row,
+                                 struct row_origin *origin)
+{
+    size_t slot = copy == SHUFFLE_NO_COPY ? s->windows[t->window].slot[t->first_row + row] : s->copy_slots[copy][row];
+    *origin = s->origins[slot];
+    return s->rows + slot * s->row_bytes;
+}
+
+static void store(struct shuffle *s, const uint32_t *slot, size_t n, const unsigned char *acts,
+                  const struct row_origin *origins)
+{
     for (size_t i = 0; i < n; i++) {
         memcpy(s->rows + slot[i] * s->row_bytes, acts + i * s->row_bytes, s->row_bytes);
         s->origins[slot[i]] = origins[i];
     }
+}
+
+void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
+                   const struct row_origin *origins)
+{
+    store(s, s->windows[t->window].slot + t->first_row + row, n, acts, origins);
+}
+
+void shuffle_copy_store(struct shuffle *s, uint32_t copy, size_t row, size_t n, const unsigned char *acts,
+                        const struct row_origin *origins)
+{
+    store(s, s->copy_slots[copy] + row, n, acts, origins);
 }
 
 static void free_rows(struct shuffle *s, const struct window *w, size_t begin, size_t end)

@@ -2,7 +2,7 @@
  *
  * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots
  * are refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus
- * lookahead_rows (what is under way while the last rows of a window are served). A block's slots are reserved before
+ * lookahead_rows (what is under way while the last rows of a window are served), and room for second answers. A block's slots are reserved before
  * the block is leased, so a row that arrives always has its place and memory cannot grow. Masked rows (stream.h) are
  * dropped once their window is complete, and its permutation is of the rows that remain. Where a row lies and when it
  * arrives do not matter: what is served next depends on (seed, g, position) alone.
@@ -33,7 +33,7 @@ struct shuffle_config {
     int wake;                /* eventfd written when slots become free; -1: none */
 };
 
-/* Bytes that shuffle_new will take: rows, and index (8 bytes a row twice, 16 a slot). */
+/* Bytes that shuffle_new will take: rows, the copies too, and index (8 bytes a row twice, 16 a slot). */
 int shuffle_memory(const struct shuffle_config *c, size_t *row_bytes, size_t *index_bytes, struct err *e);
 
 /* Refuses a start beyond its window's rows. */
@@ -45,6 +45,7 @@ void shuffle_free(struct shuffle *s); /* NULL is fine; no other thread may be in
 /* A reserved block; a ticket is valid from shuffle_reserve to shuffle_complete. */
 struct shuffle_ticket {
     uint32_t block;
+    uint64_t g;       /* its window */
     unsigned window;  /* which of the two window records */
     size_t first_row; /* of the block in its window */
     size_t n_rows;
@@ -58,6 +59,24 @@ void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row
                    const struct row_origin *origins);
 /* All rows of the block are stored. */
 void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t);
+/* The training thread waits for this block, or will before long: of its window nothing is left to reserve. */
+bool shuffle_urgent(struct shuffle *s, const struct shuffle_ticket *t);
+
+/* A second place for the rows of a reserved block while two producers are at it, so that their rows are not mixed. There
+ * is room for SHUFFLE_COPIES blocks, beside the window's slots. It is filled like the first place, and ends before the
+ * block is completed: kept, its rows are the block's; else they are forgotten. */
+#define SHUFFLE_COPIES 2
+#define SHUFFLE_NO_COPY UINT32_MAX
+bool shuffle_copy_room(const struct shuffle *s);
+bool shuffle_copy_reserve(struct shuffle *s, uint32_t *copy);
+void shuffle_copy_store(struct shuffle *s, uint32_t copy, size_t row, size_t n, const unsigned char *acts,
+                        const struct row_origin *origins);
+void shuffle_copy_end(struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, bool keep);
+/* Row of an incomplete block, [row_elements] of the slots' dtype, and its origin; copy: SHUFFLE_NO_COPY for the first
+ * place. Valid until the block is complete, or the copy ends. */
+const unsigned char *shuffle_row(const struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, size_t row,
+                                 struct row_origin *origin);
+
 /* The rows cannot be had: the training thread gets this error. */
 void shuffle_fail(struct shuffle *s, const struct err *why);
 
