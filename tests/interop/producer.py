@@ -224,9 +224,10 @@ class Producer:
 
 
 class FaultyProducer(Producer):
-    """Is wrong once, in its third lease: for tests of the trainer. Of no use in a producer of your own."""
+    """Is wrong: once, in its third lease, or (liar, rounds) in every one from there on: for tests of the trainer. Of no use
+    in a producer of your own."""
 
-    FAULTS = ("checksum", "origin", "nan", "field", "error", "vanish")
+    FAULTS = ("checksum", "origin", "nan", "field", "error", "vanish", "always", "liar", "rounds")
 
     def __init__(self, source, endpoint, fault):
         super().__init__(source, endpoint)
@@ -235,7 +236,14 @@ class FaultyProducer(Producer):
     def frames(self, header, x, origins):
         if header["lease"] not in self.held:
             self.held.append(header["lease"])
-        spoilt = len(self.held) == 3 and header["chunk"] == header["chunks"] - 1
+        if self.fault in ("liar", "rounds") and len(self.held) >= 3:  # all is in order but what was computed
+            x = x.copy()
+            if self.fault == "liar":
+                x[0, 1] = x[0, 0]
+            else:
+                x[0, 1, 0] ^= 1  # the last bit of a bf16
+            return super().frames(header, x, origins)
+        spoilt = header["chunk"] == header["chunks"] - 1 and (self.fault == "always" or len(self.held) == 3)
         if not spoilt:
             return super().frames(header, x, origins)
         log(f"fault {self.fault}: block {header['block']}")
@@ -250,7 +258,7 @@ class FaultyProducer(Producer):
             x = x.copy()
             x[-1, -1, -1] = 0x7fc0 if x.dtype == np.uint16 else np.nan
         header, payload = super().frames(header, x, origins)
-        if self.fault == "checksum":
+        if self.fault in ("checksum", "always"):
             payload = payload[:-1] + bytes([payload[-1] ^ 1])
         if self.fault == "field":
             header = seal({key: value for key, value in unseal(header).items() if key != "rows"})
@@ -272,10 +280,14 @@ def main():
     parser.add_argument("--seq-len", type=int, default=64)
     parser.add_argument("--sites", type=int, default=2, help="number of sites")
     parser.add_argument("--d-model", type=int, default=64)
-    parser.add_argument("--fault", choices=FaultyProducer.FAULTS, help="be wrong once: for tests")
+    parser.add_argument("--name", help="in the trainer's messages (default python-PID)")
+    parser.add_argument("--fault", choices=FaultyProducer.FAULTS, help="be wrong: for tests")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     source = Source(args.n_seq, args.seq_len, args.sites, args.d_model)
+    if args.name:
+        hello = source.hello
+        source.hello = lambda: {**hello(), "producer": args.name}
     producer = FaultyProducer(source, args.connect, args.fault) if args.fault else Producer(source, args.connect)
     return producer.run()
 

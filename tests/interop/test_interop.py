@@ -194,6 +194,47 @@ class Faults(InteropTest):
     def test_vanish(self):
         self.check("vanish")
 
+    def test_always(self):
+        """Three wrong chunks in a row: dropped, and not taken back under its name, while another one does the run."""
+        expected = self.expected()
+        trainer, faulty = self.trainer(), self.producer("--fault=always", "--name=bent", name="faulty")
+        self.assertEqual(faulty.wait(), 1, faulty.stderr)
+        self.assertIn("rejected: block", faulty.stderr)
+        self.assertRegex(trainer.stderr, "producer bent sent too many bad chunks, dropped")
+        again = self.producer("--name=bent", name="again")
+        self.assertEqual(again.wait(), 1, again.stderr)
+        self.assertIn("rejected: bent sent 3 wrong chunks in a row", again.stderr)
+        self.finish(trainer, self.producer(name="healthy"))
+        self.assertEqual((self.weights(), harness.sha256(self.path("out.prov"))), expected)
+        self.assertEqual(harness.summary(self.path("out"))["ledger"]["bad_chunks"], 3)
+
+    def audited(self, fault):
+        trainer = self.trainer("--audit=1", scale="1,1,1,1")
+        honest = self.producer("--name=honest", name="honest")
+        self.until(lambda: "producer honest joins" in trainer.stderr, "joining", trainer, honest)
+        return trainer, honest, self.producer(f"--fault={fault}", "--name=other", name=fault)
+
+    def test_audit_of_a_liar(self):
+        """Its rows pass every check but the comparison with somebody else's; the run ends, its state saved."""
+        trainer, *producers = self.audited("liar")
+        self.assertEqual(trainer.wait(60), 1, trainer.stderr)
+        self.assertRegex(trainer.stderr, r"error: audit: producers (honest and other|other and honest) disagree on block \d+ by "
+                                         r"[0-9.]+ % at site blocks\.1\.hook_resid_post, --audit-tolerance is 2 %")
+        self.assertTrue(harness.checkpoints(self.path("out")))
+        for p in producers:
+            self.assertEqual(p.wait(), 1)
+            self.assertIn("the run is over: audit:", p.stderr)
+
+    def test_audit_of_one_that_rounds(self):
+        """Another processor's rounding is counted, and no reason to end a run."""
+        trainer, honest, other = self.audited("rounds")
+        self.finish(trainer, honest)
+        self.succeed(other)
+        self.assertIn("that is rounding (--audit-tolerance)", trainer.stderr)
+        ledger = harness.summary(self.path("out"))["ledger"]
+        self.assertGreater(ledger["audits_different"], 0)
+        self.assertGreater(ledger["audits"], ledger["audits_different"])
+
 
 class Messages(InteropTest):
     """Hand-made messages to a trainer."""
