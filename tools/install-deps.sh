@@ -4,7 +4,7 @@
 set -eu
 packages="gcc cmake ninja-build pkg-config libc6-dev
     libzmq3-dev libmsgpack-dev libblis-openmp-dev libdnnl-dev libjansson-dev libxxhash-dev libpcre2-dev libmicrohttpd-dev libcmocka-dev
-    python3 python3-venv python3-zmq python3-msgpack python3-xxhash python3-numpy iproute2"
+    python3 python3-venv python3-zmq python3-msgpack python3-xxhash python3-numpy iproute2 spin"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing="$missing $package"
