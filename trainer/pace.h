@@ -1,7 +1,9 @@
 /* pace.h - how fast a producer answers, and what follows from it: its credit, and when an answer is late.
  *
- * A producer computes its leases one after another, so a block's time runs from when it was leased or, if the one
- * before was still being computed, from when that was answered. Times are clock_ms; one thread. */
+ * A producer computes its leases one after another, so with more than one in hand the time from answer to answer is what
+ * a block takes it. With only one, the way there and back and the wait for the lease are in it as well: such a time is a
+ * bound, which makes it look slower than it is, and the fewer leases it then got, the longer that would stay so. It
+ * counts only until there is something better, or if it is shorter. Times are clock_ms; one thread. */
 #ifndef CROSSFEED_PACE_H
 #define CROSSFEED_PACE_H
 
@@ -9,11 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct pace {      /* zeroed: nothing known */
-    double row_ms; /* time a row takes, recent blocks counting most; 0: not yet known */
-    bool busy;
-    int64_t since_ms; /* while busy: when the block in hand was begun */
-    size_t rows;      /* of the block leased last: they are about equal */
+struct pace {            /* zeroed: nothing known */
+    double row_ms;       /* time a row takes, recent blocks counting most; 0: not yet known */
+    bool settled;        /* from answer to answer, not a bound */
+    bool busy, in_a_row; /* a block is in hand; it was begun when the one before was answered */
+    int64_t since_ms;    /* while busy: when it was begun */
+    size_t rows;         /* of the block leased last: they are about equal */
 };
 
 void pace_leased(struct pace *p, size_t rows, int64_t now_ms);
@@ -24,7 +27,7 @@ void pace_answered(struct pace *p, size_t rows, bool more, int64_t now_ms);
 double pace_row_ms(const struct pace *p, int64_t now_ms);
 
 /* Leases that it may hold, 1 to `most`: in proportion to its speed, so that the blocks in the hands of a slow producer
- * take no longer than those of the fastest. 1 as long as its pace is not known: a chance, not more. */
+ * take no longer than those of the fastest. Two, to find it out, as long as its pace is not settled. */
 uint32_t pace_credit(const struct pace *p, double fastest_row_ms, uint32_t most, int64_t now_ms);
 
 /* Time until it has answered `rows` rows, counted from the block in hand on. Of one that is overdue it is expected that
