@@ -102,8 +102,8 @@ static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, i
     leases_give_back(&in->leases, t, answer);
     log_line("producer %s: %s; block leased again", p->name, e->message);
     if (strikes_add(&in->strikes, p->name)) {
-        link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
         ingest_lose(in, index, "sent too many bad chunks, dropped");
+        link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
     }
 }
 

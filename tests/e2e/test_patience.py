@@ -24,7 +24,7 @@ class Patience(harness.ProgramTest):
         return super().trainer([*map(str, TRAINER), *more], out=out)
 
     def producer(self, *more, name="producer"):
-        return super().producer([*PRODUCER, *more], name=name)
+        return super().producer([*PRODUCER, "--give-up-after", "30", *more], name=name)
 
     def expected(self):
         self.succeed(self.trainer(out="quiet"), self.producer())
@@ -68,12 +68,12 @@ class Patience(harness.ProgramTest):
 
     def test_a_stopped_straggler(self):
         expected = self.expected()
-        trainer = self.trainer()
-        straggler, other = self.producer(name="straggler"), self.producer(name="other")
-        self.until_step(FIRST, trainer, straggler, other)
+        trainer, straggler = self.trainer(), self.producer(name="straggler")
+        self.until_step(FIRST, trainer, straggler)
         os.kill(straggler.pid, signal.SIGSTOP)
         try:
             self.was_mid_run()
+            other = self.producer(name="other")
             self.assertEqual(trainer.wait(40), 0, trainer.stderr)  # the time-out is 60 s
         finally:
             os.kill(straggler.pid, signal.SIGCONT)

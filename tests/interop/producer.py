@@ -224,7 +224,7 @@ class Producer:
 
 
 class FaultyProducer(Producer):
-    """Is wrong: once, in its third lease, or (liar, rounds) in every one from there on: for tests of the trainer. Of no use
+    """Is wrong: once, in its third lease, or (liar, rounds) in every second one from there on: for tests of the trainer. Of no use
     in a producer of your own."""
 
     FAULTS = ("checksum", "origin", "nan", "field", "error", "vanish", "always", "liar", "rounds")
@@ -236,7 +236,7 @@ class FaultyProducer(Producer):
     def frames(self, header, x, origins):
         if header["lease"] not in self.held:
             self.held.append(header["lease"])
-        if self.fault in ("liar", "rounds") and len(self.held) >= 3:  # all is in order but what was computed
+        if self.fault in ("liar", "rounds") and len(self.held) >= 3 and len(self.held) % 2:  # all in order but what was computed
             x = x.copy()
             if self.fault == "liar":
                 x[0, 1] = x[0, 0]
