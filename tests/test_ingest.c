@@ -412,6 +412,14 @@ static struct message_lease a_late_block(void)
     return late;
 }
 
+/* At least the chunk that was sent last, at most all of one answer: the trainer reads connections in its own order. */
+static void duplicates_come(void)
+{
+    for (int64_t until = clock_ms() + PATIENCE_MS; counters().duplicates_dropped < 2 && clock_ms() < until;)
+        usleep(1000);
+    assert_in_range(counters().duplicates_dropped, 2, BLOCK_ROWS);
+}
+
 /* 1 is asked too, and its rows are trained on, not those of 0 that came before and after. */
 static void a_late_block_is_given_to_another(void **state)
 {
@@ -429,10 +437,9 @@ static void a_late_block_is_given_to_another(void **state)
     take(WINDOW_BLOCKS * BLOCK_ROWS);
     assert_int_equal(counters().blocks_duplicated, 1);
     assert_int_equal(counters().blocks_leased_again, 0);
-    uint64_t held = counters().duplicates_dropped;
     send_chunk(0, &late, 2, 3, false); /* the end of what it owed: it can be asked again */
     work(2, (int[]){0, 1}, 2 * WINDOW_BLOCKS);
-    assert_int_equal(counters().duplicates_dropped, held + 2);
+    duplicates_come();
     assert_int_equal(counters().bad_chunks, 0);
 }
 
@@ -451,7 +458,7 @@ static void a_late_block_arrives_after_all(void **state)
     send_chunk(1, &producers[1].lease, 2, 3, false);
     work(2, (int[]){0, 1}, 2 * WINDOW_BLOCKS);
     take(BLOCK_ROWS);
-    assert_int_equal(counters().duplicates_dropped, 2);
+    duplicates_come();
 }
 
 /* Both who were at it go; a third one is asked. */
