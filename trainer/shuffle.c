@@ -301,7 +301,8 @@ void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t)
 void shuffle_fail(struct shuffle *s, const struct err *why)
 {
     pthread_mutex_lock(&s->lock);
-    s->failure = *why;
+    if (!s->failure.code) /* the first one stays, however long it takes until the training thread looks */
+        s->failure = *why;
     pthread_cond_signal(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }

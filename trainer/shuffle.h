@@ -77,7 +77,7 @@ void shuffle_copy_end(struct shuffle *s, const struct shuffle_ticket *t, uint32_
 const unsigned char *shuffle_row(const struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, size_t row,
                                  struct row_origin *origin);
 
-/* The rows cannot be had: the training thread gets this error. */
+/* The rows cannot be had: the training thread gets this error, the first of several. */
 void shuffle_fail(struct shuffle *s, const struct err *why);
 
 /* ---- training thread ---- */
