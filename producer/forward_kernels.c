@@ -3,7 +3,6 @@
 #include "forward_kernels.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "bf16.h"
@@ -37,30 +36,11 @@
 #define NAME(x) x##_portable
 #include "forward_kernels_body.h"
 
-static bool runs(const struct forward_kernels *k)
-{
-#if defined(__x86_64__)
-    if (k == &kernels_avx512)
-        return cpu_has_avx512();
-    if (k == &kernels_avx2)
-        return cpu_has_avx2();
-#endif
-    return k == &kernels_portable;
-}
-
 const struct forward_kernels *forward_kernels_version(size_t i)
 {
-    const struct forward_kernels *const all[] = {
-#if defined(__x86_64__)
-        &kernels_avx512,
-        &kernels_avx2,
-#endif
-        &kernels_portable,
-    };
-    for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-        if (runs(all[k]) && i-- == 0)
-            return all[k];
-    return NULL;
+    static const struct forward_kernels *const all[] = CPU_VERSIONS(kernels);
+    size_t version = cpu_first_version() + i;
+    return version < sizeof all / sizeof *all ? all[version] : NULL;
 }
 
 const struct forward_kernels *forward_kernels_best(void)
