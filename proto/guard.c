@@ -17,6 +17,7 @@
 #include "clock.h"
 #include "link.h"
 #include "log.h"
+#include "monitor.h"
 #include "zap.h"
 
 #define MONITOR_ENDPOINT "inproc://monitor"
@@ -109,22 +110,6 @@ static void take_event(struct guard *g, unsigned event, uint32_t value)
     pthread_mutex_unlock(&g->lock);
 }
 
-static void read_monitor(struct guard *g)
-{
-    unsigned char frame[6];
-    char endpoint[256];
-    int got;
-    while ((got = zmq_recv(g->monitor, frame, sizeof frame, ZMQ_DONTWAIT)) >= 0) {
-        uint16_t event;
-        uint32_t value;
-        memcpy(&event, frame, sizeof event);
-        memcpy(&value, frame + sizeof event, sizeof value);
-        zmq_recv(g->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
-        if (got == sizeof frame)
-            take_event(g, event, value);
-    }
-}
-
 static void *guard_thread(void *argument)
 {
     struct guard *g = argument;
@@ -135,7 +120,10 @@ static void *guard_thread(void *argument)
                                   {.socket = g->zap, .events = ZMQ_POLLIN}};
         if (zmq_poll(items, g->zap ? 2 : 1, wait) < 0 && errno == ETERM)
             break;
-        read_monitor(g);
+        unsigned event;
+        uint32_t value;
+        while (monitor_next(g->monitor, &event, &value))
+            take_event(g, event, value);
         if (g->zap)
             answer_zap(g);
         pthread_mutex_lock(&g->lock);

@@ -19,6 +19,7 @@
 #include "allow_list.h"
 #include "endpoint.h"
 #include "guard.h"
+#include "monitor.h"
 #include "seal.h"
 #include "zap.h"
 
@@ -289,18 +290,10 @@ static const char *explain(const struct link *l, unsigned event, uint32_t value)
 
 const char *link_trouble(struct link *l)
 {
-    unsigned char frame[6];
-    char endpoint[256];
-    int got;
-    while ((got = zmq_recv(l->monitor, frame, sizeof frame, ZMQ_DONTWAIT)) >= 0) {
-        uint16_t event;
-        uint32_t value;
-        memcpy(&event, frame, sizeof event);
-        memcpy(&value, frame + sizeof event, sizeof value);
-        zmq_recv(l->monitor, endpoint, sizeof endpoint, ZMQ_DONTWAIT);
-        if (got == sizeof frame)
-            l->trouble = explain(l, event, value);
-    }
+    unsigned event;
+    uint32_t value;
+    while (monitor_next(l->monitor, &event, &value))
+        l->trouble = explain(l, event, value);
     return l->trouble;
 }
 
