@@ -109,10 +109,10 @@ static bool same(const struct crowd_peer *a, const struct crowd_peer *b)
     return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
 }
 
-static struct crowd_peer *find_member(const struct crowd *c, const struct crowd_peer *peer)
+static struct crowd_member *find_member(const struct crowd *c, const struct crowd_peer *peer)
 {
     for (size_t i = 0; i < c->n_members; i++)
-        if (same(&c->members[i], peer))
+        if (same(&c->members[i].peer, peer))
             return &c->members[i];
     return NULL;
 }
@@ -130,8 +130,11 @@ bool crowd_heard(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_
     if (k && !k->bound.size && !ambiguous(c, k, now_ms)) {
         k->bound = *peer;
         k->given = held(fd, wire_bytes); /* what came before, all of it */
-        if (k->state == CROWD_STRANGER && find_member(c, peer))
+        const struct crowd_member *m = find_member(c, peer);
+        if (k->state == CROWD_STRANGER && m) {
+            k->allowed = m->held;
             set_state(c, k, CROWD_MEMBER);
+        }
     }
     k = find_bound(c, fd, peer);
     if (!k)
@@ -142,27 +145,30 @@ bool crowd_heard(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_
     return k->state != CROWD_REFUSED && k->state != CROWD_SHUT;
 }
 
-static void remember_member(struct crowd *c, const struct crowd_peer *peer, bool member)
+static void remember_member(struct crowd *c, const struct crowd_peer *peer, uint64_t allowed)
 {
-    struct crowd_peer *m = find_member(c, peer);
-    if (m && !member)
+    struct crowd_member *m = find_member(c, peer);
+    if (m && allowed)
+        m->held = allowed;
+    else if (m)
         *m = c->members[--c->n_members];
-    if (m || !member)
+    if (m || !allowed)
         return;
-    struct crowd_peer *more = realloc(c->members, (c->n_members + 1) * sizeof *more);
+    struct crowd_member *more = realloc(c->members, (c->n_members + 1) * sizeof *more);
     if (!more)
         return; /* it will be taken for a stranger */
     c->members = more;
-    c->members[c->n_members++] = *peer;
+    c->members[c->n_members++] = (struct crowd_member){*peer, allowed};
 }
 
-void crowd_vouch(struct crowd *c, int fd, const struct crowd_peer *peer, bool member, int64_t now_ms)
+void crowd_vouch(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_t allowed, int64_t now_ms)
 {
-    remember_member(c, peer, member);
+    remember_member(c, peer, allowed);
     struct connection *k = find_bound(c, fd, peer);
     if (!k || (k->state != CROWD_STRANGER && k->state != CROWD_MEMBER))
         return;
-    set_state(c, k, member ? CROWD_MEMBER : CROWD_STRANGER);
+    set_state(c, k, allowed ? CROWD_MEMBER : CROWD_STRANGER);
+    k->allowed = allowed;
     k->since_ms = now_ms;
 }
 
@@ -237,10 +243,19 @@ static void thin_out(struct crowd *c)
     free(all);
 }
 
+/* Whether ZeroMQ holds more of this connection than it may. */
+static bool too_much(const struct crowd *c, const struct connection *k, int64_t now_ms)
+{
+    if (k->state == CROWD_MEMBER)
+        return k->held > k->allowed;
+    /* while messages may be another's, those of its own are not counted as given either */
+    return k->state == CROWD_STRANGER && !ambiguous(c, k, now_ms) && k->held > c->limits.stranger_held;
+}
+
 void crowd_tick(struct crowd *c, int64_t now_ms)
 {
-    uint64_t sum = 0;
-    struct connection *largest = NULL;
+    uint64_t others = 0;
+    struct connection *largest = NULL; /* of the others */
     size_t left = c->n_here;
     for (size_t i = 0; left && i < c->n_connections; i++) {
         struct connection *k = &c->connections[i];
@@ -249,22 +264,21 @@ void crowd_tick(struct crowd *c, int64_t now_ms)
         left--;
         if (k->state == CROWD_SHUT)
             continue;
-        /* while messages may be another's, those of its own are not counted as given either */
-        bool stranger = k->state == CROWD_STRANGER && !ambiguous(c, k, now_ms);
         k->held = held((int)i, k->given);
-        if (k->held > (stranger ? c->limits.stranger_held : c->limits.member_held))
+        if (too_much(c, k, now_ms))
             turn_out(c, k, REFUSAL_MEMORY, "sends more at a time than the protocol allows");
-        else if (stranger && now_ms - k->since_ms > c->limits.stranger_ms)
+        else if (k->state == CROWD_STRANGER && now_ms - k->since_ms > c->limits.stranger_ms)
             turn_out(c, k, REFUSAL_IDLE, "connected and did not become a producer");
         else if (k->state == CROWD_REFUSED && (now_ms - k->since_ms > c->limits.refused_ms || k->after > MAX_AFTER))
             shut(c, k);
-        else
-            sum += k->held;
-        if (k->state != CROWD_SHUT && (!largest || k->held > largest->held))
+        if (k->state != CROWD_STRANGER && k->state != CROWD_REFUSED)
+            continue;
+        others += k->held;
+        if (!largest || k->held > largest->held)
             largest = k;
     }
-    if (sum > c->limits.all_held && largest)
-        turn_out(c, largest, REFUSAL_MEMORY, "sends the most while all together send too much at a time");
+    if (others > c->limits.others_held)
+        turn_out(c, largest, REFUSAL_MEMORY, "sends the most while strangers together send too much at a time");
     if (c->n_strangers > c->limits.strangers)
         thin_out(c);
 }

@@ -30,9 +30,8 @@ struct crowd_limits {
     size_t strangers;       /* connections that nobody has vouched for */
     int64_t stranger_ms;    /* and for how long */
     int64_t refused_ms;     /* from a refusal to the shutdown */
-    uint64_t stranger_held; /* bytes in ZeroMQ for one connection */
-    uint64_t member_held;
-    uint64_t all_held; /* for all together: the largest goes */
+    uint64_t stranger_held; /* bytes in ZeroMQ for one of them */
+    uint64_t others_held;   /* for all together that are not members: the largest goes */
 };
 
 enum crowd_state { CROWD_ABSENT, CROWD_STRANGER, CROWD_MEMBER, CROWD_REFUSED, CROWD_SHUT };
@@ -41,6 +40,11 @@ enum crowd_state { CROWD_ABSENT, CROWD_STRANGER, CROWD_MEMBER, CROWD_REFUSED, CR
 struct crowd_peer {
     unsigned char id[16];
     size_t size; /* 0: none */
+};
+
+struct crowd_member {
+    struct crowd_peer peer;
+    uint64_t held; /* bytes that ZeroMQ may hold of it */
 };
 
 struct connection {
@@ -53,12 +57,13 @@ struct connection {
     int64_t since_ms; /* it is here; CROWD_REFUSED: when it was refused */
     uint64_t given;   /* bytes on the wire of the messages that the link was given */
     uint64_t held;    /* as of the last crowd_tick */
+    uint64_t allowed; /* of a member: how much that may be */
     unsigned after;   /* messages after it was refused */
     struct sockaddr_storage peer;
 };
 
 struct crowd {
-    struct crowd_peer *members; /* [n_members] vouched for */
+    struct crowd_member *members; /* [n_members] vouched for */
     size_t n_members;
     uint64_t empties; /* times the link has seen its queue empty */
     struct crowd_limits limits;
@@ -80,7 +85,8 @@ void crowd_empty(struct crowd *c);
 
 /* A message of that many bytes on the wire came from the peer over fd. False: it was refused before, the message counts for nothing. */
 bool crowd_heard(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_t wire_bytes, int64_t now_ms);
-void crowd_vouch(struct crowd *c, int fd, const struct crowd_peer *peer, bool member, int64_t now_ms);
+/* The peer is a member, of whom ZeroMQ may hold so many bytes from now on; 0: not a member any more. */
+void crowd_vouch(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_t allowed, int64_t now_ms);
 void crowd_refuse(struct crowd *c, int fd, const struct crowd_peer *peer, int64_t now_ms);
 
 /* Where a connection comes from, for people: 10.0.0.7, or "process 123" of a Unix socket, or "somebody". */

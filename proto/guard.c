@@ -152,13 +152,11 @@ static struct crowd_limits limits(void)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     size_t quarter = getrlimit(RLIMIT_NOFILE, &files) == 0 ? (size_t)files.rlim_cur / 4 : 64;
-    uint64_t message = CHUNK_MAX_BYTES + MESSAGE_MAX_BYTES;
     return (struct crowd_limits){.strangers = quarter < MAX_STRANGERS ? quarter : MAX_STRANGERS,
                                  .stranger_ms = 30000,
                                  .refused_ms = 1000,
                                  .stranger_held = 2 * MESSAGE_MAX_BYTES,
-                                 .member_held = (LINK_RECEIVE_HWM + 4) * message,
-                                 .all_held = (uint64_t)1 << 30};
+                                 .others_held = (uint64_t)1 << 30};
 }
 
 static void *open_socket(void *context, int type, const char *endpoint, bool bind)
@@ -242,10 +240,10 @@ bool guard_heard(struct guard *g, int fd, const struct crowd_peer *peer, uint64_
     return here;
 }
 
-void guard_vouch(struct guard *g, int fd, const struct crowd_peer *peer, bool member)
+void guard_vouch(struct guard *g, int fd, const struct crowd_peer *peer, uint64_t allowed)
 {
     pthread_mutex_lock(&g->lock);
-    crowd_vouch(&g->crowd, fd, peer, member, clock_ms());
+    crowd_vouch(&g->crowd, fd, peer, allowed, clock_ms());
     pthread_mutex_unlock(&g->lock);
 }
 

@@ -25,7 +25,7 @@ void guard_free(struct guard *g);
 /* As in crowd.h. */
 void guard_empty(struct guard *g);
 bool guard_heard(struct guard *g, int fd, const struct crowd_peer *peer, uint64_t wire_bytes);
-void guard_vouch(struct guard *g, int fd, const struct crowd_peer *peer, bool member);
+void guard_vouch(struct guard *g, int fd, const struct crowd_peer *peer, uint64_t allowed);
 
 /* Counts and says ("who: why (from where)") a fault in what a message said. key: the peer's, or "". */
 void guard_complain(struct guard *g, int fd, const char *who, const char *key, const char *why);

@@ -1,10 +1,10 @@
 /* link.c - ZeroMQ sockets with the options that DESIGN's measurements ask for; see link.h.
  *
- * The send HWM is off (0): what can be in flight is bounded by leases. The trainer's receive HWM holds a peer that
- * sends faster than the trainer reads to LINK_RECEIVE_HWM chunks; the rest waits in the producer. ZMTP heartbeats stay
- * off (they drop links that back-pressure); PING/PONG are messages of ours. Routing ids are ZeroMQ's own, fresh for
- * each connection. ROUTER_MANDATORY and DONTWAIT: a send to a peer that is gone fails instead of vanishing or hanging.
- */
+ * Both HWMs are off (0): what can be in flight is bounded by leases, and the guard closes a connection that sends more. (With a
+ * receive HWM, a peer that fills its queue, sends a ZMTP PING and resets the connection ends the process by an assertion
+ * of libzmq 4.3.4, out_event's `!_io_error`.) ZMTP heartbeats stay off (they drop links that back-pressure); PING/PONG are
+ * messages of ours. Routing ids are ZeroMQ's own, fresh for each connection. ROUTER_MANDATORY and DONTWAIT: a send to a
+ * peer that is gone fails instead of vanishing or hanging. */
 #include "link.h"
 
 #include <errno.h>
@@ -25,8 +25,10 @@
 
 #define MAX_ENDPOINTS 8
 #define HANDSHAKE_MS 5000
-#define BACKLOG 1024    /* connections that wait to be accepted: a producer is not to be lost among strangers */
-#define MAX_IGNORED 256 /* messages of refused peers that are dropped in one link_receive */
+#define BACKLOG 1024       /* connections that wait to be accepted: a producer is not to be lost among strangers */
+#define BATCH_OVERHEAD 512 /* bytes on the wire beside rows and origins, with keys too */
+#define SHORT_BYTES ((uint64_t)1 << 20) /* messages that wait and are no BATCH: with much to spare */
+#define MAX_IGNORED 256                 /* messages of refused peers that are dropped in one link_receive */
 
 struct link {
     void *context, *socket;
@@ -75,10 +77,9 @@ static int link_open(struct link **out, bool router, struct err *e)
         return ERR_SYSTEM;
     }
     int64_t max_size = (int64_t)(CHUNK_MAX_BYTES > MESSAGE_MAX_BYTES ? CHUNK_MAX_BYTES : MESSAGE_MAX_BYTES);
-    if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, router ? LINK_RECEIVE_HWM : 0, e) ||
-        set_option(l, ZMQ_LINGER, 0, e) || set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) ||
-        set_option(l, ZMQ_IPV6, 1, e) || (router && set_option(l, ZMQ_BACKLOG, BACKLOG, e)) ||
-        (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
+    if (set_option(l, ZMQ_SNDHWM, 0, e) || set_option(l, ZMQ_RCVHWM, 0, e) || set_option(l, ZMQ_LINGER, 0, e) ||
+        set_option(l, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, e) || set_option(l, ZMQ_IPV6, 1, e) ||
+        (router && set_option(l, ZMQ_BACKLOG, BACKLOG, e)) || (router && set_option(l, ZMQ_ROUTER_MANDATORY, 1, e)) ||
         (!router && (set_option(l, ZMQ_RECONNECT_IVL, 100, e) || set_option(l, ZMQ_RECONNECT_IVL_MAX, 2000, e)))) {
         link_close(l, 0);
         return ERR_SYSTEM;
@@ -97,7 +98,7 @@ static int link_open(struct link **out, bool router, struct err *e)
 static void keep_freed_memory(void)
 {
     mallopt(M_MMAP_THRESHOLD, 8 * (int)CHUNK_MAX_BYTES);
-    mallopt(M_TRIM_THRESHOLD, 2 * LINK_RECEIVE_HWM * (int)CHUNK_MAX_BYTES);
+    mallopt(M_TRIM_THRESHOLD, 32 * (int)CHUNK_MAX_BYTES);
 }
 
 /* Keys, and the guard: before anything is bound, or who came in between would not be asked. */
@@ -233,10 +234,17 @@ static struct crowd_peer crowd_peer(const struct link_peer *peer)
     return p;
 }
 
-void link_vouch(struct link *l, const struct link_peer *peer, bool member)
+void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes)
 {
     struct crowd_peer id = crowd_peer(peer);
-    guard_vouch(l->guard, peer->fd, &id, member);
+    guard_vouch(l->guard, peer->fd, &id, bytes);
+}
+
+uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases)
+{
+    size_t chunk_rows = stream_chunk_rows(s, dtype), chunks = (rows + chunk_rows - 1) / chunk_rows;
+    return SHORT_BYTES + (uint64_t)leases * (rows * (stream_row_bytes(s, dtype) + sizeof(struct row_origin)) +
+                                             chunks * BATCH_OVERHEAD);
 }
 
 void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)

@@ -15,9 +15,6 @@
 #include "message.h"
 #include "refusals.h"
 
-/* Messages of one peer that a ROUTER holds before it stops reading from that peer. */
-#define LINK_RECEIVE_HWM 16
-
 struct link;
 
 /* A connection of a ROUTER: the id that ZeroMQ gave it. Each connection has a fresh one; peers cannot choose it. */
@@ -50,9 +47,11 @@ int link_listen(struct link **l, const char *const *endpoints, size_t n, const s
 /* The i-th endpoint as bound (with the port that '*' became). Valid until link_close. */
 const char *link_endpoint(const struct link *l, size_t i);
 
-/* ROUTER. A connection that nobody vouches for is closed after a while, and is one of a limited number; a producer that was accepted is
- * vouched for, until it is dropped. */
-void link_vouch(struct link *l, const struct link_peer *peer, bool member);
+/* ROUTER. A connection that nobody vouches for is closed after a while, and is one of a limited number. A producer that was
+ * accepted is vouched for: so many bytes may come from it before they are read; 0 when it is dropped. */
+void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes);
+/* For that: the answers to so many leases of so many rows each, at most, and short messages. */
+uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases);
 /* ROUTER. Counts a fault of a peer and logs "who: why", in measure. */
 void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why);
 /* ROUTER. The same, and sends REJECT; a moment later the connection is closed. No more is heard of it. */

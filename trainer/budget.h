@@ -15,7 +15,8 @@ struct budget {          /* bytes */
     size_t evaluation;   /* held-out rows */
     size_t raw;  /* unscaled rows and their scaled copies while the scale is measured; given back before the window is
                     full, not in the total */
-    size_t wire; /* chunks of one producer received and not yet stored; each further producer adds as much */
+    size_t wire; /* two blocks of one producer, received and not yet stored; each further producer adds as much. One far away
+                    may hold more leases, whose blocks are then mostly on the way */
 };
 
 size_t budget_total(const struct budget *b);

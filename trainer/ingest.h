@@ -19,6 +19,8 @@
 #include "shuffle.h"
 #include "stream.h"
 
+#define INGEST_FIRST_CREDIT 2 /* leases of a producer that is near: one computed, the next one under way */
+
 struct ingest;
 
 struct ingest_options {

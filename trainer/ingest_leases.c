@@ -9,7 +9,6 @@
 #include "ingest_peers.h"
 #include "log.h"
 
-#define FIRST_CREDIT 2    /* leases: one computed, the next one under way */
 #define MUCH_WAITING 0.1f /* shares of a producer's time */
 #define LITTLE_WAITING 0.02f
 #define MAX_FAILURES 3 /* of one block, by whatever producers, before the run fails */
@@ -124,13 +123,21 @@ void ingest_adjust_credit(struct ingest *in, int index)
     bool counts = p->computing > 0 || p->sending > 0; /* else it did nothing at all, or does not say */
     if (counts && waiting > MUCH_WAITING && leases_held(&in->leases, index) >= p->credit)
         p->credit = p->credit < in->options.credit / 2 ? 2 * p->credit : in->options.credit;
-    else if (waiting < LITTLE_WAITING && p->credit > FIRST_CREDIT)
+    else if (waiting < LITTLE_WAITING && p->credit > INGEST_FIRST_CREDIT)
         p->credit--;
 }
 
 void ingest_first_credit(struct ingest *in, int index)
 {
-    in->peers.peers[index].credit = in->options.credit < FIRST_CREDIT ? in->options.credit : FIRST_CREDIT;
+    in->peers.peers[index].credit = in->options.credit < INGEST_FIRST_CREDIT ? in->options.credit : INGEST_FIRST_CREDIT;
+}
+
+/* What may come of a producer before we read it: its answers, and of leases that a bad chunk has ended the rest. */
+static uint64_t bytes_to_come(const struct ingest *in, int index)
+{
+    const struct peer *p = &in->peers.peers[index];
+    return link_answer_bytes(&in->stream, in->n_scale ? in->options.dtype : ROW_F32, in->intake.c.plan->max_block_rows,
+                             leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
 void ingest_lease_blocks(struct ingest *in)
@@ -152,6 +159,7 @@ void ingest_lease_blocks(struct ingest *in)
         }
         leases_grant(&in->leases, t, answer, i);
         pace_leased(&p->pace, t->n_rows, now);
+        link_vouch(in->link, &p->address, bytes_to_come(in, i));
         struct message *m = &in->message;
         m->type = MESSAGE_LEASE;
         m->lease = (struct message_lease){.lease = t->answers[answer].lease,

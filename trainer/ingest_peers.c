@@ -48,7 +48,7 @@ void ingest_drop(struct ingest *in, int index, const char *why)
         log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
     else
         log_line("producer %s %s", p->name, why);
-    link_vouch(in->link, &p->address, false);
+    link_vouch(in->link, &p->address, 0);
     peers_remove(&in->peers, index);
     if (in->peers.n == 0 && !in->ending)
         log_line("no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
@@ -103,7 +103,7 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
         link_refuse(in->link, from, who, e->message);
         return;
     }
-    link_vouch(in->link, from, true);
+    link_vouch(in->link, from, link_answer_bytes(&h->stream, in->options.dtype, 0, 0));
     if (!in->stream_fixed)
         fix_stream(in, &h->stream);
     if (ingest_send_welcome(in, &in->peers.peers[index])) { /* it said HELLO on another connection since */

@@ -218,9 +218,7 @@ static int print_budget(struct trainer *t, struct err *e)
     b->program = mem_rss();
     intake_memory(&ic, &b->evaluation, &b->raw);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
-    size_t chunk_bytes = stream_chunk_rows(&t->stream, c->dtype) * stream_row_bytes(&t->stream, c->dtype);
-    b->wire = c->credit * block_bytes < LINK_RECEIVE_HWM * chunk_bytes ? c->credit * block_bytes
-                                                                       : LINK_RECEIVE_HWM * chunk_bytes;
+    b->wire = (c->credit < INGEST_FIRST_CREDIT ? c->credit : INGEST_FIRST_CREDIT) * block_bytes;
     return budget_print(b, e);
 }
 

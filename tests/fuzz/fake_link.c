@@ -40,10 +40,15 @@ const char *link_trouble(struct link *l)
     return NULL;
 }
 
-void link_vouch(struct link *l, const struct link_peer *peer, bool member)
+void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes)
 {
-    (void)peer, (void)member;
+    (void)peer, (void)bytes;
     MUST(l && l->router);
+}
+
+uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases)
+{
+    return rows * stream_row_bytes(s, dtype) * leases;
 }
 
 void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)

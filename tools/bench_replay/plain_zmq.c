@@ -59,7 +59,7 @@ static int receive_all(void *socket, size_t n, double *seconds, struct err *e)
 
 int plain_zmq(const struct plain_messages *m, double *seconds, struct err *e)
 {
-    int hwm = LINK_RECEIVE_HWM, limit_ms = 20000, linger_ms = 1000, status = 0;
+    int hwm = 0, limit_ms = 20000, linger_ms = 1000, status = 0;
     char endpoint[256];
     size_t size = sizeof endpoint;
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_ROUTER);

@@ -84,6 +84,8 @@ static int welcome(struct receiver *r, struct err *e)
                                             .heartbeat_ms = 1000,
                                             .timeout_ms = SILENCE_MS};
     memcpy(r->m.welcome.scale, r->stream.scale, sizeof r->stream.scale);
+    size_t block_rows = (size_t)r->o->block_seqs * r->stream.rows_per_seq;
+    link_vouch(r->link, &r->peer, link_answer_bytes(&r->stream, r->dtype, block_rows, r->o->credit));
     int result = link_send(r->link, &r->peer, &r->m, e);
     for (uint32_t i = 0; i < r->o->credit && result == 0; i++)
         result = lease(r, e);
