@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stdint.h>
 
-#include "log.h"
+#include "log_limit.h"
 
 enum refusal {
     REFUSAL_KEY,       /* a key that is not allowed */

@@ -102,6 +102,7 @@ static void hand_over(struct ingest *in)
     in->counters.producers = (uint32_t)in->peers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
     link_refusals(in->link, in->counters.refused);
+    log_hidden(&in->comings);
     handover_turn(&in->handover, &in->counters, &in->started, &in->ending, &in->end);
     if (in->started && !had_started)
         begin(in);
@@ -168,6 +169,7 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     if (!in)
         return err_set(e, ERR_MEMORY, "ingest: out of memory");
     copy_options(in, o);
+    in->comings = (struct log_limit){.burst = 200, .per_s = 5};
     handover_init(&in->handover);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int result = in->wake < 0 ? err_errno(e, errno, "eventfd")

@@ -106,9 +106,12 @@ static float waiting_share(const struct peer *p)
     return 1 - p->computing - p->sending;
 }
 
-/* What the way to it asks for; less if it is slow, which one that waits is not. */
-static uint32_t credit_of(const struct peer *p, double fastest, int64_t now)
+/* What the way to it asks for; less if it is slow, which one that waits is not. unproven: leases that there are for those who have
+ * answered no block yet. */
+static uint32_t credit_of(const struct peer *p, double fastest, size_t unproven, int64_t now)
 {
+    if (!p->here || !p->blocks)
+        return p->here && unproven ? 1 : 0;
     if (p->reports && waiting_share(p) > MUCH_WAITING)
         return p->credit;
     return pace_credit(&p->pace, fastest, p->credit, now);
@@ -140,23 +143,38 @@ static uint64_t bytes_to_come(const struct ingest *in, int index)
                              leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
+/* How many more leases there are for producers that have answered no block yet: together they hold as many as there are producers
+ * that have. So few blocks are in the hands of those who only say that they compute. */
+static size_t leases_for_unproven(const struct ingest *in)
+{
+    size_t proven = 0, held = 0;
+    for (int i = 0; i < PEERS_MAX; i++) {
+        const struct peer *p = &in->peers.peers[i];
+        proven += p->here && p->blocks;
+        held += p->here && !p->blocks ? leases_held(&in->leases, i) : 0;
+    }
+    return proven == 0 ? LEASES_MAX : proven > held ? proven - held : 0;
+}
+
 void ingest_lease_blocks(struct ingest *in)
 {
     struct peers *peers = &in->peers;
     int64_t now = clock_ms();
     double fastest = fastest_row_ms(peers);
     size_t idle = 0; /* producers passed in a row that could take nothing */
+    size_t unproven = leases_for_unproven(in);
     while (peers->n && idle < PEERS_MAX) {
         int i = (int)peers->next, answer;
         peers->next = (peers->next + 1) % PEERS_MAX;
         struct peer *p = &peers->peers[i];
         struct lease_task *t = NULL;
-        if (p->here && leases_held(&in->leases, i) < credit_of(p, fastest, now))
+        if (leases_held(&in->leases, i) < credit_of(p, fastest, unproven, now))
             t = next_task(in, i, fastest, now, &answer);
         if (!t) {
             idle++;
             continue;
         }
+        unproven -= p->blocks == 0;
         leases_grant(&in->leases, t, answer, i);
         pace_leased(&p->pace, t->n_rows, now);
         link_vouch(in->link, &p->address, bytes_to_come(in, i));

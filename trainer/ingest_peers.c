@@ -45,13 +45,13 @@ void ingest_drop(struct ingest *in, int index, const char *why)
     struct peer *p = &in->peers.peers[index];
     size_t n = leases_forget(&in->leases, index);
     if (n)
-        log_line("producer %s %s; %zu blocks leased again", p->name, why, n);
+        log_limited(&in->comings, "producer %s %s; %zu blocks leased again", p->name, why, n);
     else
-        log_line("producer %s %s", p->name, why);
+        log_limited(&in->comings, "producer %s %s", p->name, why);
     link_vouch(in->link, &p->address, 0);
     peers_remove(&in->peers, index);
     if (in->peers.n == 0 && !in->ending)
-        log_line("no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
+        log_limited(&in->comings, "no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
 }
 
 void ingest_lose(struct ingest *in, int index, const char *why)
@@ -72,6 +72,16 @@ static void fix_stream(struct ingest *in, const struct stream *stream)
     handover_stream(&in->handover, stream);
 }
 
+/* The new producer's index; -1: there is no place. Without keys anybody can say a HELLO that fits, and take places by it: whoever
+ * has not answered a block yet gives way to the next. */
+static int add_peer(struct ingest *in, const struct link_peer *from, const char *name)
+{
+    int unproven;
+    if (in->peers.n == PEERS_MAX && (unproven = peers_unproven(&in->peers)) >= 0)
+        ingest_lose(in, unproven, "has answered no block yet and makes room for another");
+    return peers_add(&in->peers, from, name, clock_ms());
+}
+
 void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e)
 {
     struct message_hello *h = &in->message.hello;
@@ -90,7 +100,7 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     if (strikes_out(&in->strikes, name)) {
         err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", name, STRIKES_OUT);
     } else if (admit_producer(&terms, h, e) == 0) {
-        index = peers_add(&in->peers, from, name, clock_ms());
+        index = add_peer(in, from, name);
         if (index < 0)
             err_set(e, ERR_PEER, "run has %d producers already", PEERS_MAX);
         else
@@ -113,7 +123,7 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     char where[LINK_DESCRIPTION_SIZE];
     link_describe(in->link, from, where);
     in->counters.producers_seen++;
-    log_line("producer %s joins (%s)", name, where);
+    log_limited(&in->comings, "producer %s joins (%s)", name, where);
 }
 
 void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e)

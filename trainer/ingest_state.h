@@ -13,6 +13,7 @@
 #include "intake.h"
 #include "leases.h"
 #include "link.h"
+#include "log_limit.h"
 #include "message.h"
 #include "peers.h"
 #include "strikes.h"
@@ -36,6 +37,7 @@ struct ingest {
     float scale[STREAM_MAX_SITES];
     bool started;         /* the training thread has done its part; the intake is the thread's from then on */
     struct intake intake; /* in->intake.c: plan and shuffle */
+    struct log_limit comings; /* lines on who joins and leaves */
     int64_t last_ping_ms;
     int64_t last_listened_ms; /* when ingest_drop_silent last looked */
     int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */

@@ -31,6 +31,16 @@ int peers_add(struct peers *p, const struct link_peer *address, const char *name
     return -1;
 }
 
+int peers_unproven(const struct peers *p)
+{
+    int first = -1;
+    for (int i = 0; i < PEERS_MAX; i++)
+        if (p->peers[i].here && p->peers[i].blocks == 0 &&
+            (first < 0 || p->peers[i].number < p->peers[first].number))
+            first = i;
+    return first;
+}
+
 void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64])
 {
     memset(here, 0, PEERS_MAX / 8);

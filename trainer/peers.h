@@ -19,7 +19,7 @@ struct peer {
     int64_t joined_ms, last_heard_ms;
     struct pace pace;
     uint64_t rows;            /* received and stored */
-    uint64_t blocks;          /* finished */
+    uint64_t blocks;          /* finished; 0: it is unproven */
     unsigned faults;          /* bad chunks so far */
     uint64_t failures;        /* leases that it could not do */
     uint64_t absent;          /* leases refused because the rows are not recorded there */
@@ -37,6 +37,8 @@ struct peers {
 
 int peers_find(const struct peers *p, const struct link_peer *address);                            /* -1: not known */
 int peers_add(struct peers *p, const struct link_peer *address, const char *name, int64_t now_ms); /* -1: full */
+/* Of those that have not answered a block yet, the one here longest; -1: none. */
+int peers_unproven(const struct peers *p);
 void peers_forgive(struct peers *p, int64_t ms); /* as if everybody had been heard ms later */
 void peers_remove(struct peers *p, int index);
 void peers_here(const struct peers *p, uint64_t here[PEERS_MAX / 64]); /* bit i: peer i is here */

@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "clock.h"
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *prefix = "crossfeed";
 static int is_terminal;
@@ -52,33 +50,5 @@ void log_progress(const char *format, ...)
     va_list args;
     va_start(args, format);
     print(is_terminal, format, args);
-    va_end(args);
-}
-
-void log_hidden(struct log_limit *l)
-{
-    int64_t now = clock_ms(), seconds = (now - l->since_ms) / 1000;
-    if (seconds <= 0)
-        return;
-    l->lines -= seconds < l->lines ? (unsigned)seconds : l->lines;
-    l->since_ms = l->lines ? l->since_ms + seconds * 1000 : now;
-    if (!l->hidden)
-        return;
-    log_line("... and %llu more such lines", (unsigned long long)l->hidden);
-    l->hidden = 0;
-    l->lines++;
-}
-
-void log_limited(struct log_limit *l, const char *format, ...)
-{
-    log_hidden(l);
-    if (l->lines >= l->burst) {
-        l->hidden++;
-        return;
-    }
-    l->lines++;
-    va_list args;
-    va_start(args, format);
-    print(0, format, args);
     va_end(args);
 }
