@@ -9,6 +9,7 @@ opens 10,000 connections and leaves them, sends 20,000 HELLOs, and also asserts 
 undisturbed run's and that memory stays bounded. Needs Debian's python3-zmq, python3-msgpack and python3-xxhash.
 """
 import contextlib
+import json
 import os
 import re
 import resource
@@ -38,18 +39,18 @@ def sealed(message):
     return data + xxhash.xxh3_64_intdigest(data).to_bytes(8, "little")
 
 
-def hello(i):
-    """Well-formed, of another stream than the run's."""
-    return sealed({"type": "HELLO", "version": 1, "software": "flood", "producer": f"flood-{i}", "sites": ["blocks.0.hook_resid_post"],
-                   "d_model": 32 + i % 7, "seq_len": 8, "rows_per_seq": 8, "n_seq": 100, "vocab_size": 0, "tokens": "t", "models": [],
-                   "dtypes": ["bf16", "fp32"], "scale": None})
+OTHER = {"sites": ["blocks.0.hook_resid_post"], "d_model": 32, "seq_len": 8, "rows_per_seq": 8, "n_seq": 100, "vocab_size": 0, "tokens": "t", "models": []}
+
+
+def hello(i, stream):
+    return sealed({"type": "HELLO", "version": 1, "software": "flood", "producer": f"flood-{i}", "dtypes": ["bf16", "fp32"], "scale": None, **stream})
 
 
 class Flood:
-    """Strangers of all kinds at a TCP port, from a thread; what they open stays open until leave()."""
+    """Strangers of all kinds at a TCP port, from a thread; what they open stays open until leave(). Their HELLOs are of the stream given."""
 
-    def __init__(self, port, n_connections, n_hellos, pause=0.0):
-        self.port, self.n_connections, self.n_hellos, self.pause = port, n_connections, n_hellos, pause
+    def __init__(self, port, n_connections, n_hellos, pause=0.0, stream=OTHER):
+        self.port, self.n_connections, self.n_hellos, self.pause, self.stream = port, n_connections, n_hellos, pause, stream
         self.sockets, self.context, self.stop = [], zmq.Context(), False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -72,7 +73,7 @@ class Flood:
             s.linger = 100
             s.connect(f"tcp://127.0.0.1:{self.port}")
             for j in range(i, min(i + 10, first + n)):
-                s.send(hello(j))
+                s.send(hello(j, self.stream))
             self.sockets.append(s)
             if len(self.sockets) > 400:
                 self.sockets.pop(next(k for k, x in enumerate(self.sockets) if isinstance(x, zmq.Socket))).close()
@@ -121,6 +122,10 @@ class Strangers(harness.ProgramTest):
 
     def weights(self, out):
         return harness.sha256(self.path(out, "crosscoder.safetensors"))
+
+    def stream_of(self, out):
+        with open(self.path(out, "cfg.json")) as f:
+            return json.load(f)["stream"]
 
     def check_log(self, trainer, at_most=250):
         lines = [line for line in trainer.stderr.splitlines() if re.search("refused|rejected|unknown|closed a conn", line)]
@@ -178,6 +183,25 @@ class Strangers(harness.ProgramTest):
         self.assertEqual(ledger["producers_lost"], 0)
         self.check_log(trainer)
 
+    def test_idlers(self):
+        """Without keys anyone can say the HELLO that a producer of this run says, and do nothing more, on more connections than there are places."""
+        args = ["--num-tokens", "2e5", "--timeout-ms", "60000"]  # or silence ends them before that
+        trainer, endpoint, port = self.listening(args, "quiet")
+        self.succeed(trainer, self.producer(SOURCE, endpoint))
+        trainer, endpoint, port = self.listening(args, "strange")
+        producer = self.producer(SOURCE, endpoint)
+        self.until_step(100, trainer, producer, out="strange")
+        flood = Flood(port, 300, 4000, stream=self.stream_of("quiet"))
+        try:
+            self.succeed(trainer, producer)
+        finally:
+            flood.leave()
+        self.assertEqual(self.weights("strange"), self.weights("quiet"))
+        ledger = harness.summary(self.path("strange"))["ledger"]
+        self.assertGreater(ledger["producers_seen"], 300)
+        self.assertNotRegex(trainer.stderr, "producer producer .*(gone|dropped|makes room)")
+        self.assertLess(len(trainer.stderr.splitlines()), 500)
+
     def test_endless_message(self):
         """Parts without a last one: ZeroMQ would hold them all."""
         trainer, endpoint, port = self.listening(["--num-tokens", "1e9"], "out")
@@ -210,13 +234,13 @@ def rss(pid):
 
 @unittest.skipUnless(LONG, "some minutes; STRANGERS=long")
 class Long(Strangers):
-    test_keys = test_open = test_endless_message = None
+    test_keys = test_open = test_idlers = test_endless_message = None
 
-    def run_one(self, n_connections, n_hellos, door, keys, out):
+    def run_one(self, n_connections, n_hellos, door, keys, out, stream=OTHER):
         trainer, endpoint, port = self.listening(["--num-tokens", os.environ.get("TOKENS", "3e6"), "--lr", "1e-6", *door], out)  # so slow that all steps cost the same
         producer = self.producer([*SOURCE, *keys], endpoint)
         self.until_step(200, trainer, producer, out=out)
-        flood = Flood(port, n_connections, n_hellos, 0.3) if n_connections else None  # it shares the cores with the run
+        flood = Flood(port, n_connections, n_hellos, 0.3, stream) if n_connections else None  # it shares the cores with the run
         start, step, peak = time.monotonic(), harness.last_step(self.path(out)), 0
         base = rss(trainer.pid)
         while flood and flood.thread.is_alive() and trainer.running():
@@ -232,9 +256,10 @@ class Long(Strangers):
             return rate, peak - base, trainer
         return (harness.last_step(self.path(out)) - step) / (time.monotonic() - start), 0, trainer
 
-    def compare(self, door=(), keys=()):
+    def compare(self, door=(), keys=(), fitting=False):
         quiet, _, _ = self.run_one(0, 0, door, keys, "quiet")
-        disturbed, grown, trainer = self.run_one(10000, 20000, door, keys, "strange")
+        stream = self.stream_of("quiet") if fitting else OTHER
+        disturbed, grown, trainer = self.run_one(10000, 20000, door, keys, "strange", stream)
         print(f"{quiet:.0f} steps/s undisturbed, {disturbed:.0f} among strangers ({100 * disturbed / quiet:.0f} %), memory grew by "
               f"{grown / 1e6:.0f} MB; refused: {harness.summary(self.path('strange'))['ledger']} ", end="", flush=True)
         self.assertEqual(self.weights("strange"), self.weights("quiet"))
@@ -248,6 +273,9 @@ class Long(Strangers):
 
     def test_10000_open(self):
         self.compare()
+
+    def test_10000_idlers(self):
+        self.compare(fitting=True)
 
 
 if __name__ == "__main__":
