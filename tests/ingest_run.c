@@ -14,6 +14,7 @@
 struct ingest *ingest;
 struct ingest_options options;
 size_t lookahead_blocks;
+uint32_t eval_blocks;
 struct stream stream;
 struct err e;
 static struct plan plan;
@@ -43,6 +44,7 @@ int set_up(void **state)
                              .can_bf16 = true,
                              .can_f32 = true};
     lookahead_blocks = 2;
+    eval_blocks = 0;
     strcpy(stream.sites[0], "blocks.0.hook_resid_post");
     strcpy(stream.sites[1], "blocks.1.hook_resid_post");
     strcpy(stream.tokens_fingerprint, "70cc");
@@ -67,7 +69,7 @@ void start_run(void)
     if (ingest_stream(ingest, &theirs, PATIENCE_MS, &e))
         fail_msg("no stream: %s", e.message);
     assert_memory_equal(&theirs, &stream, sizeof stream);
-    assert_int_equal(plan_init(&plan, &stream, 1, BLOCK_SEQS, 0, WINDOW_BLOCKS * BLOCK_ROWS, &e), 0);
+    assert_int_equal(plan_init(&plan, &stream, 1, BLOCK_SEQS, eval_blocks, WINDOW_BLOCKS * BLOCK_ROWS, &e), 0);
     struct shuffle_config sc = {.plan = &plan,
                                 .row_elements = (size_t)N_SITES * stream.d_model,
                                 .dtype = ROW_BF16,

@@ -27,6 +27,7 @@
 extern struct ingest *ingest;
 extern struct ingest_options options; /* of the next bind_trainer */
 extern size_t lookahead_blocks;       /* 2, unless set before start_run */
+extern uint32_t eval_blocks;          /* 0, as well */
 extern struct stream stream;          /* of the producers */
 extern struct message m;              /* received last, or to be sent */
 extern struct err e;

@@ -91,6 +91,28 @@ static void both_are_gone(void **state)
     take(WINDOW_BLOCKS * BLOCK_ROWS);
 }
 
+/* Held-out rows have no place for a second answer: the block is taken away from who is late with it. */
+static void late_held_out_rows(void **state)
+{
+    (void)state;
+    const unsigned char *rows;
+    size_t n;
+    eval_blocks = 1;
+    stream.d_model = 32000; /* two rows a chunk */
+    bind_trainer();
+    join(0, "late");
+    start_run();
+    uint32_t block = expect_lease(0);
+    send_chunk(0, &producers[0].lease, 0, 3, false);
+    join(1, "idle");
+    while (expect_lease(1) != block)
+        answer(1, &producers[1].lease, 1);
+    answer(1, &producers[1].lease, 1);
+    assert_int_equal(ingest_evaluation_rows(ingest, &rows, &n, PATIENCE_MS, &e), 0);
+    assert_int_equal(n, BLOCK_ROWS);
+    take(WINDOW_BLOCKS * BLOCK_ROWS);
+}
+
 /* ---- credit ---- */
 
 /* One that takes long for each block holds one lease at a time, and gets it; a fast one holds as many as it may. */
@@ -227,6 +249,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_late_block_is_given_to_another, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_late_block_arrives_after_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(both_are_gone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(late_held_out_rows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(credit_follows_the_pace, set_up, tear_down),
         cmocka_unit_test_setup_teardown(words_alone_get_little, set_up, tear_down),
         cmocka_unit_test_setup_teardown(audited_blocks_are_the_same, set_up, tear_down),

@@ -45,8 +45,16 @@ static struct lease_task *reserve_task(struct ingest *in)
     return t;
 }
 
-/* A block that another producer holds and that the window will wait for: this one, which has nothing else to do, would
- * be done with it well before. */
+static bool may_be_copied(const struct ingest *in, const struct lease_task *t, int under_way)
+{
+    struct shuffle *shuffle = in->intake.c.shuffle;
+    return (under_way == 1 || t->copy != SHUFFLE_NO_COPY || shuffle_copy_room(shuffle)) &&
+           shuffle_urgent(shuffle, &t->ticket);
+}
+
+/* A block that another producer holds and that the run will wait for: this one, which has nothing else to do, would be done
+ * with it well before. A window's block it may answer beside the other one, whose rows are kept apart; raw and held-out rows
+ * have one place, so such a block is taken away. */
 static struct lease_task *late_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
 {
     struct leases *l = &in->leases;
@@ -59,10 +67,9 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
     for (size_t i = 0; i < l->n; i++) {
         struct lease_task *t = &l->tasks[i];
         int under_way = t->answers[0].lease ? 0 : 1, holder = t->answers[under_way].holder;
-        if (t->purpose != FOR_WINDOW || t->audit || (first && t->order > first->order) || leases_refused(t, index) ||
+        if (t->audit || (first && t->order > first->order) || leases_refused(t, index) ||
             !t->answers[under_way].lease || t->answers[1 - under_way].lease || holder == index ||
-            (under_way == 0 && t->copy == SHUFFLE_NO_COPY && !shuffle_copy_room(in->intake.c.shuffle)) ||
-            !shuffle_urgent(in->intake.c.shuffle, &t->ticket))
+            (t->purpose == FOR_WINDOW && !may_be_copied(in, t, under_way)))
             continue;
         size_t rows = leases_rows_until(l, holder, t->answers[under_way].lease);
         double remaining = pace_remaining_ms(&in->peers.peers[holder].pace, rows, row_ms, now);
@@ -70,6 +77,10 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
             continue;
         first = t;
         *answer = 1 - under_way;
+    }
+    if (first && first->purpose != FOR_WINDOW) {
+        leases_take_away(l, first, 1 - *answer);
+        *answer = 0;
     }
     return first;
 }

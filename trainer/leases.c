@@ -79,6 +79,18 @@ void leases_give_back(struct leases *l, struct lease_task *t, int answer)
     l->leased_again++;
 }
 
+static void owe(struct leases *l, const struct lease_answer *a)
+{
+    if (a->lease && l->n_owed < LEASES_MAX)
+        l->owed[l->n_owed++] = (struct lease_owed){a->lease, a->holder};
+}
+
+void leases_take_away(struct leases *l, struct lease_task *t, int answer)
+{
+    owe(l, &t->answers[answer]);
+    leases_give_back(l, t, answer);
+}
+
 void leases_refuse(struct leases *l, struct lease_task *t, int answer)
 {
     int holder = t->answers[answer].holder;
@@ -164,8 +176,7 @@ void leases_complete(struct lease_task *t, int answer)
 void leases_done(struct leases *l, struct lease_task *t)
 {
     for (int a = 0; a < LEASES_ANSWERS; a++)
-        if (t->answers[a].lease && l->n_owed < LEASES_MAX)
-            l->owed[l->n_owed++] = (struct lease_owed){t->answers[a].lease, t->answers[a].holder};
+        owe(l, &t->answers[a]);
     *t = l->tasks[--l->n];
 }
 

@@ -74,6 +74,9 @@ struct lease_task *leases_find(struct leases *l, uint64_t lease, int holder, int
 /* The answer is waited for again, all that was taken of it forgotten. */
 void leases_give_back(struct leases *l, struct lease_task *t, int answer);
 
+/* The same, from a holder that is still at it: its answer is owed. */
+void leases_take_away(struct leases *l, struct lease_task *t, int answer);
+
 /* The holder does not have the block: given back, and the holder is not asked for it again. */
 void leases_refuse(struct leases *l, struct lease_task *t, int answer);
 bool leases_refused(const struct lease_task *t, int holder);
