@@ -454,6 +454,8 @@ static int keep_alive(struct conversation *c, struct err *e)
     show_progress(c, now);
     if (!s->welcome)
         return now - c->connected > HELLO_TIMEOUT_MS;
+    if (link_lost(c->link) && !c->bye_sent) /* at once: ZeroMQ may have begun a connection of its own, or none at all */
+        return 1;
     if (now - c->last_ping >= (int64_t)s->terms.heartbeat_ms) {
         struct message m = {.type = MESSAGE_PING};
         m.ping.token = (uint64_t)now;

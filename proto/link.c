@@ -36,6 +36,7 @@ struct link {
     struct guard *guard; /* of a ROUTER */
     void *monitor;       /* of a DEALER */
     const char *trouble; /* of a DEALER: why it has no connection */
+    bool shook, lost;    /* of a DEALER: it had a connection; and has that no more */
     size_t received;     /* bytes on the wire of the message being received */
     size_t n_endpoints;
     char endpoints[MAX_ENDPOINTS][256];
@@ -286,9 +287,12 @@ static const char *explain(const struct link *l, unsigned event, uint32_t value)
             return "what answers there does not speak the protocol";
         /* fall through */
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        return l->curve ? "the handshake fails: the trainer has another key than --curve-server says, or none"
+        return l->curve ? "the handshake fails: the trainer has another key than --curve-server says, or none, or "
+                          "something else answers there"
                         : "the handshake fails: the trainer wants CURVE keys (--curve-secret, --curve-server), or "
                           "something else answers there";
+    case ZMQ_EVENT_DISCONNECTED:
+        return l->trouble ? l->trouble : "the connection was lost";
     case ZMQ_EVENT_CONNECT_RETRIED:
         return l->trouble ? l->trouble : "nobody answers there";
     default:
@@ -296,13 +300,25 @@ static const char *explain(const struct link *l, unsigned event, uint32_t value)
     }
 }
 
-const char *link_trouble(struct link *l)
+static void take_events(struct link *l)
 {
     unsigned event;
     uint32_t value;
-    while (monitor_next(l->monitor, &event, &value))
+    while (monitor_next(l->monitor, &event, &value)) {
         l->trouble = explain(l, event, value);
+        l->shook |= event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+        l->lost |= l->shook && event == ZMQ_EVENT_DISCONNECTED;
+    }
+}
+
+const char *link_trouble(const struct link *l)
+{
     return l->trouble;
+}
+
+bool link_lost(const struct link *l)
+{
+    return l->lost;
 }
 
 /* ---- sending ---- */
@@ -526,6 +542,10 @@ void link_payload_release(struct link_payload *p)
 
 void link_poll(struct link *l, int fd, int timeout_ms)
 {
-    zmq_pollitem_t items[2] = {{.socket = l->socket, .events = ZMQ_POLLIN}, {.fd = fd, .events = ZMQ_POLLIN}};
-    zmq_poll(items, fd < 0 ? 1 : 2, timeout_ms);
+    zmq_pollitem_t items[] = {{.socket = l->socket, .events = ZMQ_POLLIN},
+                              {.fd = fd, .events = ZMQ_POLLIN},
+                              {.socket = l->monitor, .fd = -1, .events = ZMQ_POLLIN}};
+    zmq_poll(items, 3, timeout_ms); /* one with neither socket nor descriptor is passed over */
+    if (l->monitor)
+        take_events(l);
 }

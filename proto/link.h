@@ -64,8 +64,12 @@ void link_describe(const struct link *l, const struct link_peer *peer, char text
 
 /* Connects (in the background: returns at once, the peer may come later). keys NULL: without CURVE. */
 int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e);
-/* DEALER. Why there is no connection, as far as is known; NULL: there is one, or none was tried. */
-const char *link_trouble(struct link *l);
+/* DEALER. Why there is no connection, as far as link_poll has heard; NULL: there is one, or none was tried. */
+const char *link_trouble(const struct link *l);
+/* DEALER. Whether link_poll has heard that a connection, once there, has ended. What came before that can still be
+ * received. ZeroMQ connects again by itself (not after bytes that it could not read: with keys, any that were changed on
+ * the way), but to the other side that is a stranger, who sends the rest of what the old connection was to carry. */
+bool link_lost(const struct link *l);
 
 /* Closes; what was sent has linger_ms to leave. NULL is fine. */
 void link_close(struct link *l, int linger_ms);
@@ -90,7 +94,8 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
                  struct err *e);
 void link_payload_release(struct link_payload *p); /* safe on an empty one */
 
-/* Waits for a message or for fd (an eventfd; -1: none) to become readable, timeout_ms at most. */
+/* Waits for a message, for a change of a DEALER's connection, or for fd (an eventfd; -1: none) to become readable,
+ * timeout_ms at most. */
 void link_poll(struct link *l, int fd, int timeout_ms);
 
 #endif

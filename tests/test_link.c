@@ -594,6 +594,63 @@ static void what_was_sent_before_a_polite_close_arrives(void **state)
     link_close(router, 0);
 }
 
+/* Soon: the loss wakes link_poll. */
+static void expect_lost(struct link *dealer)
+{
+    int64_t begin = clock_ms();
+    while (!link_lost(dealer) && clock_ms() - begin < PATIENCE_MS)
+        link_poll(dealer, -1, PATIENCE_MS);
+    assert_true(clock_ms() - begin < PATIENCE_MS);
+}
+
+static void the_other_side_leaves(void **state)
+{
+    (void)state;
+    struct link *router = listen_at(ipc_endpoint("leaves")), *dealer = connect_to(link_endpoint(router, 0));
+    assert_int_equal(send_ping(dealer, NULL, 1), 0);
+    expect_ping(router, 1);
+    assert_int_equal(send_ping(router, &peer, 2), 0);
+    expect_ping(dealer, 2);
+    assert_int_equal(receive(dealer, QUIET_MS), 0);
+    assert_false(link_lost(dealer));
+    link_close(router, 0);
+    expect_lost(dealer);
+    router = listen_at(ipc_endpoint("leaves"));
+    assert_int_equal(send_ping(dealer, NULL, 3), 0);
+    expect_ping(router, 3); /* ZeroMQ has connected again */
+    assert_true(link_lost(dealer));
+    link_close(dealer, 0);
+    link_close(router, 0);
+}
+
+/* Bytes that are no frame, after a good handshake: ZeroMQ gives the connection up and makes no other. */
+static void the_other_side_cannot_be_read(void **state)
+{
+    (void)state;
+    static const char ready[] = "\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06"
+                                "ROUTER";
+    static const unsigned char greeting[64] = {0xff, [9] = 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
+    unsigned char answer[64 + 30], noise[9];
+    memset(noise, 0xff, sizeof noise);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", scratch_path("noise"));
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    struct link *dealer = connect_to(ipc_endpoint("noise"));
+    int fd = accept(listener, NULL, NULL);
+    assert_int_equal(send(fd, greeting, sizeof greeting, 0), sizeof greeting);
+    assert_int_equal(send(fd, ready, sizeof ready - 1, 0), sizeof ready - 1);
+    assert_int_equal(recv(fd, answer, sizeof answer, MSG_WAITALL), sizeof answer); /* its greeting and READY */
+    assert_int_equal(receive(dealer, QUIET_MS), 0);
+    assert_false(link_lost(dealer));
+    assert_int_equal(send(fd, noise, sizeof noise, 0), sizeof noise);
+    expect_lost(dealer);
+    link_close(dealer, 0);
+    close(fd);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +670,8 @@ int main(void)
         cmocka_unit_test(routing_ids_of_their_own),
         cmocka_unit_test(to_a_vanished_peer),
         cmocka_unit_test(what_was_sent_before_a_polite_close_arrives),
+        cmocka_unit_test(the_other_side_leaves),
+        cmocka_unit_test(the_other_side_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -532,6 +532,31 @@ static void connects_again_after_silence(void **state)
     producer_returns(0, "");
 }
 
+/* At once, and saying nothing there that belongs to the old connection: it would be a stranger's. */
+static void connects_again_when_its_connection_ends(void **state)
+{
+    (void)state;
+    const char *endpoints[] = {endpoint};
+    formula.delay_ms = 100;
+    start();
+    take_hello();
+    welcome();
+    lease(1, 0, 4, true);
+    expect_block(1, 0, 4, true); /* it is welcome */
+    lease(2, 4, 4, true);
+    link_close(trainer, 0);
+    assert_int_equal(link_listen(&trainer, endpoints, 1, NULL, &e), 0);
+    assert_true(receive(PATIENCE_MS));
+    assert_int_equal(m.type, MESSAGE_HELLO);
+    producer = peer;
+    welcome();
+    lease(3, 12, 4, true);
+    expect_block(3, 12, 4, true); /* and nothing of lease 2 */
+    expect_quiet();
+    end_run(true, "");
+    producer_returns(0, "");
+}
+
 static void alive_while_it_computes(void **state)
 {
     (void)state;
@@ -589,6 +614,7 @@ int main(void)
         TEST(says_hello_again_when_unknown),
         TEST(other_errors_change_nothing),
         TEST(connects_again_after_silence),
+        TEST(connects_again_when_its_connection_ends),
         TEST(alive_while_it_computes),
         TEST(nobody_is_there),
     };

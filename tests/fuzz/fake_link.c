@@ -7,11 +7,14 @@ struct link {
     bool router;
 };
 
+static bool disconnected; /* the DEALER that is open */
+
 static int open_link(struct link **l, bool router)
 {
     *l = calloc(1, sizeof **l);
     MUST(*l);
     (*l)->router = router;
+    disconnected = false;
     fake_opened(true);
     return 0;
 }
@@ -34,10 +37,21 @@ int link_connect(struct link **l, const char *endpoint, const struct curve_clien
     return open_link(l, false);
 }
 
-const char *link_trouble(struct link *l)
+const char *link_trouble(const struct link *l)
 {
     MUST(l && !l->router);
     return NULL;
+}
+
+bool link_lost(const struct link *l)
+{
+    MUST(l && !l->router);
+    return disconnected;
+}
+
+void fake_disconnect(void)
+{
+    disconnected = true;
 }
 
 void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes)

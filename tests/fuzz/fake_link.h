@@ -20,6 +20,9 @@ void fake_poll(int fd);
 /* A DEALER's link is opened (true) or closed. */
 void fake_opened(bool open);
 
+/* From now on link_lost is true, until a DEALER's link is opened. */
+void fake_disconnect(void);
+
 /* message_decode from a block of just that size. */
 int fake_link_decode(struct message *m, const uint8_t *data, size_t size, struct err *e);
 /* A payload of that size, zeroed; released by link_payload_release. Returns where to write it. */

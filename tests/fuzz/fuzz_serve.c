@@ -27,6 +27,7 @@ enum event {
     STOP, /* a signal */
     LOST, /* what is sent from now on fails, until the next connection */
     TURN,
+    DISCONNECTED, /* and the producer is told */
 };
 
 struct given { /* a lease as the trainer gave it */
@@ -213,6 +214,9 @@ int fake_receive(struct link_peer *peer, struct message *m, struct link_payload 
             break;
         case LOST:
             lost = true;
+            break;
+        case DISCONNECTED:
+            fake_disconnect();
             break;
         case TURN:
         default:

@@ -114,7 +114,7 @@ seed("ingest", "raw", bytes([0]) + b"".join(raw_event(m) + (struct.pack("<H", 4)
 
 # ---- the producer's side (fuzz_serve.c) ----
 
-RAW, WELCOME, LEASE, PING, ERROR, REJECT, END, BYE_ACK, JUMP, WAIT, STOP, LOST, TURN = range(13)
+RAW, WELCOME, LEASE, PING, ERROR, REJECT, END, BYE_ACK, JUMP, WAIT, STOP, LOST, TURN, DISCONNECTED = range(14)
 for name, kind, raw in (("bf16", 0, 1), ("f32", 1, 1), ("scaled", 2, 1), ("long", 4, 1), ("keeps", 8, 1)):
     seed("serve", "one_" + name, bytes([kind]) + ev(WELCOME, 1) + 3 * (ev(LEASE, 0, 3) + ev(LEASE, 2, 3) + ev(WAIT)
                                                                      + ev(WAIT)) + ev(END, 1))
@@ -128,6 +128,8 @@ seed("serve", "welcome_changes", bytes([0]) + ev(WELCOME, 1) + ev(LEASE, 0, 3) +
      + ev(WELCOME, 0x31) + ev(LEASE, 0, 3) + ev(WAIT))
 seed("serve", "again", bytes([0]) + ev(WELCOME, 1) + ev(LEASE, 0, 3) + ev(ERROR, 1) + ev(WELCOME, 1) + ev(LEASE, 0, 3)
      + ev(JUMP, 60) + ev(TURN) + ev(WELCOME, 1) + ev(LOST) + ev(LEASE, 0, 3) + ev(WAIT) + ev(PING))
+seed("serve", "disconnected", bytes([0]) + ev(WELCOME, 1) + ev(LEASE, 0, 3) + ev(DISCONNECTED) + ev(TURN)
+     + ev(WELCOME, 1) + ev(LEASE, 2, 3) + ev(WAIT) + ev(STOP) + ev(DISCONNECTED) + ev(TURN) + ev(BYE_ACK))
 seed("serve", "before_welcome", bytes([0]) + ev(LEASE, 0, 3) + ev(JUMP, 200) + ev(TURN) + ev(ERROR, 0) + ev(REJECT))
 seed("serve", "gives_up", bytes([0]) + 5 * (ev(JUMP, 255) + ev(TURN)))
 seed("serve", "stopped", bytes([0]) + ev(WELCOME, 1) + ev(LEASE, 0, 3) + ev(STOP) + ev(TURN) + ev(BYE_ACK))
