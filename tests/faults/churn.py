@@ -6,6 +6,7 @@ at one tenth of the time, and so must be the number of its descriptors, but for 
 
   tests/faults/churn.py --seconds 600         # the long form: some 4,000 joins
   tests/faults/churn.py --seconds 20          # as the ordinary tests do
+  tests/faults/churn.py --keys                # with CURVE keys
 """
 import argparse
 import random
@@ -78,11 +79,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keys", action="store_true", help="trainer and producers with CURVE keys")
     args = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="crossfeed-churn-")
     c, problems = None, []
     try:
-        c = cluster.Cluster(folder, TRAINER, PRODUCER, N, args.seed, proxied=False)
+        c = cluster.Cluster(folder, TRAINER, PRODUCER, N, args.seed, proxied=False, keys=args.keys)
         early, late = run(c, args)
         if not harness.SANITIZED and abs(late[0] / early[0] - 1) > WITHIN:
             problems.append(f"the trainer's memory changed by more than {100 * WITHIN:.0f} %")

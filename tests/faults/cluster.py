@@ -11,13 +11,14 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "../..")
-for variable, program in ("XCTRAIN", "xctrain"), ("ACTGEN", "actgen"):
+for variable, program in ("XCTRAIN", "xctrain"), ("ACTGEN", "actgen"), ("XCKEYS", "xckeys"):
     os.environ.setdefault(variable, os.path.join(ROOT, "build", program))
 sys.path[:0] = [HERE, os.path.join(HERE, "../e2e")]
 import harness  # noqa: E402
@@ -33,18 +34,18 @@ class Failure(Exception):
 
 
 class Slot:
-    """A producer's place: its proxy, and the program that is there now."""
+    """A producer's place: its proxy, its keys as arguments, and the program that is there now."""
 
     def __init__(self, number, way):
-        self.name, self.way = f"p{number}", way
+        self.name, self.way, self.keys = f"p{number}", way, []
         self.program = None
         self.ordered = False  # its end was: nothing to judge
         self.paused = False
 
 
 class Cluster:
-    def __init__(self, folder, trainer_args, producer_args, n_producers, seed, proxied=True):
-        """producer_args: of all, or a list for each producer."""
+    def __init__(self, folder, trainer_args, producer_args, n_producers, seed, proxied=True, keys=False):
+        """keys: trainer and producers know each other by CURVE keys."""
         self.folder, self.out = folder, os.path.join(folder, "out")
         self.mark = f"CROSSFEED_CLUSTER={uuid.uuid4()}"  # in the environment of all that is started here
         key, value = self.mark.split("=")
@@ -59,6 +60,8 @@ class Cluster:
         self.trainer, self.trainer_ordered, self.trainer_paused = None, False, False
         loop = proxy.start_loop() if proxied else None
         self.slots = [Slot(i, proxy.Proxy(loop, self.host, 5555) if proxied else None) for i in range(n_producers)]
+        if keys:
+            self.make_keys()
         self.actions = []  # heap of (time, number, function)
         self.n_started = self.step = self.n_resumed = self.n_from_start = 0
         self.pids = set()
@@ -69,6 +72,16 @@ class Cluster:
         self.last_tick = time.monotonic()
 
     # Programs.
+
+    def make_keys(self):
+        """A pair for the trainer and for each producer, who is told the other side's public half."""
+        own, allowed = os.path.join(self.folder, "trainer"), os.path.join(self.folder, "allowed")
+        os.mkdir(allowed)
+        self.trainer_args += ["--curve-secret", f"{own}.secret", "--curve-allow", allowed]
+        for slot in self.slots:
+            slot.keys = ["--curve-secret", f"{allowed}/{slot.name}.secret", "--curve-server", f"{own}.public"]
+        for pair in own, *(f"{allowed}/{slot.name}" for slot in self.slots):
+            subprocess.run([os.environ["XCKEYS"], "make", pair], check=True, stdout=subprocess.DEVNULL)
 
     def start(self, path, args, name):
         self.n_started += 1
@@ -89,7 +102,8 @@ class Cluster:
     def start_producer(self, slot):
         slot.ordered = slot.paused = False
         endpoint = slot.way.endpoint if slot.way else f"tcp://{self.host}:5555"
-        slot.program = self.start(harness.ACTGEN, ["--connect", endpoint, "--name", slot.name, *self.producer_args], slot.name)
+        args = ["--connect", endpoint, "--name", slot.name, *slot.keys, *self.producer_args]
+        slot.program = self.start(harness.ACTGEN, args, slot.name)
 
     def look_through(self, program):
         """What an ended program said may hold no sanitizer's finding; its output is removed."""

@@ -4,10 +4,11 @@ Four producers, each behind a TCP proxy (proxy.py), serve one trainer that train
 epochs. Faults come by progress, in bursts, from a seed: kill -9 of producers and of the trainer (resumed; half of them while
 it is saving), SIGSTOP of either, connections cut and reset, and bytes delayed, stalled, truncated and with bits flipped, both
 ways. A second run without any says what must come out: crosscoder.safetensors, the last checkpoint's state and the provenance
-are the same, every row was trained exactly once an epoch, and no process, file or temporary is left.
+are the same, every row was trained exactly once an epoch, and no process, file or temporary is left. With --keys the run
+under fire has CURVE keys: a flipped bit then ends the connection, or its handshake, instead of being found in a message.
 
   tests/faults/fault_loop.py                                 # 1,000 faults: about half an hour on two cores
-  tests/faults/fault_loop.py --faults 30 --max-pause 2       # as the ordinary tests do
+  tests/faults/fault_loop.py --faults 20 --max-pause 2       # as the ordinary tests do, and some with --keys
 """
 import argparse
 import collections
@@ -201,13 +202,15 @@ def check(c, expected, provenance, steps, most_fds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="The programs: XCTRAIN and ACTGEN, or build/.")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     epilog="The programs: XCTRAIN, ACTGEN, XCKEYS, or build/.")
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated, of %(default)s")
     parser.add_argument("--producers", type=int, default=4)
     parser.add_argument("--max-pause", type=float, default=30, help="seconds of the longest SIGSTOP")
     parser.add_argument("--steps-per-fault", type=float, default=25)
+    parser.add_argument("--keys", action="store_true", help="trainer and producers with CURVE keys")
     parser.add_argument("--keep", action="store_true", help="keep the folder when it fails")
     args = parser.parse_args()
     if unknown := set(args.kinds.split(",")) - set(KINDS):
@@ -226,7 +229,8 @@ def main():
         quiet_s = time.monotonic() - began
         os.mkdir(f"{folder}/loud")
         provenance = f"{folder}/loud/provenance"
-        c = cluster.Cluster(f"{folder}/loud", [*trainer_args, "--provenance", provenance], producer_args, args.producers, args.seed)
+        c = cluster.Cluster(f"{folder}/loud", [*trainer_args, "--provenance", provenance], producer_args, args.producers,
+                            args.seed, keys=args.keys)
         faults = Faults(c, args)
         c.start_trainer()
         for slot in c.slots:

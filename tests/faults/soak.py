@@ -20,8 +20,9 @@ PARSER = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 PARSER.add_argument("--build", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build-asan"))
 PARSER.add_argument("--minutes", type=float, default=60)
 PARSER.add_argument("--seed", type=int, default=1)
+PARSER.add_argument("--keys", action="store_true", help="trainer and producers with CURVE keys")
 ARGS = PARSER.parse_args()
-for variable, program in ("XCTRAIN", "xctrain"), ("ACTGEN", "actgen"):
+for variable, program in ("XCTRAIN", "xctrain"), ("ACTGEN", "actgen"), ("XCKEYS", "xckeys"):
     os.environ[variable] = os.path.abspath(os.path.join(ARGS.build, program))
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -68,7 +69,8 @@ class Soak:
         """One training from its start to its end, or till time is up."""
         os.mkdir(folder)
         n_rows, source = SOURCES[self.runs % len(SOURCES)]
-        c = cluster.Cluster(folder, [*TRAINER, "--num-tokens", n_rows], ["--threads", 1, *source], 3, self.rng.random())
+        c = cluster.Cluster(folder, [*TRAINER, "--num-tokens", n_rows], ["--threads", 1, *source], 3, self.rng.random(),
+                            keys=ARGS.keys)
         reached, reached_at = 0, 0
         try:
             c.start_trainer()
