@@ -51,7 +51,7 @@ static int values_of(struct gpt2_model *m, const struct safetensors *file, const
 {
     if (t->dtype == TENSOR_F32 && !copy && (uintptr_t)t->data % sizeof(float) == 0) {
         const float *x = (const float *)(const void *)t->data;
-        size_t n = t->bytes / sizeof(float), bad = finite_first_bad(x, n);
+        size_t n = t->bytes / sizeof(float), bad = finite_first_bad_f32(x, n);
         if (bad < n)
             return err_set(e, ERR_INPUT, "%s: tensor %s: element %zu is %g, must be finite", file->path, t->name, bad,
                            (double)x[bad]);

@@ -50,7 +50,7 @@ static int put_site(void *context, const struct site *site, const float *vectors
         size_t sequence = t / seq_len, position = t % seq_len;
         if (position < g->dropped)
             continue;
-        if (finite_first_bad(vectors + t * d, d) < d && t < bad)
+        if (finite_first_bad_f32(vectors + t * d, d) < d && t < bad)
             bad = t;
         rows_put(g->rows, g->first_row + sequence * rows_per_seq + position - g->dropped, index, vectors + t * d);
     }
@@ -58,7 +58,7 @@ static int put_site(void *context, const struct site *site, const float *vectors
         return 0;
     char name[SITE_NAME_SIZE];
     site_name(name, site, 1);
-    size_t i = finite_first_bad(vectors + bad * d, d);
+    size_t i = finite_first_bad_f32(vectors + bad * d, d);
     return err_set(e, ERR_INPUT, "model %s, %s, sequence %zu, position %zu: activation %zu is %g, must be finite",
                    g->models[site->model].folder, name, g->first_sequence + bad / seq_len, bad % seq_len, i,
                    (double)vectors[bad * d + i]);

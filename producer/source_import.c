@@ -267,7 +267,7 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
         for (uint32_t site = 0; site < s->n_sites; site++) {
             const struct column *c = &im->columns[site];
             read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
-            size_t bad = finite_first_bad(im->vector, s->d_model);
+            size_t bad = finite_first_bad_f32(im->vector, s->d_model);
             if (bad < s->d_model)
                 return err_set(e, ERR_INPUT, "row %zu, %s: value %zu is %g, must be finite", first_row + i,
                                s->sites[site], bad, (double)im->vector[bad]);

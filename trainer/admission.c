@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "finite.h"
+
 int admit_producer(const struct admission *a, const struct message_hello *h, struct err *e)
 {
     const struct stream *theirs = &h->stream;
@@ -28,31 +30,6 @@ int admit_producer(const struct admission *a, const struct message_hello *h, str
     return 0;
 }
 
-/* Index of the first element that is NaN or infinite (all exponent bits set); n if none is. */
-static size_t first_nonfinite(const unsigned char *acts, size_t n, enum row_dtype dtype)
-{
-    const uint32_t inf16 = 0x7f80, inf32 = 0x7f800000;
-    unsigned bad = 0;
-    for (size_t i = 0; i < n && dtype == ROW_BF16; i++) {
-        uint16_t h;
-        memcpy(&h, acts + 2 * i, 2);
-        bad |= (h & inf16) == inf16;
-    }
-    for (size_t i = 0; i < n && dtype == ROW_F32; i++) {
-        uint32_t u;
-        memcpy(&u, acts + 4 * i, 4);
-        bad |= (u & inf32) == inf32;
-    }
-    if (!bad)
-        return n;
-    for (size_t i = 0;; i++) {
-        uint32_t u = 0;
-        memcpy(&u, acts + i * row_dtype_size(dtype), row_dtype_size(dtype));
-        if (dtype == ROW_BF16 ? (u & inf16) == inf16 : (u & inf32) == inf32)
-            return i;
-    }
-}
-
 int admit_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
                 const unsigned char *payload, size_t payload_size, struct err *e)
 {
@@ -71,7 +48,9 @@ int admit_chunk(const struct stream *s, const struct chunk_place *place, const s
     if (checksum != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
                        (unsigned long long)b->checksum, (unsigned long long)checksum);
-    size_t elements = rows * s->n_sites * s->d_model, bad = first_nonfinite(payload, elements, place->dtype);
+    size_t elements = rows * s->n_sites * s->d_model;
+    size_t bad =
+        place->dtype == ROW_BF16 ? finite_first_bad_bf16(payload, elements) : finite_first_bad_f32(payload, elements);
     if (bad < elements)
         return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block,
                        b->chunk, bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);

@@ -25,7 +25,7 @@ void site_stats_release(struct site_stats *s)
 
 void site_stats_add(struct site_stats *s, const float *vector, size_t d_model, size_t row)
 {
-    if (finite_first_bad(vector, d_model) < d_model) {
+    if (finite_first_bad_f32(vector, d_model) < d_model) {
         if (s->bad_rows++ == 0)
             s->first_bad = row;
         for (size_t k = 0; k < d_model; k++) {
