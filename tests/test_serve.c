@@ -225,8 +225,8 @@ static void expect_block(uint64_t id, uint32_t first, uint32_t count, bool scale
     for (size_t chunk = 0; chunk < chunks; chunk++) {
         expect(MESSAGE_BATCH);
         const struct message_batch *b = &m.batch;
-    assert_int_equal(peer.size, producer.size);
-    assert_memory_equal(peer.id, producer.id, peer.size);
+        assert_int_equal(peer.size, producer.size);
+        assert_memory_equal(peer.id, producer.id, peer.size);
         assert_int_equal(b->lease, id);
         assert_int_equal(b->block, first / seqs_a_block);
         assert_int_equal(b->chunk, chunk);

@@ -35,8 +35,8 @@ struct ingest {
     bool stream_expected, stream_fixed;
     uint32_t n_scale; /* 0: the scale is not known yet */
     float scale[STREAM_MAX_SITES];
-    bool started;         /* the training thread has done its part; the intake is the thread's from then on */
-    struct intake intake; /* in->intake.c: plan and shuffle */
+    bool started;             /* the training thread has done its part; the intake is the thread's from then on */
+    struct intake intake;     /* in->intake.c: plan and shuffle */
     struct log_limit comings; /* lines on who joins and leaves */
     int64_t last_ping_ms;
     int64_t last_listened_ms; /* when ingest_drop_silent last looked */

@@ -35,8 +35,7 @@ int peers_unproven(const struct peers *p)
 {
     int first = -1;
     for (int i = 0; i < PEERS_MAX; i++)
-        if (p->peers[i].here && p->peers[i].blocks == 0 &&
-            (first < 0 || p->peers[i].number < p->peers[first].number))
+        if (p->peers[i].here && p->peers[i].blocks == 0 && (first < 0 || p->peers[i].number < p->peers[first].number))
             first = i;
     return first;
 }
