@@ -6,11 +6,12 @@ be the same, bit for bit. Producers that are refused must say why and exit 1. By
     STRANGERS=long XCTRAIN=build/xctrain ACTGEN=build/actgen XCKEYS=build/xckeys /usr/bin/python3 tests/e2e/test_strangers.py Long -v
 
 opens 10,000 connections and leaves them, sends 20,000 HELLOs, and also asserts that speed stays above 90 % of the
-undisturbed run's and that memory stays bounded. Needs Debian's python3-zmq, python3-msgpack and python3-xxhash.
+undisturbed run's and that memory stays bounded; and for five minutes each speaks broken ZMTP (noise.py) to a trainer. Needs Debian's python3-zmq, python3-msgpack and python3-xxhash.
 """
 import contextlib
 import json
 import os
+import random
 import re
 import resource
 import socket
@@ -23,6 +24,7 @@ import xxhash
 import zmq
 
 import harness
+from noise import Noise
 
 XCKEYS = os.environ.get("XCKEYS", "xckeys")
 LONG = os.environ.get("STRANGERS") == "long"
@@ -51,7 +53,7 @@ class Flood:
 
     def __init__(self, port, n_connections, n_hellos, pause=0.0, stream=OTHER):
         self.port, self.n_connections, self.n_hellos, self.pause, self.stream = port, n_connections, n_hellos, pause, stream
-        self.sockets, self.context, self.stop = [], zmq.Context(), False
+        self.sockets, self.context, self.stop, self.nearly = [], zmq.Context(), False, Noise(port, random.Random(1))
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -65,6 +67,9 @@ class Flood:
                      GREETING + READY + b"\x00\x05hello", GREETING + READY + b"\x02" + (1 << 40).to_bytes(8, "big")):
             with contextlib.suppress(OSError):
                 self.connect().sendall(data)
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                self.sockets.append(self.nearly.talk())
 
     def hellos(self, first, n):
         """From a connection each, and some more on the same one."""
@@ -266,6 +271,34 @@ class Long(Strangers):
         self.assertLess(grown, 300e6)
         self.check_log(trainer, 1000)
         self.assertGreater(disturbed, 0.9 * quiet)
+
+    def noise(self, door=(), keys=()):
+        """Five minutes of nearly ZMTP."""
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e9", *door], "out")
+        producer = self.producer([*SOURCE, *keys], endpoint)
+        self.until_step(50, trainer, producer)
+        before, noise, n, kept = rss(trainer.pid), Noise(port, random.Random(2)), 0, []
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            kept.append(noise.talk())
+            if len(kept) > 50:
+                kept.pop(0).close()
+            n += 1
+        print(f"{n} connections, memory {(rss(trainer.pid) - before) / 1e6:.0f} MB above ", end="", flush=True)
+        self.assertLess(rss(trainer.pid) - before, 100e6)
+        for s in kept:
+            s.close()
+        self.until_step(harness.last_step(self.path("out")) + 100, trainer, producer)
+        self.assertEqual(harness.read_json(self.path("out", "status.json"))["ledger"]["producers_lost"], 0)
+        trainer.kill(2)
+        self.succeed(trainer, producer)
+
+    def test_noise_with_keys(self):
+        self.make_keys()
+        self.noise(self.door(), self.keys("allowed/one"))
+
+    def test_noise_open(self):
+        self.noise()
 
     def test_10000_with_keys(self):
         self.make_keys()
