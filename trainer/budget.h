@@ -13,11 +13,9 @@ struct budget {          /* bytes */
     size_t window;       /* rows: the window and its lookahead */
     size_t window_index; /* where each row lies and comes from */
     size_t evaluation;   /* held-out rows */
-    size_t raw; /* unscaled rows and their scaled copies while the scale is measured; given back before the window is
-                    full, not in the total */
-    size_t
-        wire; /* two blocks of one producer, received and not yet stored; each further producer adds as much. One far away
-                    may hold more leases, whose blocks are then mostly on the way */
+    size_t raw;          /* unscaled rows and their scaled copies, only until the scale is known; not in the total */
+    size_t wire;         /* two blocks of one producer, received and not yet stored; each further one adds as much. Of
+                            one far away that holds more leases, most are on the way */
 };
 
 size_t budget_total(const struct budget *b);
