@@ -138,7 +138,7 @@ static void credit_follows_the_pace(void **state)
     for (int k = 0; k < 2; k++)
         answer(1, &lease[1][k], 1);
     for (int k = 0; k < 2; k++) {
-        usleep(100 * 1000);
+        usleep(500 * 1000); /* much longer than what a loaded machine makes of the fast one */
         answer(0, &lease[0][k], 1);
     }
     take(WINDOW_BLOCKS * BLOCK_ROWS); /* makes room for more */
