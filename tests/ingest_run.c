@@ -13,7 +13,6 @@
 
 struct ingest *ingest;
 struct ingest_options options;
-size_t lookahead_blocks;
 uint32_t eval_blocks;
 struct stream stream;
 struct err e;
@@ -43,7 +42,6 @@ int set_up(void **state)
                              .n_models = 1,
                              .can_bf16 = true,
                              .can_f32 = true};
-    lookahead_blocks = 2;
     eval_blocks = 0;
     strcpy(stream.sites[0], "blocks.0.hook_resid_post");
     strcpy(stream.sites[1], "blocks.1.hook_resid_post");
@@ -73,7 +71,7 @@ void start_run(void)
     struct shuffle_config sc = {.plan = &plan,
                                 .row_elements = (size_t)N_SITES * stream.d_model,
                                 .dtype = ROW_BF16,
-                                .lookahead_rows = lookahead_blocks * BLOCK_ROWS,
+                                .lookahead_rows = LOOKAHEAD_BLOCKS * BLOCK_ROWS,
                                 .total_rows = N_BLOCKS * BLOCK_ROWS,
                                 .wake = ingest_wake_fd(ingest)};
     assert_int_equal(shuffle_new(&shuffle, &sc, &e), 0);

@@ -22,12 +22,12 @@
 #define BLOCK_ROWS (BLOCK_SEQS * SEQ_ROWS)
 #define N_BLOCKS 12
 #define WINDOW_BLOCKS 3
+#define LOOKAHEAD_BLOCKS 2
 #define MAX_PRODUCERS 4
 
 extern struct ingest *ingest;
 extern struct ingest_options options; /* of the next bind_trainer */
-extern size_t lookahead_blocks;       /* 2, unless set before start_run */
-extern uint32_t eval_blocks;          /* 0, as well */
+extern uint32_t eval_blocks;          /* 0, unless set before start_run */
 extern struct stream stream;          /* of the producers */
 extern struct message m;              /* received last, or to be sent */
 extern struct err e;
