@@ -9,6 +9,7 @@ at one tenth of the time, and so must be the number of its descriptors, but for 
   tests/faults/churn.py --keys                # with CURVE keys
 """
 import argparse
+import os
 import random
 import shutil
 import signal
@@ -66,7 +67,7 @@ def run(c, args):
             print(f"{c.now - begin:6.0f} s  step {c.step}  {churn.n_polite} left, {churn.n_killed} killed  "
                   f"{cluster.rss(c.trainer) / 1e6:.2f} MB, {cluster.fds(c.trainer)} descriptors", flush=True)
     late = cluster.rss(c.trainer), cluster.fds(c.trainer)
-    joins = c.trainer.stderr.count(" joins")
+    joins = harness.read_json(os.path.join(c.out, "status.json"))["ledger"]["producers_seen"]  # the log does not name each of them
     c.stop_trainer()
     c.finish()
     print(f"{args.seconds:.0f} s, {c.step} steps, {joins} joins: {churn.n_polite} left politely, {churn.n_killed} were killed; resident memory "
