@@ -17,8 +17,8 @@
  *
  * Left out: what does not decide who trains what. Heartbeats are not messages here: silence is noticed some time after
  * it is real, or, as a fault, when it is not; and a producer that the trainer does not know is told so some time. The
- * scale, held-out blocks and audits are leases like others; but that a late one of the first two is taken away from its
- * producer ends only because the other one is faster (LATE_TAKEN_AWAY: it must be), and there is no time here.
+ * scale, held-out blocks and audits are leases like others; but a late one of the first two is taken away from its producer,
+ * which could go round for ever (LATE_TAKEN_AWAY) if the trainer did not wait twice as long each time: there is no time here.
  *
  * Two faults can be checked because a state holds nothing that no longer matters. Connections have ages instead of
  * numbers, leases low ids that are used again; of a block's answers the first is the one that is there; what nobody

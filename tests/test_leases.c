@@ -240,6 +240,25 @@ static void owed_answers(void **state)
     assert_int_equal(l.leased_again, 0);
 }
 
+/* Somebody else is asked, while the first holder is still at it. */
+static void taken_away(void **state)
+{
+    (void)state;
+    uint64_t late = grant(add(1), 0, 3);
+    struct lease_task *t = find(late, 3);
+    t->answers[0].rows_taken = 5;
+    leases_take_away(&l, t, 0);
+    assert_int_equal(t->taken_away, 1);
+    assert_int_equal(leases_held(&l, 3), 1);
+    assert_null(find(late, 3));
+    assert_ptr_equal(leases_waiting(&l, 4, here, false, &answer), t);
+    grant(t, answer, 4);
+    assert_int_equal(t->answers[answer].rows_taken, 0);
+    assert_true(leases_settle(&l, late, 3));
+    assert_int_equal(leases_held(&l, 3), 0);
+    assert_int_equal(leases_held(&l, 4), 1);
+}
+
 static void rows_until(void **state)
 {
     (void)state;
@@ -334,6 +353,7 @@ int main(void)
         cmocka_unit_test_setup(a_full_table, reset),
         cmocka_unit_test_setup(two_answers, reset),
         cmocka_unit_test_setup(owed_answers, reset),
+        cmocka_unit_test_setup(taken_away, reset),
         cmocka_unit_test_setup(rows_until, reset),
         cmocka_unit_test_setup(audited, reset),
         cmocka_unit_test(peers),

@@ -2,6 +2,7 @@
  * ingest_leases.h. */
 #include "ingest_leases.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "audit.h"
@@ -54,7 +55,8 @@ static bool may_be_copied(const struct ingest *in, const struct lease_task *t, i
 
 /* A block that another producer holds and that the run will wait for: this one, which has nothing else to do, would be done
  * with it well before. A window's block it may answer beside the other one, whose rows are kept apart; raw and held-out rows
- * have one place, so such a block is taken away. */
+ * have one place, so such a block is taken away, each time after twice the patience, or two who misjudge each other could go
+ * on with that for ever. */
 static struct lease_task *late_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
 {
     struct leases *l = &in->leases;
@@ -73,7 +75,7 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
             continue;
         size_t rows = leases_rows_until(l, holder, t->answers[under_way].lease);
         double remaining = pace_remaining_ms(&in->peers.peers[holder].pace, rows, row_ms, now);
-        if (remaining < LATE_MIN_MS + LATE_FACTOR * row_ms * (double)t->n_rows)
+        if (remaining < ldexp(LATE_MIN_MS + LATE_FACTOR * row_ms * (double)t->n_rows, (int)t->taken_away))
             continue;
         first = t;
         *answer = 1 - under_way;

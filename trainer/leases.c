@@ -88,6 +88,7 @@ static void owe(struct leases *l, const struct lease_answer *a)
 void leases_take_away(struct leases *l, struct lease_task *t, int answer)
 {
     owe(l, &t->answers[answer]);
+    t->taken_away++;
     leases_give_back(l, t, answer);
 }
 

@@ -39,6 +39,7 @@ struct lease_task {
     uint64_t order;               /* waiting tasks are leased in this order */
     struct lease_answer answers[LEASES_ANSWERS];
     unsigned failures;                     /* times a holder could not do it */
+    unsigned taken_away;                   /* times a holder was too late */
     uint64_t refused[LEASES_HOLDERS / 64]; /* bit i: holder i does not have this block and is not asked again */
 };
 
