@@ -178,6 +178,28 @@ static void words_alone_get_little(void **state)
     expect_lease(3);
 }
 
+/* The next one waits a second. */
+static void a_first_lease_comes_to_nothing(void **state)
+{
+    (void)state;
+    bind_trainer();
+    join(0, "proven");
+    start_run();
+    expect_lease(0);
+    answer(0, &producers[0].lease, 1);
+    for (int i = 0; i < 2; i++)
+        expect_lease(0);
+    join(1, "first");
+    expect_lease(1);
+    leave(1);
+    join(2, "second");
+    expect_quiet(2);
+    assert_int_equal(counters().producers_lost, 1);
+    int64_t start = clock_ms();
+    expect_lease(2);
+    assert_in_range(clock_ms() - start, 500, PATIENCE_MS);
+}
+
 /* ---- audits ---- */
 
 static void audited_blocks_are_the_same(void **state)
@@ -257,6 +279,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(late_held_out_rows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(credit_follows_the_pace, set_up, tear_down),
         cmocka_unit_test_setup_teardown(words_alone_get_little, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_first_lease_comes_to_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(audited_blocks_are_the_same, set_up, tear_down),
         cmocka_unit_test_setup_teardown(alone_it_is_asked_twice, set_up, tear_down),
         cmocka_unit_test_setup_teardown(answers_that_differ, set_up, tear_down),

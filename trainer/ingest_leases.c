@@ -16,6 +16,7 @@
 /* A block is late when another producer would be done with it so many times over; no less than some jitter. */
 #define LATE_FACTOR 1.5
 #define LATE_MIN_MS 200
+#define DISTRUST_MS 1000
 
 void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose)
 {
@@ -80,6 +81,8 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
         first = t;
         *answer = 1 - under_way;
     }
+    if (first && in->peers.peers[first->answers[1 - *answer].holder].blocks == 0)
+        ingest_distrust(in);
     if (first && first->purpose != FOR_WINDOW) {
         leases_take_away(l, first, 1 - *answer);
         *answer = 0;
@@ -156,9 +159,21 @@ static uint64_t bytes_to_come(const struct ingest *in, int index)
                              leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
+void ingest_trust(struct ingest *in)
+{
+    in->distrust_ms = in->distrust_until_ms = 0;
+}
+
+void ingest_distrust(struct ingest *in)
+{
+    int64_t longer = in->distrust_ms ? 2 * in->distrust_ms : DISTRUST_MS, most = in->options.timeout_ms;
+    in->distrust_ms = longer < most ? longer : most;
+    in->distrust_until_ms = clock_ms() + in->distrust_ms;
+}
+
 /* How many more leases there are for producers that have answered no block yet: together they hold as many as there are producers
  * that have. So few blocks are in the hands of those who only say that they compute. */
-static size_t leases_for_unproven(const struct ingest *in)
+static size_t leases_for_unproven(const struct ingest *in, int64_t now)
 {
     size_t proven = 0, held = 0;
     for (int i = 0; i < PEERS_MAX; i++) {
@@ -166,7 +181,9 @@ static size_t leases_for_unproven(const struct ingest *in)
         proven += p->here && p->blocks;
         held += p->here && !p->blocks ? leases_held(&in->leases, i) : 0;
     }
-    return proven == 0 ? LEASES_MAX : proven > held ? proven - held : 0;
+    if (proven == 0)
+        return LEASES_MAX;
+    return proven > held && now >= in->distrust_until_ms ? proven - held : 0;
 }
 
 void ingest_lease_blocks(struct ingest *in)
@@ -175,7 +192,7 @@ void ingest_lease_blocks(struct ingest *in)
     int64_t now = clock_ms();
     double fastest = fastest_row_ms(peers);
     size_t idle = 0; /* producers passed in a row that could take nothing */
-    size_t unproven = leases_for_unproven(in);
+    size_t unproven = leases_for_unproven(in, now);
     while (peers->n && idle < PEERS_MAX) {
         int i = (int)peers->next, answer;
         peers->next = (peers->next + 1) % PEERS_MAX;

@@ -10,6 +10,11 @@ void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
 /* One lease to each producer with credit, in turns, until there is no block for them or no credit left. */
 void ingest_lease_blocks(struct ingest *in);
 
+/* A producer has answered its first block; or one that had answered none has come to nothing with a lease: while others do the
+ * work, such producers get none for a while, each time twice as long up to timeout_ms. */
+void ingest_trust(struct ingest *in);
+void ingest_distrust(struct ingest *in);
+
 /* What a producer that has just joined may hold; and then, each time that it has said how it spends its time. */
 void ingest_first_credit(struct ingest *in, int index);
 void ingest_adjust_credit(struct ingest *in, int index);

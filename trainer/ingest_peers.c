@@ -44,6 +44,8 @@ void ingest_drop(struct ingest *in, int index, const char *why)
 {
     struct peer *p = &in->peers.peers[index];
     size_t n = leases_forget(&in->leases, index);
+    if (n && !p->blocks)
+        ingest_distrust(in);
     if (n)
         log_limited(&in->comings, "producer %s %s; %zu blocks leased again", p->name, why, n);
     else

@@ -133,7 +133,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
     in->counters.rows_received += b->rows;
     if (a->rows_taken < t->n_rows)
         return;
-    p->blocks++;
+    if (p->blocks++ == 0)
+        ingest_trust(in);
     strikes_clear(&in->strikes, p->name);
     leases_complete(t, answer);
     pace_answered(&p->pace, t->n_rows, leases_held(&in->leases, index) > 0, clock_ms());

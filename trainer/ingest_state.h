@@ -38,6 +38,8 @@ struct ingest {
     bool started;             /* the training thread has done its part; the intake is the thread's from then on */
     struct intake intake;     /* in->intake.c: plan and shuffle */
     struct log_limit comings; /* lines on who joins and leaves */
+    int64_t distrust_ms;      /* how long nothing is leased to those who have answered nothing yet, */
+    int64_t distrust_until_ms;
     int64_t last_ping_ms;
     int64_t last_listened_ms; /* when ingest_drop_silent last looked */
     int64_t nobodys_since_ms; /* since when a block waits that every producer here has refused; 0: none does */

@@ -76,6 +76,7 @@ class Flood:
         for i in range(first, first + n, 10):
             s = self.context.socket(zmq.DEALER)
             s.linger = 100
+            s.reconnect_ivl = 5000  # refused in the handshake, it would come again ten times a second
             s.connect(f"tcp://127.0.0.1:{self.port}")
             for j in range(i, min(i + 10, first + n)):
                 s.send(hello(j, self.stream))
@@ -255,6 +256,7 @@ class Long(Strangers):
         if flood:
             self.assertTrue(trainer.running(), "the run ended before the strangers; raise TOKENS")
             rate = (harness.last_step(self.path(out)) - step) / (time.monotonic() - start)
+        trainer.wait(1000)
         self.succeed(trainer, producer)
         if flood:
             flood.leave()
