@@ -243,9 +243,9 @@ void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes)
 
 uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases)
 {
-    size_t chunk_rows = stream_chunk_rows(s, dtype), chunks = (rows + chunk_rows - 1) / chunk_rows;
-    return SHORT_BYTES + (uint64_t)leases * (rows * (stream_row_bytes(s, dtype) + sizeof(struct row_origin)) +
-                                             chunks * BATCH_OVERHEAD);
+    uint64_t answer = rows * (stream_row_bytes(s, dtype) + sizeof(struct row_origin)) +
+                      stream_chunk_count(s, dtype, rows) * BATCH_OVERHEAD;
+    return SHORT_BYTES + leases * answer;
 }
 
 void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)
