@@ -132,7 +132,7 @@ bool crowd_heard(struct crowd *c, int fd, const struct crowd_peer *peer, uint64_
         k->given = held(fd, wire_bytes); /* what came before, all of it */
         const struct crowd_member *m = find_member(c, peer);
         if (k->state == CROWD_STRANGER && m) {
-            k->allowed = m->held;
+            k->allowed = m->allowed;
             set_state(c, k, CROWD_MEMBER);
         }
     }
@@ -149,7 +149,7 @@ static void remember_member(struct crowd *c, const struct crowd_peer *peer, uint
 {
     struct crowd_member *m = find_member(c, peer);
     if (m && allowed)
-        m->held = allowed;
+        m->allowed = allowed;
     else if (m)
         *m = c->members[--c->n_members];
     if (m || !allowed)

@@ -44,7 +44,7 @@ struct crowd_peer {
 
 struct crowd_member {
     struct crowd_peer peer;
-    uint64_t held; /* bytes that ZeroMQ may hold of it */
+    uint64_t allowed; /* bytes that ZeroMQ may hold of it */
 };
 
 struct connection {
