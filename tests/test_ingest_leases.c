@@ -155,10 +155,9 @@ static void credit_follows_the_pace(void **state)
     }
 }
 
-/* Of those who have answered nothing yet, together as many leases as there are others. */
-static void words_alone_get_little(void **state)
+/* 0 has answered a block and holds as many as it may; 1 has answered nothing and holds one. */
+static void a_first_lease(void)
 {
-    (void)state;
     bind_trainer();
     join(0, "proven");
     start_run();
@@ -168,6 +167,13 @@ static void words_alone_get_little(void **state)
         expect_lease(0);
     join(1, "first");
     expect_lease(1);
+}
+
+/* Of those who have answered nothing yet, together as many leases as there are others. */
+static void words_alone_get_little(void **state)
+{
+    (void)state;
+    a_first_lease();
     join(2, "second");
     join(3, "third");
     expect_quiet(2);
@@ -182,15 +188,7 @@ static void words_alone_get_little(void **state)
 static void a_first_lease_comes_to_nothing(void **state)
 {
     (void)state;
-    bind_trainer();
-    join(0, "proven");
-    start_run();
-    expect_lease(0);
-    answer(0, &producers[0].lease, 1);
-    for (int i = 0; i < 2; i++)
-        expect_lease(0);
-    join(1, "first");
-    expect_lease(1);
+    a_first_lease();
     leave(1);
     join(2, "second");
     expect_quiet(2);

@@ -33,7 +33,7 @@ static int stop_listening(void **state)
     return dup2(real_stderr, STDERR_FILENO) < 0 || close(real_stderr);
 }
 
-/* Lines since the last call that contain the text. */
+/* Lines so far, or since forget(), that contain the text. */
 static int lines_with(const char *text)
 {
     char line[2000];

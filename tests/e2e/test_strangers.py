@@ -170,40 +170,32 @@ class Strangers(harness.ProgramTest):
         self.check_log(trainer)
         self.assertEqual(trainer.stderr.count(f"key {self.public('other')}: its key is not allowed"), 1)
 
-    def test_open(self):
-        """Without keys everyone gets as far as a message; the run's own producer is not among the victims."""
-        args = ["--num-tokens", "2e5"]
+    def train_open(self, args, n_hellos, fitting=False):
+        """Without keys, undisturbed and among strangers; the latter's trainer and ledger."""
+        args = ["--num-tokens", "2e5", *args]
         trainer, endpoint, port = self.listening(args, "quiet")
         self.succeed(trainer, self.producer(SOURCE, endpoint))
         trainer, endpoint, port = self.listening(args, "strange")
         producer = self.producer(SOURCE, endpoint)
         self.until_step(100, trainer, producer, out="strange")
-        flood = Flood(port, 300, 2000)
+        flood = Flood(port, 300, n_hellos, stream=self.stream_of("quiet") if fitting else OTHER)
         try:
             self.succeed(trainer, producer)
         finally:
             flood.leave()
         self.assertEqual(self.weights("strange"), self.weights("quiet"))
-        ledger = harness.summary(self.path("strange"))["ledger"]
+        return trainer, harness.summary(self.path("strange"))["ledger"]
+
+    def test_open(self):
+        """Without keys everyone gets as far as a message; the run's own producer is not among the victims."""
+        trainer, ledger = self.train_open([], 2000)
         self.assertGreater(ledger["producers_rejected"], 0)
         self.assertEqual(ledger["producers_lost"], 0)
         self.check_log(trainer)
 
     def test_idlers(self):
         """Without keys anyone can say the HELLO that a producer of this run says, and do nothing more, on more connections than there are places."""
-        args = ["--num-tokens", "2e5", "--timeout-ms", "60000"]  # or silence ends them before that
-        trainer, endpoint, port = self.listening(args, "quiet")
-        self.succeed(trainer, self.producer(SOURCE, endpoint))
-        trainer, endpoint, port = self.listening(args, "strange")
-        producer = self.producer(SOURCE, endpoint)
-        self.until_step(100, trainer, producer, out="strange")
-        flood = Flood(port, 300, 4000, stream=self.stream_of("quiet"))
-        try:
-            self.succeed(trainer, producer)
-        finally:
-            flood.leave()
-        self.assertEqual(self.weights("strange"), self.weights("quiet"))
-        ledger = harness.summary(self.path("strange"))["ledger"]
+        trainer, ledger = self.train_open(["--timeout-ms", "60000"], 4000, fitting=True)  # or silence ends them before that
         self.assertGreater(ledger["producers_seen"], 300)
         self.assertNotRegex(trainer.stderr, "producer producer .*(gone|dropped|makes room)")
         self.assertLess(len(trainer.stderr.splitlines()), 500)
