@@ -12,7 +12,7 @@
 #include "cli.h"
 #include "gemm.h"
 #include "log.h"
-#include "record.h"
+#include "recorder.h"
 #include "serve.h"
 #include "source_gpt2.h"
 #include "source_import.h"
@@ -332,7 +332,7 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
                                .give_up_after_ms = a->give_up_s * 1000,
                                .stop = &cli_stop};
     struct serve_report report = {0};
-    struct tee *tee = NULL;
+    struct recorder *tee = NULL;
     struct curve_client keys;
     if (a->curve_secret) {
         if (curve_pair_read(&keys.own, a->curve_secret, e) || curve_public_read(keys.server, a->curve_server, e))
@@ -340,24 +340,24 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
         so.keys = &keys;
     }
     if (a->record.folder) {
-        if (tee_new(&tee, source, a->record.folder, a->record.resume, e))
+        if (recorder_new(&tee, source, a->record.folder, a->record.resume, e))
             return e->code;
-        so.keep = tee_keep;
+        so.keep = recorder_keep;
         so.keep_context = tee;
     }
     log_line("connecting to %s", so.endpoint);
-    int result = serve(source, &so, &report, e);
-    if (result == 0)
+    int rc = serve(source, &so, &report, e);
+    if (rc == 0)
         log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, sending %.1f s, waiting for leases %.1f s",
                  *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
                  (unsigned long long)report.blocks, report.seconds[SERVE_COMPUTING], report.seconds[SERVE_SENDING],
                  report.seconds[SERVE_WAITING]);
     if (report.absent)
         log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
-    if (result == 0 && tee)
-        result = tee_finish(tee, e);
-    tee_free(tee);
-    return result;
+    if (rc == 0 && tee)
+        rc = recorder_finish(tee, e);
+    recorder_free(tee);
+    return rc;
 }
 
 int main(int argc, char **argv)
@@ -386,18 +386,18 @@ int main(int argc, char **argv)
     omp_set_num_threads(a.threads);
     gemm_set_threads(a.threads);
 
-    int result = open_source(&source, &a, &e);
-    if (result == 0) {
+    int rc = open_source(&source, &a, &e);
+    if (rc == 0) {
         const struct stream *s = &source.stream;
         log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites,
                  s->sites[0], s->sites[s->n_sites - 1], s->d_model);
-        result = set_scale(&source.stream, a.scale, &e);
+        rc = set_scale(&source.stream, a.scale, &e);
     }
-    if (result == 0)
-        result = a.record.folder && !a.connect ? record(&source, &a.record, &e) : serve_trainer(&source, &a, &e);
-    if (result)
+    if (rc == 0)
+        rc = a.record.folder && !a.connect ? record(&source, &a.record, &e) : serve_trainer(&source, &a, &e);
+    if (rc)
         log_line("error: %s", e.message);
     if (source.close)
         source.close(source.self);
-    return result ? 1 : 0;
+    return rc ? 1 : 0;
 }

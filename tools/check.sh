@@ -35,7 +35,7 @@ fi
 if wanted tsan; then
     build build-tsan thread
     # Where the kernel's address-space randomisation keeps thread sanitizer from starting, it is skipped, aloud.
-    if setarch -R build-tsan/tests/test_schedule >/dev/null 2>&1; then
+    if setarch -R build-tsan/tests/unit/test_schedule >/dev/null 2>&1; then
         OMP_NUM_THREADS=1 TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" setarch -R ctest --test-dir build-tsan --output-on-failure -L threads
     else
         echo "thread sanitizer cannot run on this machine: its tests are skipped"

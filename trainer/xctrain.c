@@ -153,13 +153,13 @@ int main(int argc, char **argv)
     cli_catch_signals();
 
     struct err e = {0};
-    int result = run(&a.run, &e);
-    if (result)
+    int rc = run(&a.run, &e);
+    if (rc)
         log_line("error: %s", e.message);
     for (size_t i = 0; i < config_n_keys; i++) {
         free((char *)(uintptr_t)options[N_OWN + i].name);
         free((char *)(uintptr_t)options[N_OWN + i].doc);
     }
     free(options);
-    return result ? 1 : 0;
+    return rc ? 1 : 0;
 }

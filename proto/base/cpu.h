@@ -29,9 +29,15 @@ static inline bool cpu_has_avx2(void)
 /* Of inner loops compiled as NAME_avx512, NAME_avx2 and NAME_portable: pointers to all versions, best first. A processor
  * that runs one runs those behind it, too. */
 #if defined(__x86_64__)
-#define CPU_VERSIONS(name) {&name##_avx512, &name##_avx2, &name##_portable}
+#define CPU_VERSIONS(name)                             \
+    {                                                  \
+        &name##_avx512, &name##_avx2, &name##_portable \
+    }
 #else
-#define CPU_VERSIONS(name) {&name##_portable}
+#define CPU_VERSIONS(name) \
+    {                      \
+        &name##_portable   \
+    }
 #endif
 
 /* Index of the first of them that this processor runs. */

@@ -22,22 +22,22 @@ int file_map(struct file_map *m, const char *path, struct err *e)
     if (fd < 0)
         return err_errno(e, errno, "%s: cannot open", path);
     struct stat st;
-    int result = 0;
+    int rc = 0;
     if (fstat(fd, &st) < 0) {
-        result = err_errno(e, errno, "%s: cannot stat", path);
+        rc = err_errno(e, errno, "%s: cannot stat", path);
     } else if (!S_ISREG(st.st_mode)) {
-        result = err_set(e, ERR_INPUT, "%s: not a regular file", path);
+        rc = err_set(e, ERR_INPUT, "%s: not a regular file", path);
     } else if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
-            result = err_errno(e, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
+            rc = err_errno(e, errno, "%s: cannot map %lld bytes", path, (long long)st.st_size);
         else
             *m = (struct file_map){p, (size_t)st.st_size};
         if (m->data)
             bus_error_watch(m->data, m->size, path);
     }
     close(fd);
-    return result;
+    return rc;
 }
 
 void file_unmap(struct file_map *m)
@@ -59,30 +59,30 @@ void file_map_passed(const void *p, size_t n)
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
 {
     struct stat st;
-    int result = 0;
+    int rc = 0;
     *text = NULL;
     *size = 0;
     FILE *f = fopen(path, "rbe");
     if (!f)
         return err_errno(e, errno, "%s: cannot open", path);
     if (fstat(fileno(f), &st) < 0)
-        result = err_errno(e, errno, "%s: cannot stat", path);
+        rc = err_errno(e, errno, "%s: cannot stat", path);
     else if (!S_ISREG(st.st_mode))
-        result = err_set(e, ERR_INPUT, "%s: not a regular file", path);
+        rc = err_set(e, ERR_INPUT, "%s: not a regular file", path);
     else if ((size_t)st.st_size > max)
-        result = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, (size_t)st.st_size, max);
+        rc = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, (size_t)st.st_size, max);
     else if (!(*text = malloc((size_t)st.st_size + 1)))
-        result = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, (size_t)st.st_size + 1);
+        rc = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, (size_t)st.st_size + 1);
     else if ((*size = fread(*text, 1, (size_t)st.st_size, f)) < (size_t)st.st_size && ferror(f))
-        result = err_errno(e, errno, "%s: cannot read", path);
+        rc = err_errno(e, errno, "%s: cannot read", path);
     else
         (*text)[*size] = '\0';
     fclose(f);
-    if (result) {
+    if (rc) {
         free(*text);
         *text = NULL;
     }
-    return result;
+    return rc;
 }
 
 static void parent_folder(const char *path, char *folder, size_t size)
@@ -198,9 +198,9 @@ int file_sync_folder(const char *path, struct err *e)
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_errno(e, errno, "%s: cannot open folder", path);
-    int result = fsync(fd) < 0 ? err_errno(e, errno, "%s: cannot sync folder", path) : 0;
+    int rc = fsync(fd) < 0 ? err_errno(e, errno, "%s: cannot sync folder", path) : 0;
     close(fd);
-    return result;
+    return rc;
 }
 
 int file_remove_tree(const char *path, struct err *e)

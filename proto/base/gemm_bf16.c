@@ -68,7 +68,7 @@ static int make(struct gemm_bf16 *w, const float *b, size_t k, size_t n, struct 
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_dim_t rows = GEMM_BF16_ROWS, inner = (dnnl_dim_t)k, columns = (dnnl_dim_t)n;
     dnnl_status_t s;
-    int result = 0;
+    int rc = 0;
     if ((s = dnnl_engine_create(&w->engine, dnnl_cpu, 0)) == dnnl_success &&
         (s = dnnl_memory_desc_init_by_tag(&w->a, 2, (dnnl_dims_t){rows, inner}, dnnl_bf16, dnnl_ab)) == dnnl_success &&
         (s = dnnl_memory_desc_init_by_tag(&weight, 2, (dnnl_dims_t){inner, columns}, dnnl_bf16, dnnl_format_tag_any)) ==
@@ -80,31 +80,31 @@ static int make(struct gemm_bf16 *w, const float *b, size_t k, size_t n, struct 
         (s = dnnl_primitive_desc_create(&description, &matmul, attributes, w->engine, NULL)) == dnnl_success &&
         (s = dnnl_primitive_create(&w->primitive, description)) == dnnl_success) {
         w->scratch = *dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-        result = pack(w, b, dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0), k, n, e);
+        rc = pack(w, b, dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0), k, n, e);
     } else {
-        result = failed(s, "cannot make it", e);
+        rc = failed(s, "cannot make it", e);
     }
     dnnl_primitive_desc_destroy(description);
     dnnl_primitive_attr_destroy(attributes);
-    return result;
+    return rc;
 }
 
 int gemm_bf16_new(struct gemm_bf16 **out, const float *b, size_t k, size_t n, struct err *e)
 {
     *out = NULL;
-    int result = check_processor(e);
-    if (result)
-        return result;
+    int rc = check_processor(e);
+    if (rc)
+        return rc;
     struct gemm_bf16 *w = calloc(1, sizeof *w);
     if (!w)
         return err_set(e, ERR_MEMORY, "bf16 product: out of memory");
     int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* oneDNN makes a primitive for the number of threads it finds */
-    result = make(w, b, k, n, e);
+    rc = make(w, b, k, n, e);
     omp_set_num_threads(threads);
-    if (result) {
+    if (rc) {
         gemm_bf16_free(w);
-        return result;
+        return rc;
     }
     *out = w;
     return 0;

@@ -15,17 +15,17 @@ int json_write(const char *path, const json_t *value, struct err *e)
     char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     if (!text)
         return err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    int result = file_out_open(&o, path, e);
-    if (result == 0)
-        result = file_out_write(&o, text, strlen(text), e);
-    if (result == 0)
-        result = file_out_write(&o, "\n", 1, e);
-    if (result == 0)
-        result = file_out_commit(&o, e);
+    int rc = file_out_open(&o, path, e);
+    if (rc == 0)
+        rc = file_out_write(&o, text, strlen(text), e);
+    if (rc == 0)
+        rc = file_out_write(&o, "\n", 1, e);
+    if (rc == 0)
+        rc = file_out_commit(&o, e);
     else
         file_out_abandon(&o);
     free(text);
-    return result;
+    return rc;
 }
 
 int json_read_object(const char *path, json_t **value, struct err *e)

@@ -161,9 +161,9 @@ static int parse(struct npy *n, struct err *e)
         return err_set(e, ERR_INPUT, "%s: header of %zu bytes, at most %d and the %zu that follow", n->path, header,
                        HEADER_MAX, size - start);
     struct cursor c = {(const char *)p + start, (const char *)p + start + header};
-    int result = parse_dict(n, c, e);
-    if (result)
-        return result;
+    int rc = parse_dict(n, c, e);
+    if (rc)
+        return rc;
     size_t bytes;
     if (!size_product(n->shape, n->n_dims, &bytes) || !size_mul(bytes, n->item_size, &bytes))
         return err_set(e, ERR_INPUT, "%s: its shape overflows a size", n->path);
@@ -181,12 +181,12 @@ int npy_open(struct npy *n, const char *path, struct err *e)
         return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path),
                        sizeof n->path - 1);
     strcpy(n->path, path);
-    int result = file_map(&n->map, path, e);
-    if (!result)
-        result = parse(n, e);
-    if (result)
+    int rc = file_map(&n->map, path, e);
+    if (!rc)
+        rc = parse(n, e);
+    if (rc)
         npy_close(n);
-    return result;
+    return rc;
 }
 
 void npy_close(struct npy *n)

@@ -173,32 +173,32 @@ static int parse_header(struct safetensors *s, struct err *e)
             }
             s->metadata = value;
         } else {
-            int result = parse_tensor(&s->tensors[s->n_tensors], s, name, value, data, data_size, e);
-            if (result)
-                return result;
+            int rc = parse_tensor(&s->tensors[s->n_tensors], s, name, value, data, data_size, e);
+            if (rc)
+                return rc;
             s->n_tensors++;
         }
     }
-    int result = check_tiling(s, data, data_size, e);
-    if (!result)
+    int rc = check_tiling(s, data, data_size, e);
+    if (!rc)
         qsort(s->tensors, s->n_tensors, sizeof *s->tensors, by_name);
-    return result;
+    return rc;
 }
 
 int safetensors_open(struct safetensors *s, const char *path, struct err *e)
 {
     *s = (struct safetensors){0};
-    int result = 0;
+    int rc = 0;
     if (strlen(path) >= sizeof s->path)
         return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", path, strlen(path),
                        sizeof s->path - 1);
     strcpy(s->path, path);
-    result = file_map(&s->map, path, e);
-    if (!result)
-        result = parse_header(s, e);
-    if (result)
+    rc = file_map(&s->map, path, e);
+    if (!rc)
+        rc = parse_header(s, e);
+    if (rc)
         safetensors_close(s);
-    return result;
+    return rc;
 }
 
 void safetensors_close(struct safetensors *s)
@@ -342,7 +342,7 @@ int safetensors_write_begin(struct safetensors_writer *w, const char *path, cons
                             size_t n_tensors, const char *const *metadata, size_t n_metadata, struct err *e)
 {
     *w = (struct safetensors_writer){0};
-    int result = 0;
+    int rc = 0;
     char *text = NULL;
     size_t data_size;
     json_t *root = build_header(path, tensors, n_tensors, metadata, n_metadata, &data_size, e);
@@ -350,7 +350,7 @@ int safetensors_write_begin(struct safetensors_writer *w, const char *path, cons
         return e ? e->code : ERR_INPUT;
     text = json_dumps(root, JSON_COMPACT);
     if (!text) {
-        result = err_set(e, ERR_MEMORY, "%s: out of memory for the header", path);
+        rc = err_set(e, ERR_MEMORY, "%s: out of memory for the header", path);
         goto out;
     }
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
@@ -358,14 +358,14 @@ int safetensors_write_begin(struct safetensors_writer *w, const char *path, cons
     for (int i = 0; i < 8; i++)
         prefix[i] = (unsigned char)((uint64_t)padded >> (8 * i));
     w->expected = data_size;
-    if ((result = file_out_open(&w->out, path, e)) || (result = file_out_write(&w->out, prefix, 8, e)) ||
-        (result = file_out_write(&w->out, text, length, e)) ||
-        (result = file_out_write(&w->out, "       ", padded - length, e)))
+    if ((rc = file_out_open(&w->out, path, e)) || (rc = file_out_write(&w->out, prefix, 8, e)) ||
+        (rc = file_out_write(&w->out, text, length, e)) ||
+        (rc = file_out_write(&w->out, "       ", padded - length, e)))
         file_out_abandon(&w->out);
 out:
     free(text);
     json_decref(root);
-    return result;
+    return rc;
 }
 
 int safetensors_write_data(struct safetensors_writer *w, const void *data, size_t bytes, struct err *e)
@@ -373,10 +373,10 @@ int safetensors_write_data(struct safetensors_writer *w, const void *data, size_
     if (bytes > w->expected - w->written)
         return err_set(e, ERR_INPUT, "%s: %zu bytes of tensors declared, %zu more than that given", w->out.path,
                        w->expected, bytes - (w->expected - w->written));
-    int result = file_out_write(&w->out, data, bytes, e);
-    if (!result)
+    int rc = file_out_write(&w->out, data, bytes, e);
+    if (!rc)
         w->written += bytes;
-    return result;
+    return rc;
 }
 
 int safetensors_write_commit(struct safetensors_writer *w, struct err *e)

@@ -14,14 +14,14 @@ static _Atomic int64_t ahead_ms;
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 {
-    int result = __real_clock_gettime(id, t);
+    int rc = __real_clock_gettime(id, t);
     int64_t ahead = ahead_ms;
-    if (result == 0 && id == CLOCK_MONOTONIC) {
+    if (rc == 0 && id == CLOCK_MONOTONIC) {
         int64_t ns = t->tv_nsec + ahead % 1000 * 1000000;
         t->tv_sec += ahead / 1000 + ns / 1000000000;
         t->tv_nsec = ns % 1000000000;
     }
-    return result;
+    return rc;
 }
 
 /* Sleeping costs nothing. */

@@ -108,8 +108,8 @@ static int send_message(const struct link *l, const struct link_peer *peer, cons
     MUST(l && (peer != NULL) == l->router);
     MUST(message_encode(m, frame, &size, e) == 0);
     MUST(message_decode(&back, frame, size, e) == 0 && back.type == m->type);
-    int result = fake_sent(peer, &back, data, n_data);
-    return result < 0 ? err_set(e, ERR_PEER, "peer is gone") : result;
+    int rc = fake_sent(peer, &back, data, n_data);
+    return rc < 0 ? err_set(e, ERR_PEER, "peer is gone") : rc;
 }
 
 int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e)
@@ -120,9 +120,9 @@ int link_send(struct link *l, const struct link_peer *peer, const struct message
 int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,
                       void (*release)(void *context), void *context, struct err *e)
 {
-    int result = send_message(l, NULL, m, data, size, e);
+    int rc = send_message(l, NULL, m, data, size, e);
     release(context);
-    return result;
+    return rc;
 }
 
 int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload, struct err *e)
@@ -151,9 +151,9 @@ int fake_link_decode(struct message *m, const uint8_t *data, size_t size, struct
     uint8_t *exact = malloc(size ? size : 1);
     MUST(exact);
     memcpy(exact, data, size);
-    int result = message_decode(m, exact, size, e);
+    int rc = message_decode(m, exact, size, e);
     free(exact);
-    return result;
+    return rc;
 }
 
 unsigned char *fake_link_payload(struct link_payload *p, size_t size)

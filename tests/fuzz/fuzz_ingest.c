@@ -206,9 +206,9 @@ int fake_receive(struct link_peer *peer, struct message *m, struct link_payload 
         switch ((enum event)(byte & 15)) {
         case RAW: {
             raw = bytes(&n);
-            int result = fake_link_decode(m, raw, n, e);
-            if (result)
-                return result;
+            int rc = fake_link_decode(m, raw, n, e);
+            if (rc)
+                return rc;
             if (m->type == MESSAGE_BATCH) {
                 raw = bytes(&n);
                 memcpy(fake_link_payload(payload, n), raw, n);
@@ -359,7 +359,7 @@ static bool start(struct ingest *in, uint32_t **scale_blocks)
                                 .total_rows = EPOCHS * plan.epoch_rows,
                                 .wake = ingest_wake_fd(in)};
     MUST(shuffle_new(&shuffle, &sc, &e) == 0);
-    struct intake_config c = {.stream = &stream, .plan = &plan, .shuffle = shuffle, .dtype = dtype};
+    struct row_store_config c = {.stream = &stream, .plan = &plan, .shuffle = shuffle, .dtype = dtype};
     if (!(run_kind & RUN_GIVEN_SCALE) && !stream.has_scale) {
         MUST(*scale_blocks = calloc(plan.window_blocks, sizeof **scale_blocks));
         plan_window(&plan, 0, *scale_blocks, &n);

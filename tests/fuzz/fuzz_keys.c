@@ -45,16 +45,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(text, data, size);
     text[size] = '\0';
 
-    int result = curve_pair_read(&p, path, &e);
-    expect(result, &e, text);
-    MUST(result || (strlen(p.public_key) == CURVE_KEY_SIZE - 1 && strlen(p.secret_key) == CURVE_KEY_SIZE - 1));
-    result = curve_public_read(key, path, &e);
-    expect(result, &e, text);
-    MUST(result || strlen(key) == CURVE_KEY_SIZE - 1);
+    int rc = curve_pair_read(&p, path, &e);
+    expect(rc, &e, text);
+    MUST(rc || (strlen(p.public_key) == CURVE_KEY_SIZE - 1 && strlen(p.secret_key) == CURVE_KEY_SIZE - 1));
+    rc = curve_public_read(key, path, &e);
+    expect(rc, &e, text);
+    MUST(rc || strlen(key) == CURVE_KEY_SIZE - 1);
     expect(curve_public_each(path, count, &n, &e), &e, text);
-    result = allow_list_init(&allowed, path, &e);
-    expect(result, &e, text);
-    MUST(result || (allowed.n && allow_list_has(&allowed, allowed.keys[allowed.n - 1])));
+    rc = allow_list_init(&allowed, path, &e);
+    expect(rc, &e, text);
+    MUST(rc || (allowed.n && allow_list_has(&allowed, allowed.keys[allowed.n - 1])));
     allow_list_release(&allowed);
     if (!strchr(text, '/') && size < 256)
         curve_public_read(key, text, &e);

@@ -1,7 +1,7 @@
 /* fuzz_message.c - any frame to the decoder of either side; a HELLO that passes, to the trainer's admission.
  *
  * What is let in must be a message like any other: the same after another trip. */
-#include "admission.h"
+#include "validate.h"
 #include "fuzz.h"
 #include "message.h"
 
@@ -12,21 +12,21 @@ static void admit(void)
     static struct stream first;
     static const float scale[STREAM_MAX_SITES] = {1, 2};
     static unsigned char again[MESSAGE_MAX_BYTES];
-    struct admission terms = {.need_bf16 = true, .need_f32 = true};
+    struct validate_terms terms = {.need_bf16 = true, .need_f32 = true};
     struct err e = {0};
     size_t size;
-    if (admit_producer(&terms, &m.hello, &e)) {
+    if (validate_hello(&terms, &m.hello, &e)) {
         MUST(e.code && e.message[0]);
         return;
     }
     first = m.hello.stream; /* the run's, as ingest.c would keep it */
     MUST(stream_row_bytes(&first, ROW_F32) <= CHUNK_MAX_BYTES && stream_chunk_rows(&first, ROW_F32) >= 1);
     terms.ours = &first;
-    MUST(admit_producer(&terms, &m.hello, &e) == 0);
+    MUST(validate_hello(&terms, &m.hello, &e) == 0);
     terms.stream_fixed = true;
     terms.scale = scale;
     terms.n_scale = 2;
-    admit_producer(&terms, &m.hello, &e);
+    validate_hello(&terms, &m.hello, &e);
     MUST(message_encode(&m, again, &size, &e) == 0);
 }
 

@@ -161,10 +161,10 @@ int fake_receive(struct link_peer *peer, struct message *m, struct link_payload 
             n |= (size_t)u8() << 8;
             if (n > (size_t)(end - at))
                 n = (size_t)(end - at);
-            int result = fake_link_decode(m, at, n, e);
+            int rc = fake_link_decode(m, at, n, e);
             at += n;
-            if (result)
-                return result;
+            if (rc)
+                return rc;
             if (m->type == MESSAGE_BATCH)
                 fake_link_payload(payload, 16);
             if (m->type == MESSAGE_LEASE && n_given < N_LEASES)

@@ -124,21 +124,21 @@ int main(int argc, char **argv)
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
 
-    int result = cache_open(&cache, &a.input, &e);
-    if (result == 0) {
+    int rc = cache_open(&cache, &a.input, &e);
+    if (rc == 0) {
         if (a.verify)
-            result = look_verify(&cache, &e);
+            rc = look_verify(&cache, &e);
         else if (a.rows)
-            result = look_rows(&cache, a.first, a.stop, a.json, &e);
+            rc = look_rows(&cache, a.first, a.stop, a.json, &e);
         else if (a.row)
-            result = look_text(&cache, a.first, a.tokenizer, &e);
+            rc = look_text(&cache, a.first, a.tokenizer, &e);
         else
-            result = look_stats(&cache, a.json, &e);
+            rc = look_stats(&cache, a.json, &e);
     }
-    if (result == 0 && (fflush(stdout) != 0 || ferror(stdout)))
-        result = err_set(&e, ERR_SYSTEM, "cannot write to standard output");
-    if (result)
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+        rc = err_set(&e, ERR_SYSTEM, "cannot write to standard output");
+    if (rc)
         log_line("error: %s", e.message);
     cache_close(&cache);
-    return result ? 1 : 0;
+    return rc ? 1 : 0;
 }

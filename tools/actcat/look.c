@@ -36,17 +36,17 @@ static int gather(struct cache *c, struct site_stats *sites, size_t *rows, struc
 {
     const struct stream *s = c->stream;
     struct piece p;
-    int result = piece_init(&p, s, e);
+    int rc = piece_init(&p, s, e);
     *rows = 0;
-    for (size_t first = 0; first < c->n_rows && result == 0; first += p.n + p.skip) {
-        result = cache_read(c, first, c->n_rows - first, p.values, p.origins, &p.n, &p.skip, e);
-        for (size_t i = 0; i < p.n && result == 0; i++)
+    for (size_t first = 0; first < c->n_rows && rc == 0; first += p.n + p.skip) {
+        rc = cache_read(c, first, c->n_rows - first, p.values, p.origins, &p.n, &p.skip, e);
+        for (size_t i = 0; i < p.n && rc == 0; i++)
             for (uint32_t site = 0; site < s->n_sites && p.origins[i].token != ROW_MASKED; site++)
                 site_stats_add(&sites[site], p.values + (i * s->n_sites + site) * s->d_model, s->d_model, first + i);
         *rows += p.n;
     }
     mem_free(p.values);
-    return result;
+    return rc;
 }
 
 static void print_site(const struct cache *c, uint32_t site, const struct site_stats *t, const struct site_outlier *top,
@@ -129,14 +129,14 @@ int look_stats(struct cache *c, bool json, struct err *e)
     size_t rows;
     json_t *list = json_array();
     struct site_stats *sites = mem_alloc(s->n_sites, sizeof *sites, "statistics", e);
-    int result = sites ? 0 : ERR_MEMORY;
-    for (uint32_t i = 0; i < s->n_sites && result == 0; i++)
-        result = site_stats_init(&sites[i], s->d_model, e);
-    if (result == 0)
-        result = gather(c, sites, &rows, e);
-    if (result == 0 && !json)
+    int rc = sites ? 0 : ERR_MEMORY;
+    for (uint32_t i = 0; i < s->n_sites && rc == 0; i++)
+        rc = site_stats_init(&sites[i], s->d_model, e);
+    if (rc == 0)
+        rc = gather(c, sites, &rows, e);
+    if (rc == 0 && !json)
         print_head(c, rows);
-    for (uint32_t i = 0; i < s->n_sites && result == 0; i++) {
+    for (uint32_t i = 0; i < s->n_sites && rc == 0; i++) {
         struct site_outlier top[SITE_MAX_OUTLIERS];
         size_t n = site_stats_outliers(&sites[i], s->d_model, top);
         if (json)
@@ -144,13 +144,13 @@ int look_stats(struct cache *c, bool json, struct err *e)
         else
             print_site(c, i, &sites[i], top, n);
     }
-    if (result == 0 && json)
-        result = dump(head_json(c, rows, json_incref(list)), JSON_INDENT(2), e);
+    if (rc == 0 && json)
+        rc = dump(head_json(c, rows, json_incref(list)), JSON_INDENT(2), e);
     json_decref(list);
     for (uint32_t i = 0; sites && i < s->n_sites; i++)
         site_stats_release(&sites[i]);
     mem_free(sites);
-    return result;
+    return rc;
 }
 
 /* ---- rows ---- */
@@ -202,16 +202,16 @@ int look_rows(struct cache *c, size_t first, size_t stop, bool json, struct err 
     struct piece p;
     if (stop > c->n_rows)
         return outside(c, stop - 1, e);
-    int result = piece_init(&p, s, e);
-    for (size_t row = first; row < stop && result == 0; row += p.n) {
-        result = cache_read(c, row, stop - row, p.values, p.origins, &p.n, &p.skip, e);
-        if (result == 0 && p.n == 0)
-            result = absent(c, row, e);
-        for (size_t i = 0; i < p.n && result == 0; i++)
-            result = print_row(s, row + i, &p.origins[i], p.values + i * s->n_sites * s->d_model, json, e);
+    int rc = piece_init(&p, s, e);
+    for (size_t row = first; row < stop && rc == 0; row += p.n) {
+        rc = cache_read(c, row, stop - row, p.values, p.origins, &p.n, &p.skip, e);
+        if (rc == 0 && p.n == 0)
+            rc = absent(c, row, e);
+        for (size_t i = 0; i < p.n && rc == 0; i++)
+            rc = print_row(s, row + i, &p.origins[i], p.values + i * s->n_sites * s->d_model, json, e);
     }
     mem_free(p.values);
-    return result;
+    return rc;
 }
 
 /* ---- text ---- */
@@ -247,12 +247,12 @@ int look_text(struct cache *c, size_t row, const char *tokenizer, struct err *e)
         return e->code;
     size_t in_sequence = row % s->rows_per_seq, before = in_sequence < TEXT_ROWS ? in_sequence : TEXT_ROWS;
     size_t left = s->rows_per_seq - in_sequence, after = left < TEXT_ROWS ? left : TEXT_ROWS;
-    int result = piece_init(&p, s, e);
-    if (result == 0)
-        result = cache_read(c, row - before, before + after, p.values, p.origins, &p.n, &p.skip, e);
-    if (result == 0 && p.n == 0)
-        result = absent(c, row, e);
-    if (result == 0) {
+    int rc = piece_init(&p, s, e);
+    if (rc == 0)
+        rc = cache_read(c, row - before, before + after, p.values, p.origins, &p.n, &p.skip, e);
+    if (rc == 0 && p.n == 0)
+        rc = absent(c, row, e);
+    if (rc == 0) {
         printf("row %zu: sequence %" PRIu32 ", position %" PRIu32 ", token %" PRIu32 "\n", row,
                p.origins[before].sequence, p.origins[before].position, p.origins[before].token);
         for (size_t i = 0; i < p.n; i++) {
@@ -264,7 +264,7 @@ int look_text(struct cache *c, size_t row, const char *tokenizer, struct err *e)
     }
     mem_free(p.values);
     vocabulary_free(&v);
-    return result;
+    return rc;
 }
 
 /* ---- checksums ---- */

@@ -32,7 +32,7 @@ void site_stats_release(struct site_stats *s);
 void site_stats_add(struct site_stats *s, const float *vector, size_t d_model, size_t row);
 
 double site_stats_mean_norm(const struct site_stats *s); /* NaN if there are no rows */
-/* sqrt(d_model) / mean norm (proto/scale.h); NaN if there are no rows, Inf if all are zero. */
+/* sqrt(d_model) / mean norm (proto/wire/scale.h); NaN if there are no rows, Inf if all are zero. */
 double site_stats_scale(const struct site_stats *s, size_t d_model);
 /* The largest dimensions beyond the factor, largest first: top [SITE_MAX_OUTLIERS]. Returns how many there are in all.
  * A median of 0 gives none. */

@@ -83,11 +83,11 @@ static int open_model(struct bench *b, struct err *e)
     const char *folder = o->model ? o->model : mkdtemp(temporary);
     if (!folder)
         return err_set(e, ERR_SYSTEM, "%s: cannot be made", temporary);
-    int result = file_join(path, sizeof path, folder, "config.json", e);
-    if (!result && access(path, F_OK) != 0)
-        result = random_gpt2_write(folder, &config, e);
-    if (!result)
-        result = gpt2_model_open(&b->model, folder, false, e);
+    int rc = file_join(path, sizeof path, folder, "config.json", e);
+    if (!rc && access(path, F_OK) != 0)
+        rc = random_gpt2_write(folder, &config, e);
+    if (!rc)
+        rc = gpt2_model_open(&b->model, folder, false, e);
     if (!o->model) { /* the map keeps the weights */
         unlink(path);
         if (file_join(path, sizeof path, folder, "model.safetensors", e) == 0)
@@ -95,10 +95,10 @@ static int open_model(struct bench *b, struct err *e)
         rmdir(folder);
     }
     const struct gpt2_config *c = &b->model.config;
-    if (!result && (c->n_embd != o->d_model || c->n_layer != o->n_layer || c->n_positions < o->seq_len))
-        result = err_set(e, ERR_MISMATCH, "%s has n_embd %u, n_layer %u, n_positions %u; asked for %u, %u, %u", folder,
-                         c->n_embd, c->n_layer, c->n_positions, o->d_model, o->n_layer, o->seq_len);
-    return result;
+    if (!rc && (c->n_embd != o->d_model || c->n_layer != o->n_layer || c->n_positions < o->seq_len))
+        rc = err_set(e, ERR_MISMATCH, "%s has n_embd %u, n_layer %u, n_positions %u; asked for %u, %u, %u", folder,
+                     c->n_embd, c->n_layer, c->n_positions, o->d_model, o->n_layer, o->seq_len);
+    return rc;
 }
 
 static int make(struct bench *b, struct err *e)
@@ -276,7 +276,7 @@ int bench_forward(const struct bench_options *o, struct err *e)
     if (!b)
         return err_set(e, ERR_MEMORY, "no memory");
     b->o = o;
-    int result = both(b, e);
+    int rc = both(b, e);
     gpt2_model_close(&b->model);
     gpt2_forward_release(&b->forward);
     rows_release(&b->rows);
@@ -285,5 +285,5 @@ int bench_forward(const struct bench_options *o, struct err *e)
     mem_free(b->output);
     mem_free(b->input_bf16);
     free(b);
-    return result;
+    return rc;
 }

@@ -293,17 +293,17 @@ int bench_step(const struct bench_options *o, struct err *e)
     if (!b)
         return err_set(e, ERR_MEMORY, "no memory");
     b->a = o;
-    int result = make(b, e);
-    if (result == 0 && o->write)
-        result = write_data(b, e);
-    if (result == 0)
-        result = measure(b, &memory_bytes, &cache_bytes, e);
-    if (result == 0)
+    int rc = make(b, e);
+    if (rc == 0 && o->write)
+        rc = write_data(b, e);
+    if (rc == 0)
+        rc = measure(b, &memory_bytes, &cache_bytes, e);
+    if (rc == 0)
         print(b, memory_bytes, cache_bytes);
     train_state_release(&b->t);
     crosscoder_release(&b->c);
     mem_free(b->x);
     mem_free(b->window);
     free(b);
-    return result;
+    return rc;
 }

@@ -173,12 +173,12 @@ int bench_wire(const struct bench_options *o, struct err *e)
     if (!b)
         return err_set(e, ERR_MEMORY, "no memory");
     b->o = o;
-    int result = make(b, e);
-    if (result == 0)
-        result = measure(b, 0, e); /* a warm-up */
-    for (size_t rep = 0; result == 0 && rep < o->reps; rep++)
-        result = measure(b, rep, e);
-    if (result == 0)
+    int rc = make(b, e);
+    if (rc == 0)
+        rc = measure(b, 0, e); /* a warm-up */
+    for (size_t rep = 0; rc == 0 && rep < o->reps; rep++)
+        rc = measure(b, rep, e);
+    if (rc == 0)
         print(b);
     link_close(b->sender, 0);
     link_close(b->listener, 0);
@@ -188,5 +188,5 @@ int bench_wire(const struct bench_options *o, struct err *e)
     mem_free(b->slots);
     mem_free(b->batch);
     free(b);
-    return result;
+    return rc;
 }

@@ -23,9 +23,9 @@ static int write_config(const char *folder, const struct gpt2_config *c, struct 
                                (int)c->vocab_size, "n_positions", (int)c->n_positions, "n_embd", (int)c->n_embd,
                                "n_layer", (int)c->n_layer, "n_head", (int)c->n_head, "activation_function", "gelu_new",
                                "layer_norm_epsilon", (double)c->layer_norm_epsilon);
-    int result = config ? json_write(path, config, e) : err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    int rc = config ? json_write(path, config, e) : err_set(e, ERR_MEMORY, "%s: out of memory", path);
     json_decref(config);
-    return result;
+    return rc;
 }
 
 static void add(struct tensor_spec *t, char *name, size_t rows, size_t columns)
@@ -61,9 +61,9 @@ static int write_values(struct safetensors_writer *w, const struct tensor_spec *
         for (size_t i = 0; i < columns; i++)
             values[row * columns + i] = norm ? 1 : (float)(0.02 * 1.7320508 * (2 * rng_uniform(&r) - 1));
     }
-    int result = safetensors_write_data(w, values, rows * columns * sizeof *values, e);
+    int rc = safetensors_write_data(w, values, rows * columns * sizeof *values, e);
     mem_free(values);
-    return result;
+    return rc;
 }
 
 int random_gpt2_write(const char *folder, const struct gpt2_config *c, struct err *e)
@@ -73,14 +73,14 @@ int random_gpt2_write(const char *folder, const struct gpt2_config *c, struct er
     struct tensor_spec *tensors = calloc(n, sizeof *tensors);
     char(*names)[NAME_SIZE] = calloc(n, sizeof *names);
     struct safetensors_writer w;
-    int result = tensors && names ? 0 : err_set(e, ERR_MEMORY, "%s: out of memory", folder);
-    if (!result)
-        result = file_make_folder(folder, e);
-    if (!result)
-        result = write_config(folder, c, e);
-    if (!result)
-        result = file_join(path, sizeof path, folder, "model.safetensors", e);
-    if (!result) {
+    int rc = tensors && names ? 0 : err_set(e, ERR_MEMORY, "%s: out of memory", folder);
+    if (!rc)
+        rc = file_make_folder(folder, e);
+    if (!rc)
+        rc = write_config(folder, c, e);
+    if (!rc)
+        rc = file_join(path, sizeof path, folder, "model.safetensors", e);
+    if (!rc) {
         strcpy(names[0], "wte.weight");
         strcpy(names[1], "wpe.weight");
         add(&tensors[0], names[0], c->vocab_size, c->n_embd);
@@ -89,15 +89,15 @@ int random_gpt2_write(const char *folder, const struct gpt2_config *c, struct er
             size_t first = 2 + layer * PER_LAYER;
             describe_layer(tensors + first, names + first, layer, c->n_embd, c->n_inner);
         }
-        result = safetensors_write_begin(&w, path, tensors, n, NULL, 0, e);
-        for (size_t i = 0; !result && i < n; i++)
-            result = write_values(&w, &tensors[i], i, e);
-        if (!result)
-            result = safetensors_write_commit(&w, e);
-        if (result)
+        rc = safetensors_write_begin(&w, path, tensors, n, NULL, 0, e);
+        for (size_t i = 0; !rc && i < n; i++)
+            rc = write_values(&w, &tensors[i], i, e);
+        if (!rc)
+            rc = safetensors_write_commit(&w, e);
+        if (rc)
             safetensors_write_abandon(&w);
     }
     free(tensors);
     free(names);
-    return result;
+    return rc;
 }

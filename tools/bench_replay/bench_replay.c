@@ -128,16 +128,16 @@ int main(int argc, char **argv)
     log_init("bench_replay");
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
-    int result = plan(&a.replay, &m, &e);
-    if (result == 0)
+    int rc = plan(&a.replay, &m, &e);
+    if (rc == 0)
         printf("messages of %zu + %zu bytes, %.0f MB a run, receivers %s\n", m.header, m.payload,
                (double)a.replay.bytes / 1e6,
                a.replay.verify ? "drop; replay's checks the checksums" : "drop, no checksum checked");
-    for (size_t i = 0; i < a.runs && result == 0; i++) {
+    for (size_t i = 0; i < a.runs && rc == 0; i++) {
         struct replay_result r;
         double before = cpu_seconds(), between;
         if (plain_zmq(&m, &seconds, &e) || (between = cpu_seconds(), replay(&a.replay, &r, &e))) {
-            result = e.code;
+            rc = e.code;
             break;
         }
         plain_cpu[i] = (between - before) / ((double)m.n * (double)m.payload / 1e9);
@@ -148,7 +148,7 @@ int main(int argc, char **argv)
                plain_cpu[i], replayed[i], replay_cpu[i], 100 * replayed[i] / plain[i]);
         fflush(stdout);
     }
-    if (result == 0) {
+    if (rc == 0) {
         double p = median(plain, a.runs), r = median(replayed, a.runs);
         printf("medians: plain ZeroMQ %.2f GB/s (%.2f CPU s/GB), replay %.2f GB/s (%.2f): %.0f %%\n", p,
                median(plain_cpu, a.runs), r, median(replay_cpu, a.runs), 100 * r / p);
@@ -156,5 +156,5 @@ int main(int argc, char **argv)
         log_line("error: %s", e.message);
     }
     mem_free((void *)(uintptr_t)m.data);
-    return result ? 1 : 0;
+    return rc ? 1 : 0;
 }

@@ -1,4 +1,4 @@
-/* plain_zmq.c - the yardstick; the socket options are those of proto/link.c. */
+/* plain_zmq.c - the yardstick; the socket options are those of proto/link/link.c. */
 #include "plain_zmq.h"
 
 #include <errno.h>
@@ -73,12 +73,12 @@ int plain_zmq(const struct plain_messages *m, double *seconds, struct err *e)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         _exit(send_all(m, endpoint));
     }
-    int result = sender < 0 ? err_errno(e, errno, "cannot start a process") : receive_all(socket, m->n, seconds, e);
+    int rc = sender < 0 ? err_errno(e, errno, "cannot start a process") : receive_all(socket, m->n, seconds, e);
     zmq_close(socket);
     zmq_ctx_term(context);
-    if (sender > 0 && result)
+    if (sender > 0 && rc)
         kill(sender, SIGKILL);
-    if (sender > 0 && waitpid(sender, &status, 0) == sender && status != 0 && result == 0)
-        result = err_set(e, ERR_SYSTEM, "plain ZeroMQ: the sender failed");
-    return result;
+    if (sender > 0 && waitpid(sender, &status, 0) == sender && status != 0 && rc == 0)
+        rc = err_set(e, ERR_SYSTEM, "plain ZeroMQ: the sender failed");
+    return rc;
 }

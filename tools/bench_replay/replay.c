@@ -86,10 +86,10 @@ static int welcome(struct receiver *r, struct err *e)
     memcpy(r->m.welcome.scale, r->stream.scale, sizeof r->stream.scale);
     size_t block_rows = (size_t)r->o->block_seqs * r->stream.rows_per_seq;
     link_vouch(r->link, &r->peer, link_answer_bytes(&r->stream, r->dtype, block_rows, r->o->credit));
-    int result = link_send(r->link, &r->peer, &r->m, e);
-    for (uint32_t i = 0; i < r->o->credit && result == 0; i++)
-        result = lease(r, e);
-    return result;
+    int rc = link_send(r->link, &r->peer, &r->m, e);
+    for (uint32_t i = 0; i < r->o->credit && rc == 0; i++)
+        rc = lease(r, e);
+    return rc;
 }
 
 static int take_chunk(struct receiver *r, const struct link_payload *payload, struct err *e)
@@ -110,25 +110,25 @@ static int receive(struct receiver *r, struct err *e)
 {
     struct link_payload payload;
     int64_t heard = clock_ms();
-    int result = 0;
-    while (result == 0 && r->result->bytes < r->o->bytes) {
+    int rc = 0;
+    while (rc == 0 && r->result->bytes < r->o->bytes) {
         link_poll(r->link, -1, 100);
         if (clock_ms() - heard > SILENCE_MS)
             return err_set(e, ERR_PEER, "%s says nothing", r->o->actgen);
-        for (int got; result == 0 && (got = link_receive(r->link, &r->peer, &r->m, &payload, e)) != 0;) {
+        for (int got; rc == 0 && (got = link_receive(r->link, &r->peer, &r->m, &payload, e)) != 0;) {
             heard = clock_ms();
             if (got < 0)
-                result = got;
+                rc = got;
             else if (r->m.type == MESSAGE_HELLO)
-                result = welcome(r, e);
+                rc = welcome(r, e);
             else if (r->m.type == MESSAGE_BATCH)
-                result = take_chunk(r, &payload, e);
+                rc = take_chunk(r, &payload, e);
             else if (r->m.type == MESSAGE_ERROR)
-                result = err_set(e, ERR_PEER, "%s", r->m.error.text);
+                rc = err_set(e, ERR_PEER, "%s", r->m.error.text);
             link_payload_release(&payload);
         }
     }
-    return result;
+    return rc;
 }
 
 int replay(const struct replay_options *o, struct replay_result *result, struct err *e)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The crosscoder's training step in PyTorch autograd: the yardstick for trainer/step.c.
+"""The crosscoder's training step in PyTorch autograd: the yardstick for trainer/learn/step.c.
 
 An independent implementation of the reference repository's algorithm (its crosscoder.py and trainer.py): its names and
 shapes, torch.optim.Adam, clip_grad_norm_, LambdaLR. It shares nothing with the C code but DESIGN.md, section 4.

@@ -14,7 +14,8 @@ const char *argp_program_version = "xckeys " CROSSFEED_VERSION;
 
 static const char doc[] =
     "Makes and shows the keys with which trainer and producers know each other.\v"
-    "make writes NAME.secret (mode 0600, stays on this machine) and NAME.public (for the other side), never over what is "
+    "make writes NAME.secret (mode 0600, stays on this machine) and NAME.public (for the other side), never over what "
+    "is "
     "there, and prints the public key. public prints the public key of a secret file.\n\n"
     "The trainer: xctrain --curve-secret trainer.secret --curve-allow FOLDER, where FOLDER holds the producers' "
     "*.public files. A producer: actgen --curve-secret NAME.secret --curve-server trainer.public.";
@@ -53,15 +54,15 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &a);
 
     bool make = strcmp(a.words[0], "make") == 0;
-    int result = make ? curve_pair_make(&pair, &e) : curve_pair_read(&pair, a.words[1], &e);
-    if (result == 0 && make)
-        result = curve_pair_write(&pair, a.words[1], &e);
-    if (result)
+    int rc = make ? curve_pair_make(&pair, &e) : curve_pair_read(&pair, a.words[1], &e);
+    if (rc == 0 && make)
+        rc = curve_pair_write(&pair, a.words[1], &e);
+    if (rc)
         log_line("error: %s", e.message);
     else
         puts(pair.public_key);
     explicit_bzero(&pair, sizeof pair);
-    if (result == 0 && fflush(stdout) != 0)
-        result = 1;
-    return result ? 1 : 0;
+    if (rc == 0 && fflush(stdout) != 0)
+        rc = 1;
+    return rc ? 1 : 0;
 }

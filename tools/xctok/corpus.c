@@ -40,20 +40,20 @@ static int put_object(struct corpus *c, const char *path, const struct line *lin
     n_clean += utf8_finish(&utf8, clean + n_clean);
     json_t *root = json_loadb(clean, n_clean, JSON_ALLOW_NUL, &where), *text = json_object_get(root, c->field);
     free(clean);
-    int result;
+    int rc;
     if (!root)
-        result = err_set(e, ERR_INPUT, "%s: line %llu: %s", path, (unsigned long long)line->number, where.text);
+        rc = err_set(e, ERR_INPUT, "%s: line %llu: %s", path, (unsigned long long)line->number, where.text);
     else if (!json_is_string(text))
-        result = err_set(e, ERR_INPUT, "%s: line %llu: %s '%s'", path, (unsigned long long)line->number,
-                         !json_is_object(root) ? "is not an object with a field"
-                         : text                ? "no string in field"
-                                               : "no field",
-                         c->field);
-    else if (!(result = c->sink.begin(c->sink.self, e)) &&
-             !(result = c->sink.text(c->sink.self, json_string_value(text), json_string_length(text), e)))
-        result = c->sink.end(c->sink.self, e);
+        rc = err_set(e, ERR_INPUT, "%s: line %llu: %s '%s'", path, (unsigned long long)line->number,
+                     !json_is_object(root) ? "is not an object with a field"
+                     : text                ? "no string in field"
+                                           : "no field",
+                     c->field);
+    else if (!(rc = c->sink.begin(c->sink.self, e)) &&
+             !(rc = c->sink.text(c->sink.self, json_string_value(text), json_string_length(text), e)))
+        rc = c->sink.end(c->sink.self, e);
     json_decref(root);
-    return result;
+    return rc;
 }
 
 static int keep(struct line *line, const char *path, const char *p, size_t n, struct err *e)
@@ -92,11 +92,11 @@ static int part_of_line(struct corpus *c, const char *path, struct line *line, c
 
 static int end_of_line(struct corpus *c, const char *path, struct line *line, struct err *e)
 {
-    int result = c->kind == CORPUS_JSONL ? put_object(c, path, line, e) : c->sink.end(c->sink.self, e);
+    int rc = c->kind == CORPUS_JSONL ? put_object(c, path, line, e) : c->sink.end(c->sink.self, e);
     line->n = 0;
     line->open = line->cr = false;
     line->number++;
-    return result;
+    return rc;
 }
 
 static int put_lines(struct corpus *c, const char *path, struct line *line, const char *p, size_t n, struct err *e)
@@ -147,11 +147,11 @@ int corpus_read(struct corpus *c, const char *path, struct err *e)
     if (fd < 0)
         return err_errno(e, errno, "%s: cannot open", path);
     char *piece = malloc(PIECE);
-    int result = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e)
-                       : err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    int rc = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e)
+                   : err_set(e, ERR_MEMORY, "%s: out of memory", path);
     free(piece);
     free(line.data);
     if (!standard)
         close(fd);
-    return result;
+    return rc;
 }

@@ -74,27 +74,27 @@ static int put_rows(const struct decode_options *o, const struct npy *n, size_t 
 int decode(const struct decode_options *o, const struct vocabulary *v, FILE *out, struct err *e)
 {
     struct npy n;
-    int result = npy_open(&n, o->path, e);
-    if (result)
-        return result;
+    int rc = npy_open(&n, o->path, e);
+    if (rc)
+        return rc;
     if (n.dtype == NPY_F16 || n.dtype == NPY_F32 || n.dtype == NPY_F64 || n.n_dims != 2) {
-        result = err_set(e, ERR_INPUT, "%s: %s of %zu dimensions, expected integers [n_seq, seq_len]", o->path,
-                         npy_dtype_name(n.dtype), n.n_dims);
+        rc = err_set(e, ERR_INPUT, "%s: %s of %zu dimensions, expected integers [n_seq, seq_len]", o->path,
+                     npy_dtype_name(n.dtype), n.n_dims);
         goto out;
     }
     if (n.shape[1] == 0) { /* of those there may be 2^60 in an empty file */
-        result = err_set(e, ERR_INPUT, "%s: %zu rows of no ids", o->path, n.shape[0]);
+        rc = err_set(e, ERR_INPUT, "%s: %zu rows of no ids", o->path, n.shape[0]);
         goto out;
     }
     size_t stop = o->stop == SIZE_MAX ? n.shape[0] : o->stop;
     if (stop > n.shape[0] || o->first > stop) {
-        result = err_set(e, ERR_INPUT, "%s: rows %zu:%zu, there are %zu", o->path, o->first, stop, n.shape[0]);
+        rc = err_set(e, ERR_INPUT, "%s: rows %zu:%zu, there are %zu", o->path, o->first, stop, n.shape[0]);
         goto out;
     }
-    result = put_rows(o, &n, stop, v, out, e);
-    if (!result && fflush(out) != 0)
-        result = err_errno(e, errno, "cannot write the text");
+    rc = put_rows(o, &n, stop, v, out, e);
+    if (!rc && fflush(out) != 0)
+        rc = err_errno(e, errno, "cannot write the text");
 out:
     npy_close(&n);
-    return result;
+    return rc;
 }

@@ -251,9 +251,9 @@ int tokenizer_end(struct tokenizer *t, struct ids *out, struct err *e)
     if (reserve(t, UTF8_CLEAN_MAX(0), e))
         return e->code;
     t->n += utf8_finish(&t->utf8, t->buffer + 1 + t->n);
-    int result = encode_buffer(t, true, out, e);
+    int rc = encode_buffer(t, true, out, e);
     t->in_stretch = false;
-    return result;
+    return rc;
 }
 
 void tokenizer_drop(struct tokenizer *t)

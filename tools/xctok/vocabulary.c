@@ -133,15 +133,15 @@ static int add_merge(struct vocabulary *v, json_t *vocab, const char *left, cons
     char *joined;
     if (asprintf(&joined, "%s%s", left, right) < 0)
         return err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    int result = known(vocab, left, path, v->n_merges, &m->left, e);
-    if (!result)
-        result = known(vocab, right, path, v->n_merges, &m->right, e);
-    if (!result)
-        result = known(vocab, joined, path, v->n_merges, &m->result, e);
+    int rc = known(vocab, left, path, v->n_merges, &m->left, e);
+    if (!rc)
+        rc = known(vocab, right, path, v->n_merges, &m->right, e);
+    if (!rc)
+        rc = known(vocab, joined, path, v->n_merges, &m->result, e);
     free(joined);
-    if (!result)
+    if (!rc)
         v->n_merges++;
-    return result;
+    return rc;
 }
 
 /* "a b" */
@@ -168,18 +168,18 @@ static int read_merges(struct vocabulary *v, json_t *vocab, const json_t *merges
     {
         const char *left = json_string_value(json_array_get(merge, 0)),
                    *right = json_string_value(json_array_get(merge, 1));
-        int result;
+        int rc;
         if (json_is_string(merge)) {
             char *line = strdup(json_string_value(merge));
-            result = line ? add_merge_line(v, vocab, line, path, e) : err_set(e, ERR_MEMORY, "%s: out of memory", path);
+            rc = line ? add_merge_line(v, vocab, line, path, e) : err_set(e, ERR_MEMORY, "%s: out of memory", path);
             free(line);
         } else if (json_array_size(merge) == 2 && left && right) {
-            result = add_merge(v, vocab, left, right, path, e);
+            rc = add_merge(v, vocab, left, right, path, e);
         } else {
-            result = err_set(e, ERR_INPUT, "%s: merge %zu is neither \"a b\" nor [\"a\", \"b\"]", path, i);
+            rc = err_set(e, ERR_INPUT, "%s: merge %zu is neither \"a b\" nor [\"a\", \"b\"]", path, i);
         }
-        if (result)
-            return result;
+        if (rc)
+            return rc;
     }
     return 0;
 }
@@ -343,23 +343,23 @@ static int read_merge_lines(struct vocabulary *v, json_t *vocab, const char *pat
 {
     char *text, *rest, *line;
     size_t size, n = 1;
-    int result = file_read_text(path, FILE_MAX, &text, &size, e);
-    if (result)
-        return result;
+    int rc = file_read_text(path, FILE_MAX, &text, &size, e);
+    if (rc)
+        return rc;
     for (const char *p = text; (p = strchr(p, '\n')); p++)
         n++;
     v->merges = mem_alloc(n, sizeof *v->merges, "merges", e);
     if (!v->merges)
-        result = e->code;
-    for (rest = text; !result && (line = strsep(&rest, "\n"));) {
+        rc = e->code;
+    for (rest = text; !rc && (line = strsep(&rest, "\n"));) {
         size_t length = strlen(line);
         if (length && line[length - 1] == '\r')
             line[--length] = 0;
         if (length && strncmp(line, "#version", 8) != 0)
-            result = add_merge_line(v, vocab, line, path, e);
+            rc = add_merge_line(v, vocab, line, path, e);
     }
     free(text);
-    return result;
+    return rc;
 }
 
 static int load_gpt2(struct vocabulary *v, const char *vocab_path, const char *merges_path, struct err *e)
@@ -370,19 +370,19 @@ static int load_gpt2(struct vocabulary *v, const char *vocab_path, const char *m
         return e->code;
     json_t *id = json_object_get(vocab, end_of_text);
     json_t *added = id ? json_pack("[{s:s, s:O, s:b}]", "content", end_of_text, "id", id, "special", 1) : json_array();
-    int result = added ? 0 : err_set(e, ERR_MEMORY, "%s: out of memory", vocab_path);
+    int rc = added ? 0 : err_set(e, ERR_MEMORY, "%s: out of memory", vocab_path);
     v->use_regex = true;
-    if (!result)
-        result = read_tokens(v, vocab, 0, vocab_path, e);
-    if (!result)
-        result = read_merge_lines(v, vocab, merges_path, e);
-    if (!result)
-        result = read_alphabet(v, vocab, NULL, false, vocab_path, e);
-    if (!result)
-        result = read_added(v, vocab, added, vocab_path, e);
+    if (!rc)
+        rc = read_tokens(v, vocab, 0, vocab_path, e);
+    if (!rc)
+        rc = read_merge_lines(v, vocab, merges_path, e);
+    if (!rc)
+        rc = read_alphabet(v, vocab, NULL, false, vocab_path, e);
+    if (!rc)
+        rc = read_added(v, vocab, added, vocab_path, e);
     json_decref(added);
     json_decref(vocab);
-    return result;
+    return rc;
 }
 
 static int load_tokenizer_json(struct vocabulary *v, const char *path, struct err *e)
@@ -390,9 +390,9 @@ static int load_tokenizer_json(struct vocabulary *v, const char *path, struct er
     json_t *root = load_json(path, e);
     if (!root)
         return e->code;
-    int result = read_tokenizer(v, root, path, e);
+    int rc = read_tokenizer(v, root, path, e);
     json_decref(root);
-    return result;
+    return rc;
 }
 
 int vocabulary_load(struct vocabulary *v, const char *path, struct err *e)
@@ -400,23 +400,23 @@ int vocabulary_load(struct vocabulary *v, const char *path, struct err *e)
     char tokenizer[4096], vocab[4096], merges[4096];
     struct stat s;
     *v = (struct vocabulary){0};
-    int result;
+    int rc;
     if (stat(path, &s) == 0 && !S_ISDIR(s.st_mode)) {
-        result = load_tokenizer_json(v, path, e);
+        rc = load_tokenizer_json(v, path, e);
     } else if (file_join(tokenizer, sizeof tokenizer, path, "tokenizer.json", e) ||
                file_join(vocab, sizeof vocab, path, "vocab.json", e) ||
                file_join(merges, sizeof merges, path, "merges.txt", e)) {
         return e->code;
     } else if (stat(tokenizer, &s) == 0) {
-        result = load_tokenizer_json(v, tokenizer, e);
+        rc = load_tokenizer_json(v, tokenizer, e);
     } else if (stat(vocab, &s) == 0 && stat(merges, &s) == 0) {
-        result = load_gpt2(v, vocab, merges, e);
+        rc = load_gpt2(v, vocab, merges, e);
     } else {
         return err_set(e, ERR_INPUT, "%s: no tokenizer.json there, nor vocab.json and merges.txt", path);
     }
-    if (result)
+    if (rc)
         vocabulary_free(v);
-    return result;
+    return rc;
 }
 
 void vocabulary_free(struct vocabulary *v)

@@ -191,7 +191,7 @@ static double megabytes_per_s(const struct work *w)
 
 static int take_ids(struct work *w, struct err *e)
 {
-    int result = pack_ids(&w->pack, w->ids.data, w->ids.n, e);
+    int rc = pack_ids(&w->pack, w->ids.data, w->ids.n, e);
     w->ids.n = 0;
     w->done = w->pack.done;
     if (clock_s() - w->reported > (log_is_terminal() ? 0.5 : 10)) {
@@ -199,7 +199,7 @@ static int take_ids(struct work *w, struct err *e)
         log_progress("%.1f MB read, %.2f million tokens, %.1f MB/s", 1e-6 * (double)w->corpus.bytes,
                      1e-6 * (double)w->pack.n_ids, megabytes_per_s(w));
     }
-    return result;
+    return rc;
 }
 
 static int begin_document(void *self, struct err *e)
@@ -251,23 +251,23 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
                                .sink = {&w, begin_document, put_text, end_document},
                                .stop = &cli_stop,
                                .done = &w.done};
-    int result = choose_tokens(a, t, e);
-    if (!result)
-        result = pack_open(&w.pack, &a->pack, e);
-    for (size_t i = 0; !result && i < a->n_files && !w.done; i++)
-        result = corpus_read(&w.corpus, a->files[i], e);
-    if (!result)
-        result = pack_commit(&w.pack, e);
-    if (!result)
+    int rc = choose_tokens(a, t, e);
+    if (!rc)
+        rc = pack_open(&w.pack, &a->pack, e);
+    for (size_t i = 0; !rc && i < a->n_files && !w.done; i++)
+        rc = corpus_read(&w.corpus, a->files[i], e);
+    if (!rc)
+        rc = pack_commit(&w.pack, e);
+    if (!rc)
         log_line("%s: %zu sequences of %zu tokens, %s; %llu documents, %.1f MB, %.2f million tokens of text, %.1f MB/s",
                  a->pack.path, w.pack.tokens.rows, a->pack.seq_len, a->pack.narrow ? "uint16" : "int32",
                  (unsigned long long)w.pack.documents, 1e-6 * (double)w.corpus.bytes, 1e-6 * (double)w.pack.n_ids,
                  megabytes_per_s(&w));
-    if (!result && w.pack.empty)
+    if (!rc && w.pack.empty)
         log_line("%llu documents without a token left out", (unsigned long long)w.pack.empty);
     pack_abandon(&w.pack);
     free(w.ids.data);
-    return result;
+    return rc;
 }
 
 int main(int argc, char **argv)
@@ -295,12 +295,10 @@ int main(int argc, char **argv)
     if (!a.decode.path) /* a tensor on its way is removed; decoding just ends */
         cli_catch_signals();
     struct tokenizer *t = tokenizer_open(a.tokenizer, &e);
-    int result = !t              ? e.code
-                 : a.decode.path ? decode(&a.decode, tokenizer_vocabulary(t), stdout, &e)
-                                 : encode(&a, t, &e);
-    if (result)
+    int rc = !t ? e.code : a.decode.path ? decode(&a.decode, tokenizer_vocabulary(t), stdout, &e) : encode(&a, t, &e);
+    if (rc)
         log_line("error: %s", e.message);
     tokenizer_close(t);
     free(files);
-    return result ? 1 : 0;
+    return rc ? 1 : 0;
 }

@@ -1,0 +1,324 @@
+/* source_import.c - npy and safetensors caches behind the source interface; see source_import.h. */
+#include "source_import.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "file.h"
+#include "finite.h"
+#include "mem.h"
+#include "npy.h"
+#include "safetensors.h"
+
+#define WHOLE_BYTES ((size_t)64 << 20)
+#define PIECES 1024
+#define PIECE_BYTES ((size_t)64 << 10)
+
+enum element { ELEMENT_F32, ELEMENT_F16, ELEMENT_BF16 };
+
+/* One site's vectors: row i is at data + i * stride. */
+struct column {
+    const unsigned char *data;
+    size_t stride; /* bytes */
+    enum element element;
+};
+
+struct import {
+    struct npy *npy;
+    struct safetensors *safetensors; /* [n_files] one of the two */
+    size_t n_files;
+    struct column columns[STREAM_MAX_SITES];
+    size_t n_rows;
+    float *vector; /* [d_model] */
+    struct stream stream;
+};
+
+static size_t element_size(enum element element)
+{
+    return element == ELEMENT_F32 ? 4 : 2;
+}
+
+/* ---- what is in the files ---- */
+
+/* A tensor [n_rows, n_sites, d_model] from anywhere; n_sites 1 for one hook point. */
+struct found {
+    const char *name, *path;
+    const unsigned char *data;
+    size_t n_rows, n_sites, d_model, seq_len; /* seq_len: 0 = not said */
+    enum element element;
+};
+
+static int site_names(struct import *im, const struct found *f, struct err *e)
+{
+    struct stream *s = &im->stream;
+    for (size_t i = 0; i < f->n_sites; i++) {
+        char *name = s->sites[s->n_sites + i];
+        int n = f->n_sites == 1 ? snprintf(name, SITE_NAME_SIZE, "%s", f->name)
+                                : snprintf(name, SITE_NAME_SIZE, "site.%zu", i);
+        if (n >= SITE_NAME_SIZE)
+            return err_set(e, ERR_INPUT, "%s: name %s has %d characters, at most %d", f->path, f->name, n,
+                           SITE_NAME_SIZE - 1);
+        size_t stem = strlen(name);
+        if (im->npy && stem > 4 && strcmp(name + stem - 4, ".npy") == 0)
+            name[stem - 4] = '\0';
+        for (size_t k = 0; k < s->n_sites; k++)
+            if (strcmp(s->sites[k], name) == 0)
+                return err_set(e, ERR_INPUT, "%s: there is a site %s already, from another file of that name", f->path,
+                               name);
+    }
+    return 0;
+}
+
+/* Adds a tensor's sites; every tensor must have the rows and the d_model of the first. */
+static int add(struct import *im, const struct found *f, struct err *e)
+{
+    struct stream *s = &im->stream;
+    if (f->n_rows == 0 || f->n_sites == 0 || f->d_model == 0 || f->d_model > UINT32_MAX || f->seq_len > UINT32_MAX)
+        return err_set(e, ERR_INPUT, "%s: %s has %zu rows of %zu sites of %zu, in sequences of %zu", f->path, f->name,
+                       f->n_rows, f->n_sites, f->d_model, f->seq_len);
+    if (s->n_sites && (f->n_rows != im->n_rows || f->d_model != s->d_model))
+        return err_set(e, ERR_MISMATCH, "%s: %s has %zu rows of d_model %zu, the first tensor has %zu of %" PRIu32,
+                       f->path, f->name, f->n_rows, f->d_model, im->n_rows, s->d_model);
+    if (f->n_sites > STREAM_MAX_SITES - s->n_sites)
+        return err_set(e, ERR_INPUT, "%s: %zu sites, at most %d", f->path, s->n_sites + f->n_sites, STREAM_MAX_SITES);
+    if (site_names(im, f, e))
+        return e->code;
+    for (size_t i = 0; i < f->n_sites; i++)
+        im->columns[s->n_sites + i] = (struct column){f->data + i * f->d_model * element_size(f->element),
+                                                      f->n_sites * f->d_model * element_size(f->element), f->element};
+    s->n_sites += (uint32_t)f->n_sites;
+    s->d_model = (uint32_t)f->d_model;
+    im->n_rows = f->n_rows;
+    if (f->seq_len)
+        s->seq_len = (uint32_t)f->seq_len;
+    return 0;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static int add_npy(struct import *im, const struct npy *n, const struct import_options *o, struct err *e)
+{
+    struct found f = {.name = base_name(n->path), .path = n->path, .data = n->data};
+    bool stacked = o->n_files == 1 && n->n_dims == 3;
+    if (!stacked && n->n_dims != 2)
+        return err_set(e, ERR_INPUT,
+                       "%s: %zu dimensions, must be [rows, d_model] for one site or, alone, [rows, n_sites, d_model]",
+                       n->path, n->n_dims);
+    f.n_rows = n->shape[0];
+    f.n_sites = stacked ? n->shape[1] : 1;
+    f.d_model = n->shape[n->n_dims - 1];
+    if (n->dtype == NPY_F32)
+        f.element = ELEMENT_F32;
+    else if (n->dtype == NPY_F16)
+        f.element = ELEMENT_F16;
+    else if (o->npy_bf16 && (n->dtype == NPY_U16 || n->dtype == NPY_I16))
+        f.element = ELEMENT_BF16;
+    else
+        return err_set(e, ERR_INPUT, "%s: dtype %s, must be float32, float16, or 16-bit integers with --npy-dtype bf16",
+                       n->path, npy_dtype_name(n->dtype));
+    return add(im, &f, e);
+}
+
+static int add_tensor(struct import *im, const struct safetensors *file, const struct tensor_view *t, struct err *e)
+{
+    struct found f = {.name = t->name, .path = file->path, .data = t->data, .n_sites = 1};
+    if (t->n_dims != 2 && t->n_dims != 3)
+        return err_set(e, ERR_INPUT, "%s: %s has %zu dimensions, must be [rows, d_model] or [n_seq, seq_len, d_model]",
+                       file->path, t->name, t->n_dims);
+    f.n_rows = t->n_dims == 3 ? t->shape[0] * t->shape[1] : t->shape[0];
+    f.seq_len = t->n_dims == 3 ? t->shape[1] : 0;
+    f.d_model = t->shape[t->n_dims - 1];
+    if (t->dtype != TENSOR_F32 && t->dtype != TENSOR_F16 && t->dtype != TENSOR_BF16)
+        return err_set(e, ERR_INPUT, "%s: %s is %s, must be F32, F16 or BF16", file->path, t->name, t->dtype_name);
+    f.element = t->dtype == TENSOR_F32 ? ELEMENT_F32 : t->dtype == TENSOR_F16 ? ELEMENT_F16 : ELEMENT_BF16;
+    if (im->stream.seq_len && f.seq_len && f.seq_len != im->stream.seq_len)
+        return err_set(e, ERR_MISMATCH, "%s: %s has sequences of %zu, the tensors before of %" PRIu32, file->path,
+                       t->name, f.seq_len, im->stream.seq_len);
+    return add(im, &f, e);
+}
+
+struct named {
+    const struct safetensors *file;
+    const struct tensor_view *tensor;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct named *)a)->tensor->name, ((const struct named *)b)->tensor->name);
+}
+
+/* All tensors of all files, in the order of their names. */
+static int add_safetensors(struct import *im, struct err *e)
+{
+    size_t total = 0, n = 0;
+    for (size_t i = 0; i < im->n_files; i++)
+        total += im->safetensors[i].n_tensors;
+    struct named *all = mem_alloc(total, sizeof *all, "tensor list", e);
+    if (!all)
+        return ERR_MEMORY;
+    for (size_t i = 0; i < im->n_files; i++)
+        for (size_t k = 0; k < im->safetensors[i].n_tensors; k++)
+            all[n++] = (struct named){&im->safetensors[i], &im->safetensors[i].tensors[k]};
+    qsort(all, total, sizeof *all, by_name);
+    int rc = 0;
+    for (size_t i = 0; i < total && rc == 0; i++) {
+        if (i && strcmp(all[i].tensor->name, all[i - 1].tensor->name) == 0)
+            rc = err_set(e, ERR_INPUT, "tensor %s is in %s and in %s", all[i].tensor->name, all[i - 1].file->path,
+                         all[i].file->path);
+        else
+            rc = add_tensor(im, all[i].file, all[i].tensor, e);
+    }
+    mem_free(all);
+    return rc;
+}
+
+static int open_files(struct import *im, const struct import_options *o, struct err *e)
+{
+    if (o->n_files == 0)
+        return err_set(e, ERR_INPUT, "no file to import");
+    if (o->safetensors)
+        im->safetensors = mem_alloc(o->n_files, sizeof *im->safetensors, "files", e);
+    else
+        im->npy = mem_alloc(o->n_files, sizeof *im->npy, "files", e);
+    if (!im->safetensors && !im->npy)
+        return ERR_MEMORY;
+    im->n_files = o->n_files;
+    int rc = 0;
+    for (size_t i = 0; i < o->n_files && rc == 0; i++) {
+        if (o->safetensors)
+            rc = safetensors_open(&im->safetensors[i], o->files[i], e);
+        else if ((rc = npy_open(&im->npy[i], o->files[i], e)) == 0)
+            rc = add_npy(im, &im->npy[i], o, e);
+    }
+    return rc == 0 && o->safetensors ? add_safetensors(im, e) : rc;
+}
+
+/* ---- the stream ---- */
+
+static void fingerprint_column(struct fingerprint *f, const struct import *im, const struct column *c, uint32_t d_model)
+{
+    size_t width = d_model * element_size(c->element), total = im->n_rows * width;
+    size_t rows_a_piece = PIECE_BYTES / width ? PIECE_BYTES / width : 1;
+    fingerprint_add(f, &c->element, sizeof c->element);
+    bool whole = total <= WHOLE_BYTES;
+    size_t pieces = whole ? 1 : PIECES, rows = whole ? im->n_rows : rows_a_piece;
+    for (size_t p = 0; p < pieces; p++) {
+        size_t first = whole ? 0 : p * (im->n_rows - rows) / (pieces - 1);
+        for (size_t i = first; i < first + rows && i < im->n_rows; i++)
+            fingerprint_add(f, c->data + i * c->stride, width);
+    }
+}
+
+static int describe(struct import *im, const struct import_options *o, struct err *e)
+{
+    struct stream *s = &im->stream;
+    struct fingerprint f;
+    if (o->seq_len && s->seq_len && o->seq_len != s->seq_len)
+        return err_set(e, ERR_MISMATCH, "--seq-len %" PRIu32 ", the tensors have sequences of %" PRIu32, o->seq_len,
+                       s->seq_len);
+    s->seq_len = o->seq_len ? o->seq_len : s->seq_len ? s->seq_len : 1;
+    if (im->n_rows % s->seq_len || im->n_rows / s->seq_len > UINT32_MAX)
+        return err_set(e, ERR_INPUT, "%s: %zu rows are not a multiple of seq_len %" PRIu32, o->files[0], im->n_rows,
+                       s->seq_len);
+    s->rows_per_seq = s->seq_len;
+    s->n_seq = (uint32_t)(im->n_rows / s->seq_len);
+    s->n_models = 1;
+    s->can_bf16 = s->can_f32 = true;
+    if (fingerprint_init(&f, e))
+        return e->code;
+    fingerprint_add(&f, &im->n_rows, sizeof im->n_rows);
+    for (uint32_t i = 0; i < s->n_sites; i++)
+        fingerprint_column(&f, im, &im->columns[i], s->d_model);
+    fingerprint_finish(&f, s->model_fingerprints[0]);
+    im->vector = mem_alloc(s->d_model, sizeof *im->vector, "vector", e);
+    return im->vector ? stream_check(s, e) : ERR_MEMORY;
+}
+
+/* ---- the source ---- */
+
+static void read_vector(float *dst, const unsigned char *src, enum element element, size_t n)
+{
+    if (element == ELEMENT_F32) {
+        memcpy(dst, src, n * sizeof *dst);
+    } else if (element == ELEMENT_BF16) {
+        bf16_to_f32_n(dst, src, n);
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, src + 2 * i, 2);
+            dst[i] = f16_to_f32(h);
+        }
+    }
+}
+
+static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struct err *e)
+{
+    struct import *im = self;
+    const struct stream *s = &im->stream;
+    size_t first_row = (size_t)first * s->seq_len;
+    for (size_t i = 0; i < (size_t)n * s->seq_len; i++) {
+        for (uint32_t site = 0; site < s->n_sites; site++) {
+            const struct column *c = &im->columns[site];
+            read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
+            size_t bad = finite_first_bad_f32(im->vector, s->d_model);
+            if (bad < s->d_model)
+                return err_set(e, ERR_INPUT, "row %zu, %s: value %zu is %g, must be finite", first_row + i,
+                               s->sites[site], bad, (double)im->vector[bad]);
+            rows_put(r, i, site, im->vector);
+        }
+        rows_put_origin(r, i, (struct row_origin){first + (uint32_t)(i / s->seq_len), (uint32_t)(i % s->seq_len), 0});
+    }
+    return 0;
+}
+
+void source_import_read(const struct source *s, size_t first, size_t n, float *dst)
+{
+    const struct import *im = s->self;
+    size_t d = s->stream.d_model, n_sites = s->stream.n_sites;
+    for (size_t i = 0; i < n; i++)
+        for (size_t site = 0; site < n_sites; site++)
+            read_vector(dst + (i * n_sites + site) * d, im->columns[site].data + (first + i) * im->columns[site].stride,
+                        im->columns[site].element, d);
+    for (size_t site = 0; site < n_sites; site++)
+        file_map_passed(im->columns[site].data + first * im->columns[site].stride,
+                        n * d * element_size(im->columns[site].element));
+}
+
+static void close_source(void *self)
+{
+    struct import *im = self;
+    for (size_t i = 0; i < im->n_files; i++) {
+        if (im->npy)
+            npy_close(&im->npy[i]);
+        else
+            safetensors_close(&im->safetensors[i]);
+    }
+    mem_free(im->npy);
+    mem_free(im->safetensors);
+    mem_free(im->vector);
+    mem_free(im);
+}
+
+int source_import_open(struct source *s, const struct import_options *o, struct err *e)
+{
+    *s = (struct source){0};
+    struct import *im = mem_alloc(1, sizeof *im, "import", e);
+    if (!im)
+        return ERR_MEMORY;
+    int rc = open_files(im, o, e);
+    if (rc == 0)
+        rc = describe(im, o, e);
+    if (rc) {
+        close_source(im);
+        return rc;
+    }
+    *s = (struct source){.stream = im->stream, .self = im, .compute = compute, .close = close_source};
+    return 0;
+}

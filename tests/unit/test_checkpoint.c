@@ -1,0 +1,397 @@
+/* test_checkpoint.c - what was saved comes back bit for bit; what is half written, cut or of another run does not. */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "checkpoint.h"
+#include "rng.h"
+#include "safetensors.h"
+#include "scratch.h"
+
+#define N_SITES 3
+#define D_MODEL 5
+#define D_SAE 17
+#define BATCH 8
+
+struct training {
+    struct crosscoder c;
+    struct train_state t;
+    float scale[N_SITES];
+};
+
+static void training_open(struct training *x, size_t d_sae, size_t batch)
+{
+    struct err e = {0};
+    const struct train_setup setup = {.batch_size = batch};
+    if (crosscoder_init(&x->c, N_SITES, D_MODEL, d_sae, &e) || train_state_init(&x->t, &x->c, &setup, &e))
+        fail_msg("%s", e.message);
+}
+
+static void training_close(struct training *x)
+{
+    train_state_release(&x->t);
+    crosscoder_release(&x->c);
+}
+
+/* Finite floats of all magnitudes, subnormals and -0 among them. */
+static void fill(float *x, size_t n, struct rng *r)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = rng_u32(r) & 0xbfffffffu; /* exponent below 128: finite */
+        memcpy(x + i, &u, 4);
+    }
+    if (n)
+        x[0] = -0.0f;
+}
+
+static void training_fill(struct training *x, uint64_t seed, uint64_t step)
+{
+    struct rng r;
+    rng_init(&r, seed, RNG_TEST, 0);
+    fill(x->c.params, x->c.n_params, &r);
+    fill(x->t.m, x->c.n_params, &r);
+    fill(x->t.v, x->c.n_params, &r);
+    fill(x->scale, N_SITES, &r);
+    for (size_t i = 0; i < x->c.d_sae; i++)
+        x->t.rows_since_fired[i] = (uint64_t)rng_u32(&r) << (i % 20);
+    x->t.step = step;
+}
+
+static struct training a, b;
+static char out[512], path[4096]; /* out: a run's folder, fresh in each test */
+static json_t *cfg;
+static const struct plan_place place = {3, 17};
+static struct plan_place read_place;
+
+static int open_both(void **state)
+{
+    (void)state;
+    static int run;
+    snprintf(out, sizeof out, "%s/run%d", scratch_folder, run++);
+    training_open(&a, D_SAE, BATCH);
+    training_open(&b, D_SAE, BATCH);
+    cfg = json_pack("{s:i, s:f}", "batch_size", BATCH, "lr", 0.1);
+    return file_make_folder(out, NULL);
+}
+
+/* Folders of one level within folders of one level. */
+static int close_both(void **state)
+{
+    (void)state;
+    char folder[1024], entry_path[2048];
+    training_close(&a);
+    training_close(&b);
+    json_decref(cfg);
+    snprintf(folder, sizeof folder, "%s/checkpoints", out);
+    DIR *d = opendir(folder);
+    for (struct dirent *entry; d && (entry = readdir(d));)
+        if (entry->d_name[0] != '.') {
+            snprintf(entry_path, sizeof entry_path, "%s/%s", folder, entry->d_name);
+            file_remove_tree(entry_path, NULL);
+        }
+    if (d)
+        closedir(d);
+    file_remove_tree(folder, NULL);
+    return file_remove_tree(out, NULL);
+}
+
+static void save(size_t keep)
+{
+    struct err e = {0};
+    if (checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, keep, path, &e))
+        fail_msg("%s", e.message);
+}
+
+static void load_refuses(const char *folder, int code, const char *why, const char *also)
+{
+    struct err e = {0};
+    int rc = checkpoint_load(folder, &b.c, b.scale, &b.t, &read_place, &e);
+    if (rc == 0)
+        assert_true(read_place.window == place.window && read_place.position == place.position);
+    if (rc != code || e.code != code)
+        fail_msg("gives %d, should be %d: %s", rc, code, why);
+    if (!strstr(e.message, why) || !strstr(e.message, also))
+        fail_msg("'%s' should say '%s' and '%s'", e.message, why, also);
+}
+
+static void same_training(void)
+{
+    assert_memory_equal(a.c.params, b.c.params, a.c.n_params * sizeof *a.c.params);
+    assert_memory_equal(a.t.m, b.t.m, a.c.n_params * sizeof *a.t.m);
+    assert_memory_equal(a.t.v, b.t.v, a.c.n_params * sizeof *a.t.v);
+    assert_memory_equal(a.t.rows_since_fired, b.t.rows_since_fired, D_SAE * sizeof *a.t.rows_since_fired);
+    assert_memory_equal(a.scale, b.scale, sizeof a.scale);
+    assert_int_equal(a.t.step, b.t.step);
+}
+
+/* Names below OUT/checkpoints, sorted, separated by spaces. */
+static const char *names(void)
+{
+    static char text[1024];
+    char folder[1024];
+    struct dirent **list;
+    snprintf(folder, sizeof folder, "%s/checkpoints", out);
+    int n = scandir(folder, &list, NULL, alphasort);
+    text[0] = '\0';
+    for (int i = 0; i < n; i++) {
+        if (list[i]->d_name[0] != '.')
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", *text ? " " : "", list[i]->d_name);
+        free(list[i]);
+    }
+    if (n >= 0)
+        free(list);
+    return text;
+}
+
+static const char *in_checkpoint(const char *name)
+{
+    static char file[5000];
+    snprintf(file, sizeof file, "%s/%s", path, name);
+    return file;
+}
+
+/* ---- saving and loading ---- */
+
+static void every_bit_comes_back(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char latest[4096];
+    json_t *saved;
+    for (uint64_t turn = 0; turn < 3; turn++) {
+        training_fill(&a, turn, turn * 70000000);
+        training_fill(&b, 100, 1);
+        save(3);
+        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, &b.c, b.scale, &b.t, &read_place, &e))
+            fail_msg("%s", e.message);
+        assert_string_equal(latest, path);
+        same_training();
+        assert_int_equal(checkpoint_config(latest, &saved, &e), 0);
+        assert_true(json_equal(saved, cfg));
+        json_decref(saved);
+    }
+    assert_string_equal(names(), "step_0000000000 step_0070000000 step_0140000000");
+}
+
+static void the_newest_are_kept(void **state)
+{
+    (void)state;
+    training_fill(&a, 1, 0);
+    static const uint64_t steps[] = {5, 10, 99, 100, 1000};
+    for (size_t i = 0; i < 5; i++) {
+        a.t.step = steps[i];
+        save(2);
+    }
+    assert_string_equal(names(), "step_0000000100 step_0000001000");
+    a.t.step = 1001;
+    save(1);
+    assert_string_equal(names(), "step_0000001001");
+    assert_int_equal(checkpoint_latest(out, path, NULL), 0);
+    assert_non_null(strstr(path, "step_0000001001"));
+}
+
+/* The same step again (a resumed run stopped at once) replaces it. */
+static void the_same_step_again(void **state)
+{
+    (void)state;
+    training_fill(&a, 1, 5);
+    save(1);
+    training_fill(&a, 2, 5);
+    save(1);
+    assert_string_equal(names(), "step_0000000005");
+    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0);
+    same_training();
+}
+
+static void nothing_to_resume_from(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char folder[1024];
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "no checkpoint"));
+    snprintf(folder, sizeof folder, "%s/checkpoints", out);
+    assert_int_equal(file_make_folder(folder, NULL), 0);
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "no checkpoint"));
+}
+
+/* A save that was killed leaves a folder of another name: neither found nor in the way. */
+static void half_a_checkpoint(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char folder[1024], file[1200];
+    snprintf(folder, sizeof folder, "%s/checkpoints/tmp", out);
+    assert_int_equal(file_make_folder(folder, NULL), 0);
+    snprintf(file, sizeof file, "%s/crosscoder.safetensors.tmp.123", folder);
+    FILE *f = fopen(file, "w");
+    assert_non_null(f);
+    fputs("half", f);
+    fclose(f);
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT); /* not this one */
+    training_fill(&a, 3, 40);
+    save(2);
+    assert_string_equal(names(), "step_0000000040");
+    assert_int_not_equal(access(in_checkpoint("crosscoder.safetensors.tmp.123"), F_OK), 0);
+    static const char *const others[] = {"step_", "step_12x", "xstep_0000000099", "step_-1"};
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(folder, sizeof folder, "%s/checkpoints/%s", out, others[i]);
+        assert_int_equal(file_make_folder(folder, NULL), 0);
+    }
+    char latest[4096];
+    assert_int_equal(checkpoint_latest(out, latest, &e), 0);
+    assert_string_equal(latest, path);
+    a.t.step = 41;
+    save(1); /* the others are not ours to remove */
+    assert_string_equal(names(), "step_ step_-1 step_0000000041 step_12x xstep_0000000099");
+}
+
+/* ---- what is refused ---- */
+
+/* Cuts the file at every length of a checkpoint; the whole of it loads. */
+static void cut_files(void **state)
+{
+    (void)state;
+    training_fill(&a, 4, 6);
+    save(1);
+    static const char *const files[] = {"state.safetensors", "crosscoder.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        struct stat st;
+        struct err e = {0};
+        char *whole;
+        size_t size;
+        const char *file = in_checkpoint(files[i]);
+        assert_int_equal(stat(file, &st), 0);
+        assert_int_equal(file_read_text(file, (size_t)st.st_size, &whole, &size, &e), 0);
+        for (long cut = 0; cut < (long)size; cut += cut < 400 ? 37 : 211) {
+            assert_int_equal(truncate(file, cut), 0);
+            load_refuses(path, ERR_INPUT, files[i], "");
+        }
+        FILE *f = fopen(file, "wb");
+        assert_true(f && fwrite(whole, 1, size, f) == size && fclose(f) == 0);
+        free(whole);
+        assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, &e), 0);
+        same_training();
+    }
+}
+
+static void missing_files(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    json_t *saved;
+    training_fill(&a, 4, 6);
+    save(1);
+    assert_int_equal(unlink(in_checkpoint("state.safetensors")), 0);
+    load_refuses(path, ERR_SYSTEM, "state.safetensors", "No such file");
+    assert_int_equal(unlink(in_checkpoint("crosscoder.safetensors")), 0);
+    load_refuses(path, ERR_SYSTEM, "crosscoder.safetensors", "No such file");
+    assert_int_equal(truncate(in_checkpoint("cfg.json"), 10), 0);
+    assert_int_equal(checkpoint_config(path, &saved, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "cfg.json"));
+    assert_null(saved);
+    assert_int_equal(unlink(in_checkpoint("cfg.json")), 0);
+    assert_int_equal(checkpoint_config(path, &saved, &e), ERR_SYSTEM);
+    assert_null(saved);
+}
+
+static void another_shape(void **state)
+{
+    (void)state;
+    training_fill(&a, 4, 6);
+    save(1);
+    training_close(&b);
+    training_open(&b, D_SAE + 1, BATCH);
+    load_refuses(path, ERR_INPUT, "17", "18");
+    training_close(&b);
+    training_open(&b, D_SAE, BATCH + 1);
+    load_refuses(path, ERR_INPUT, "48 rows", "6 steps of 9 make 54");
+}
+
+static void rewrite_state(const char *step, const char *rows, enum tensor_dtype ages, size_t n_ages)
+{
+    struct safetensors_writer w;
+    struct err e = {0};
+    const struct tensor_spec specs[] = {
+        {"adam_m", TENSOR_F32, 1, {a.c.n_params}},
+        {"adam_v", TENSOR_F32, 1, {a.c.n_params}},
+        {"rows_since_fired", ages, 1, {n_ages}},
+    };
+    const char *metadata[] = {"step", step, "rows", rows, "window", "3", "position", "17"};
+    static const uint64_t zeros[4096];
+    size_t bytes = 2 * a.c.n_params * 4 + n_ages * tensor_dtype_size(ages);
+    assert_true(bytes <= sizeof zeros);
+    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? 4 : 0, &e) ||
+        safetensors_write_data(&w, zeros, bytes, &e) || safetensors_write_commit(&w, &e))
+        fail_msg("%s", e.message);
+}
+
+static void a_state_of_something_else(void **state)
+{
+    (void)state;
+    training_fill(&a, 4, 6);
+    save(1);
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0); /* the helper itself is sound */
+    rewrite_state("6", "48", TENSOR_I64, D_SAE + 1);
+    load_refuses(path, ERR_INPUT, "rows_since_fired", "17");
+    rewrite_state("6", "48", TENSOR_I32, D_SAE);
+    load_refuses(path, ERR_INPUT, "rows_since_fired is I32", "expected I64");
+    rewrite_state("6x", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "step is 6x", "must be a number");
+    rewrite_state(NULL, NULL, TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "step is missing", "must be a number");
+    rewrite_state("6", "56", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "56 rows", "6 steps of 8 make 48");
+}
+
+/* Where no folder can be made or no file written, the save fails and what was there stays. Root may write anywhere, so
+ * the obstacles are files where folders should be. */
+static void unwritable(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char file[1024];
+    training_fill(&a, 4, 6);
+    const char *not_a_folder = scratch_write("file", "x", 1);
+    assert_int_equal(checkpoint_save(not_a_folder, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_non_null(strstr(e.message, not_a_folder));
+    assert_int_equal(checkpoint_save("/proc/nowhere", &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_non_null(strstr(e.message, "/proc/nowhere"));
+
+    save(1);
+    a.t.step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
+    snprintf(file, sizeof file, "%s/checkpoints/step_0000000007/kept", out);
+    assert_int_equal(file_make_folder(file, NULL), 0);
+    assert_int_equal(checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_non_null(strstr(e.message, "step_0000000007"));
+    assert_string_equal(names(), "step_0000000006 step_0000000007"); /* the old one stays, no tmp is left */
+    assert_int_equal(rmdir(file), 0);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, open_both, close_both)
+    const struct CMUnitTest tests[] = {
+        TEST(every_bit_comes_back),
+        TEST(the_newest_are_kept),
+        TEST(the_same_step_again),
+        TEST(nothing_to_resume_from),
+        TEST(half_a_checkpoint),
+        TEST(cut_files),
+        TEST(missing_files),
+        TEST(another_shape),
+        TEST(a_state_of_something_else),
+        TEST(unwritable),
+    };
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}

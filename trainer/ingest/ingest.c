@@ -1,0 +1,258 @@
+/* ingest.c - the ingest thread's turns, and what the training thread asks of it; see ingest.h and PROTOCOL.md.
+ *
+ * ingest_producers.c deals with producers, ingest_leases.c gives them blocks, ingest_rows.c takes what they send. All that
+ * the thread alone uses is free of locks; what the two threads tell each other goes through ingest_sync.h. */
+#include "ingest.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "ingest_leases.h"
+#include "ingest_producers.h"
+#include "ingest_rows.h"
+#include "ingest_status.h"
+#include "ingest_state.h"
+#include "log.h"
+#include "wake.h"
+
+#define POLL_MS 100
+#define END_WAIT_MS 3000 /* for the producers' BYEs */
+
+/* ---- the thread ---- */
+
+void ingest_fail(struct ingest *in, const struct err *why)
+{
+    ingest_sync_fail(&in->sync, why);
+    if (in->started) /* before that there is no shuffle */
+        shuffle_fail(in->row_store.c.shuffle, why);
+}
+
+static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
+                         struct err *e)
+{
+    int index = producers_find(&in->producers, from);
+    enum message_type type = in->message.type;
+    if (index >= 0)
+        in->producers.list[index].last_heard_ms = clock_ms();
+    if (type == MESSAGE_HELLO && in->ending) {
+        ingest_send_end(in, from);
+    } else if (type == MESSAGE_HELLO) {
+        ingest_take_hello(in, from, e);
+    } else if (type == MESSAGE_BYE) {
+        if (index >= 0)
+            ingest_drop(in, index, in->ending ? "leaves, the run is over" : "leaves");
+        link_send_text(in->link, from, MESSAGE_BYE_ACK, "");
+    } else if (index < 0) {
+        link_send_error(in->link, from, 0, "unknown-peer", "say HELLO first");
+    } else if (type == MESSAGE_BATCH) {
+        ingest_take_batch(in, index, payload, e);
+    } else if (type == MESSAGE_ERROR) {
+        ingest_take_error(in, index, e);
+    } else if (type == MESSAGE_PING) {
+        ingest_take_ping(in, index);
+        ingest_adjust_credit(in, index);
+        in->message.type = MESSAGE_PONG; /* with the same token */
+        link_send(in->link, from, &in->message, NULL);
+    } else if (type != MESSAGE_PONG) {
+        ingest_lose(in, index, "sent a message that only a trainer sends, dropped");
+    }
+}
+
+/* What is waiting on the socket, up to a bound so that the other duties get their turn. */
+static void receive_all(struct ingest *in, struct err *e)
+{
+    struct link_peer from;
+    struct link_payload payload;
+    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0;
+         turn++) {
+        if (got == 1) {
+            take_message(in, &from, &payload, e);
+        } else if (got == ERR_PEER) {
+            ingest_refuse(in, &from, e);
+        } else if (got == ERR_DAMAGED) {
+            ingest_start_anew(in, &from, e);
+        } else {
+            ingest_fail(in, e);
+        }
+        link_payload_release(&payload);
+    }
+}
+
+/* The training thread has done its part: blocks are wanted. */
+static void begin(struct ingest *in)
+{
+    const struct row_store_config *c = &in->row_store.c;
+    if (c->plan->n_eval == 0)
+        ingest_sync_evaluation(&in->sync);
+    if (in->n_scale)
+        ingest_announce_scale(in);
+    else
+        ingest_add_tasks(in, c->scale_blocks, c->n_scale_blocks, FOR_SCALE);
+}
+
+static void synchronise(struct ingest *in)
+{
+    bool had_started = in->started;
+    in->counters.producers = (uint32_t)in->producers.n;
+    in->counters.blocks_leased_again = in->leases.leased_again;
+    link_refusals(in->link, in->counters.refused);
+    log_hidden(&in->comings);
+    ingest_sync_turn(&in->sync, &in->counters, &in->started, &in->ending, &in->end);
+    if (in->started && !had_started)
+        begin(in);
+    ingest_status(in, in->ending);
+}
+
+/* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
+static void say_end(struct ingest *in)
+{
+    struct err e = {0};
+    for (int i = 0; i < PRODUCERS_MAX; i++)
+        if (in->producers.list[i].here && ingest_send_end(in, &in->producers.list[i].address))
+            ingest_lose(in, i, "is gone");
+    for (int64_t until = clock_ms() + END_WAIT_MS; in->producers.n && clock_ms() < until;) {
+        link_poll(in->link, -1, POLL_MS);
+        receive_all(in, &e);
+    }
+    synchronise(in);
+    link_close(in->link, 1000);
+    in->link = NULL;
+}
+
+static void *ingest_thread(void *argument)
+{
+    struct ingest *in = argument;
+    struct err e = {0};
+    in->last_listened_ms = clock_ms();
+    while (!in->ending) {
+        if (in->started)
+            ingest_lease_blocks(in);
+        link_poll(in->link, in->wake, POLL_MS);
+        uint64_t count;
+        if (read(in->wake, &count, sizeof count) < 0 && errno != EAGAIN)
+            ingest_fail(in, (err_errno(&e, errno, "eventfd"), &e));
+        receive_all(in, &e);
+        ingest_ping(in);
+        ingest_drop_silent(in);
+        ingest_check_refusals(in, &e);
+        synchronise(in);
+    }
+    say_end(in);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+/* The pointers in o are not kept. */
+static void copy_options(struct ingest *in, const struct ingest_options *o)
+{
+    in->options = *o;
+    snprintf(in->run_id, sizeof in->run_id, "%s", o->run_id);
+    in->stream_expected = o->expected;
+    if (o->expected)
+        in->stream = *o->expected;
+    in->n_scale = o->scale ? o->n_scale : 0;
+    if (o->scale)
+        memcpy(in->scale, o->scale, o->n_scale * sizeof *in->scale);
+}
+
+int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)
+{
+    struct ingest *in = calloc(1, sizeof *in);
+    *out = NULL;
+    if (!in)
+        return err_set(e, ERR_MEMORY, "ingest: out of memory");
+    copy_options(in, o);
+    in->comings = (struct log_limit){.burst = 200, .per_s = 5};
+    ingest_sync_init(&in->sync);
+    in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int rc = in->wake < 0 ? err_errno(e, errno, "eventfd")
+                          : link_listen(&in->link, o->endpoints, o->n_endpoints, &o->door, e);
+    if (rc == 0 && (rc = pthread_create(&in->thread, NULL, ingest_thread, in)) != 0)
+        rc = err_errno(e, rc, "cannot start the ingest thread");
+    in->running = rc == 0;
+    if (rc) {
+        ingest_free(in);
+        return rc;
+    }
+    *out = in;
+    return 0;
+}
+
+void ingest_free(struct ingest *in)
+{
+    if (!in)
+        return;
+    ingest_finish(in, false, "trainer stopped");
+    link_close(in->link, 0);
+    if (in->wake >= 0)
+        close(in->wake);
+    row_store_release(&in->row_store);
+    ingest_sync_release(&in->sync);
+    free(in);
+}
+
+const char *ingest_endpoint(const struct ingest *in, size_t i)
+{
+    return link_endpoint(in->link, i);
+}
+
+int ingest_wake_fd(const struct ingest *in)
+{
+    return in->wake;
+}
+
+/* ---- for the training thread ---- */
+
+int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct err *e)
+{
+    return ingest_sync_wait_stream(&in->sync, out, timeout_ms, e);
+}
+
+int ingest_start(struct ingest *in, const struct row_store_config *c, struct err *e)
+{
+    if (c->plan->n_eval + c->n_scale_blocks > LEASES_MAX / 2)
+        return err_set(
+            e, ERR_INPUT,
+            "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
+            c->plan->n_eval, c->n_scale_blocks, LEASES_MAX / 2);
+    if (row_store_init(&in->row_store, c, e))
+        return e->code;
+    ingest_sync_start(&in->sync);
+    wake(in->wake);
+    return 0;
+}
+
+int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
+{
+    return ingest_sync_wait_scale(&in->sync, scale, in->stream.n_sites, timeout_ms, e);
+}
+
+int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)
+{
+    int rc = ingest_sync_wait_evaluation(&in->sync, timeout_ms, e);
+    *rows = in->row_store.evaluation;
+    *n_rows = in->row_store.evaluation_rows;
+    return rc;
+}
+
+void ingest_counters(struct ingest *in, struct ingest_counters *c)
+{
+    ingest_sync_counters(&in->sync, c);
+}
+
+void ingest_finish(struct ingest *in, bool ok, const char *reason)
+{
+    if (!in->running)
+        return;
+    ingest_sync_end(&in->sync, ok, reason);
+    wake(in->wake);
+    pthread_join(in->thread, NULL);
+    in->running = false;
+}

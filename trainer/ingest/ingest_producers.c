@@ -1,0 +1,180 @@
+/* ingest_producers.c - HELLO, WELCOME, REJECT, END, and producers that leave, fall silent or break the rules; see
+ * ingest_producers.h.
+ *
+ * A producer is told REJECT and forgotten for what can only be wrong again. */
+#include "ingest_producers.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "validate.h"
+#include "clock.h"
+#include "ingest_leases.h"
+#include "log.h"
+
+#define AWAY_MS 1000 /* a turn of the thread takes a tenth of that */
+
+int ingest_send_welcome(struct ingest *in, const struct producer *p)
+{
+    struct message *m = &in->message;
+    m->type = MESSAGE_WELCOME;
+    m->welcome = (struct message_welcome){.dtype = in->options.dtype,
+                                          .has_scale = in->n_scale > 0,
+                                          .n_scale = in->n_scale,
+                                          .block_seqs = in->options.block_seqs,
+                                          .credit = in->options.credit,
+                                          .heartbeat_ms = in->options.heartbeat_ms,
+                                          .timeout_ms = in->options.timeout_ms};
+    if (m->welcome.block_seqs > in->stream.n_seq)
+        m->welcome.block_seqs = in->stream.n_seq;
+    memcpy(m->welcome.run, in->run_id, sizeof m->welcome.run);
+    memcpy(m->welcome.scale, in->scale, sizeof m->welcome.scale);
+    return link_send(in->link, &p->address, m, NULL);
+}
+
+int ingest_send_end(struct ingest *in, const struct link_peer *to)
+{
+    struct message *m = &in->message;
+    m->type = MESSAGE_END;
+    m->end = in->end;
+    return link_send(in->link, to, m, NULL);
+}
+
+void ingest_drop(struct ingest *in, int index, const char *why)
+{
+    struct producer *p = &in->producers.list[index];
+    size_t n = leases_forget(&in->leases, index);
+    if (n && !p->blocks)
+        ingest_distrust(in);
+    if (n)
+        log_limited(&in->comings, "producer %s %s; %zu blocks leased again", p->name, why, n);
+    else
+        log_limited(&in->comings, "producer %s %s", p->name, why);
+    link_vouch(in->link, &p->address, 0);
+    producers_remove(&in->producers, index);
+    if (in->producers.n == 0 && !in->ending)
+        log_limited(&in->comings, "no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
+}
+
+void ingest_lose(struct ingest *in, int index, const char *why)
+{
+    in->counters.producers_lost++;
+    ingest_drop(in, index, why);
+}
+
+/* The first producer's stream is the run's, and so is its scale if it has one. */
+static void fix_stream(struct ingest *in, const struct stream *stream)
+{
+    in->stream = *stream;
+    in->stream_fixed = true;
+    if (in->n_scale == 0 && stream->has_scale) {
+        in->n_scale = stream->n_sites;
+        memcpy(in->scale, stream->scale, sizeof in->scale);
+    }
+    ingest_sync_stream(&in->sync, stream);
+}
+
+/* The new producer's index; -1: there is no place. Without keys anybody can say a HELLO that fits, and take places by it: whoever
+ * has not answered a block yet gives way to the next. */
+static int add_producer(struct ingest *in, const struct link_peer *from, const char *name)
+{
+    int unproven;
+    if (in->producers.n == PRODUCERS_MAX && (unproven = producers_unproven(&in->producers)) >= 0)
+        ingest_lose(in, unproven, "has answered no block yet and makes room for another");
+    return producers_add(&in->producers, from, name, clock_ms());
+}
+
+void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct err *e)
+{
+    struct message_hello *h = &in->message.hello;
+    char name[MESSAGE_NAME_SIZE];
+    memcpy(name, h->producer, sizeof name);
+    int index = producers_find(&in->producers, from);
+    if (index >= 0)
+        ingest_drop(in, index, "says HELLO again");
+    index = -1;
+    struct validate_terms terms = {.ours = in->stream_expected || in->stream_fixed ? &in->stream : NULL,
+                                   .need_bf16 = in->options.dtype == ROW_BF16,
+                                   .need_f32 = in->options.dtype == ROW_F32 || in->n_scale == 0,
+                                   .stream_fixed = in->stream_fixed,
+                                   .scale = in->n_scale ? in->scale : NULL,
+                                   .n_scale = in->n_scale};
+    if (strikes_out(&in->strikes, name)) {
+        err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", name, STRIKES_OUT);
+    } else if (validate_hello(&terms, h, e) == 0) {
+        index = add_producer(in, from, name);
+        if (index < 0)
+            err_set(e, ERR_PEER, "run has %d producers already", PRODUCERS_MAX);
+        else
+            ingest_first_credit(in, index);
+    }
+    if (index < 0) {
+        in->counters.rejected++;
+        char who[MESSAGE_NAME_SIZE + 32];
+        snprintf(who, sizeof who, "producer %s rejected", name);
+        link_refuse(in->link, from, who, e->message);
+        return;
+    }
+    link_vouch(in->link, from, link_answer_bytes(&h->stream, in->options.dtype, 0, 0));
+    if (!in->stream_fixed)
+        fix_stream(in, &h->stream);
+    if (ingest_send_welcome(in, &in->producers.list[index])) { /* it said HELLO on another connection since */
+        producers_remove(&in->producers, index);
+        return;
+    }
+    char where[LINK_DESCRIPTION_SIZE];
+    link_describe(in->link, from, where);
+    in->counters.producers_seen++;
+    log_limited(&in->comings, "producer %s joins (%s)", name, where);
+}
+
+void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e)
+{
+    int index = producers_find(&in->producers, from);
+    char who[MESSAGE_NAME_SIZE + 32];
+    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
+    in->counters.bad_chunks++;
+    link_refuse(in->link, from, who, e->message);
+    if (index >= 0)
+        ingest_lose(in, index, "broke the protocol, dropped");
+}
+
+void ingest_start_anew(struct ingest *in, const struct link_peer *from, const struct err *e)
+{
+    int index = producers_find(&in->producers, from);
+    char who[MESSAGE_NAME_SIZE + 32];
+    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
+    in->counters.bad_chunks++;
+    link_complain(in->link, from, who, e->message);
+    link_send_error(in->link, from, 0, "unknown-peer", e->message);
+    if (index >= 0)
+        ingest_lose(in, index, "shall join again");
+}
+
+void ingest_ping(struct ingest *in)
+{
+    int64_t now = clock_ms();
+    if (now - in->last_ping_ms < (int64_t)in->options.heartbeat_ms)
+        return;
+    in->last_ping_ms = now;
+    struct message *m = &in->message;
+    m->type = MESSAGE_PING;
+    m->ping = (struct message_ping){.token = (uint64_t)now};
+    for (int i = 0; i < PRODUCERS_MAX; i++)
+        if (in->producers.list[i].here && link_send(in->link, &in->producers.list[i].address, m, NULL))
+            ingest_lose(in, i, "is gone");
+}
+
+void ingest_drop_silent(struct ingest *in)
+{
+    int64_t now = clock_ms(), away = now - in->last_listened_ms;
+    in->last_listened_ms = now;
+    if (away > AWAY_MS)
+        producers_forgive(&in->producers, away);
+    for (int i = 0; i < PRODUCERS_MAX; i++) {
+        const struct producer *p = &in->producers.list[i];
+        if (p->here && now - p->last_heard_ms > (int64_t)in->options.timeout_ms) {
+            ingest_lose(in, i, "fell silent, dropped");
+        }
+    }
+}

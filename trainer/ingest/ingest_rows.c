@@ -1,0 +1,142 @@
+/* ingest_rows.c - checks the chunks that come back and puts their rows where they belong; see ingest_rows.h.
+ *
+ * A bad chunk costs a producer the lease, and three without a good block between them its place. */
+#include "ingest_rows.h"
+
+#include "validate.h"
+#include "audit.h"
+#include "clock.h"
+#include "ingest_leases.h"
+#include "ingest_producers.h"
+#include "log.h"
+
+void ingest_announce_scale(struct ingest *in)
+{
+    in->n_scale = in->stream.n_sites;
+    ingest_sync_scale(&in->sync, in->scale, in->n_scale);
+    ingest_add_tasks(in, in->row_store.c.plan->eval_blocks, in->row_store.c.plan->n_eval, FOR_EVALUATION);
+}
+
+static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
+{
+    enum row_store_event event;
+    int rc = row_store_complete(&in->row_store, t, in->scale, &event, e);
+    leases_done(&in->leases, t);
+    in->counters.blocks_done++;
+    if (rc) {
+        ingest_fail(in, e);
+    } else if (event == ROW_STORE_EVALUATION) {
+        ingest_sync_evaluation(&in->sync);
+    } else if (event == ROW_STORE_SCALE) {
+        ingest_announce_scale(in);
+        for (int i = 0; i < PRODUCERS_MAX; i++)
+            if (in->producers.list[i].here)
+                ingest_send_welcome(in, &in->producers.list[i]);
+    }
+}
+
+static const char *name_of(const struct ingest *in, int holder)
+{
+    return holder < 0 ? "(gone)" : in->producers.list[holder].name;
+}
+
+/* Both answers of an audited block are there. ERR_MISMATCH if they are further apart than rounding. */
+static int compare_answers(struct ingest *in, const struct lease_task *t, struct err *e)
+{
+    const struct row_store_config *c = &in->row_store.c;
+    struct audit a = {0};
+    for (size_t row = 0; row < t->n_rows; row++) {
+        struct row_origin x_origin, y_origin;
+        const unsigned char *x = shuffle_row(c->shuffle, &t->ticket, SHUFFLE_NO_COPY, row, &x_origin),
+                            *y = shuffle_row(c->shuffle, &t->ticket, t->copy, row, &y_origin);
+        audit_row(&a, c->stream, c->dtype, x, &x_origin, y, &y_origin);
+    }
+    in->counters.audits++;
+    if (a.relative <= 0)
+        return 0;
+    char how[400];
+    const char *one = name_of(in, t->answers[0].holder), *other = name_of(in, t->answers[1].holder);
+    audit_describe(&a, c->stream, how, sizeof how);
+    bool rounding = a.relative <= in->options.audit_tolerance;
+    if (in->counters.audits_different++ == 0 || !rounding)
+        log_line("audit: the answers of producers %s and %s to block %u %s%s", one, other, t->block, how,
+                 rounding ? "; that is rounding (--audit-tolerance)" : "");
+    if (rounding)
+        return 0;
+    return err_set(e, ERR_MISMATCH,
+                   "audit: producers %s and %s disagree on block %u by %.3g %% at site %s, --audit-tolerance is %g %%: "
+                   "one of them computes something else",
+                   one, other, t->block, 100 * a.relative, c->stream->sites[a.site], 100 * in->options.audit_tolerance);
+}
+
+static void complete_answer(struct ingest *in, struct lease_task *t, int answer, struct err *e)
+{
+    if (t->audit) {
+        if (!t->answers[1 - answer].complete)
+            return;
+        if (compare_answers(in, t, e)) {
+            ingest_fail(in, e);
+            return;
+        }
+    }
+    if (t->copy != SHUFFLE_NO_COPY)
+        shuffle_copy_end(in->row_store.c.shuffle, &t->ticket, t->copy, !t->audit && answer == 1);
+    complete_task(in, t, e);
+}
+
+/* A chunk of a lease that is void, or owed: somebody else has answered for the block. */
+static void drop_chunk(struct ingest *in, int index, const struct message_batch *b)
+{
+    struct producer *p = &in->producers.list[index];
+    in->counters.duplicates_dropped += b->rows;
+    if (b->chunk + 1 == b->chunks && leases_settle(&in->leases, b->lease, index))
+        speed_answered(&p->speed, p->speed.rows, leases_held(&in->leases, index) > 0, clock_ms());
+}
+
+static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, int answer, const struct err *e)
+{
+    struct producer *p = &in->producers.list[index];
+    in->counters.bad_chunks++;
+    p->faults++;
+    speed_answered(&p->speed, 0, leases_held(&in->leases, index) > 1, clock_ms());
+    leases_give_back(&in->leases, t, answer);
+    log_line("producer %s: %s; block leased again", p->name, e->message);
+    if (strikes_add(&in->strikes, p->name)) {
+        ingest_lose(in, index, "sent too many bad chunks, dropped");
+        link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
+    }
+}
+
+void ingest_take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
+{
+    const struct message_batch *b = &in->message.batch;
+    struct producer *p = &in->producers.list[index];
+    int answer;
+    struct lease_task *t = leases_find(&in->leases, b->lease, index, &answer);
+    if (!t) {
+        drop_chunk(in, index, b);
+        return;
+    }
+    const struct lease_answer *a = &t->answers[answer];
+    struct chunk_place place = {.block = t->block,
+                                .first_sequence = plan_block_first(in->row_store.c.plan, t->block),
+                                .n_rows = t->n_rows,
+                                .rows_taken = a->rows_taken,
+                                .chunks_taken = a->chunks_taken,
+                                .dtype = row_store_dtype(&in->row_store, t->purpose)};
+    if (validate_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
+        take_bad_chunk(in, index, t, answer, e);
+        return;
+    }
+    row_store_store(&in->row_store, t, answer, b, payload->data);
+    p->rows += b->rows;
+    in->counters.rows_received += b->rows;
+    if (a->rows_taken < t->n_rows)
+        return;
+    if (p->blocks++ == 0)
+        ingest_trust(in);
+    strikes_clear(&in->strikes, p->name);
+    leases_complete(t, answer);
+    speed_answered(&p->speed, t->n_rows, leases_held(&in->leases, index) > 0, clock_ms());
+    complete_answer(in, t, answer, e);
+}

@@ -1,0 +1,39 @@
+/* validate.h - what the trainer lets in: producers that describe the run's stream, chunks that are what was leased.
+ *
+ * Pure judgements: 0, or a negative code and the reason for the log and the REJECT, naming both values. */
+#ifndef CROSSFEED_VALIDATE_H
+#define CROSSFEED_VALIDATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "message.h"
+#include "stream.h"
+
+struct validate_terms {
+    const struct stream *ours; /* the run's stream; NULL: the first producer will fix it */
+    bool need_bf16,
+        need_f32;       /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
+    bool stream_fixed;  /* a first producer has been accepted */
+    const float *scale; /* [n_scale] the run's, measured or given; NULL: not known yet */
+    uint32_t n_scale;
+};
+
+int validate_hello(const struct validate_terms *a, const struct message_hello *h, struct err *e);
+
+/* Where a chunk must fit: the next one of a block, in order. */
+struct chunk_place {
+    uint32_t block, first_sequence;
+    size_t n_rows, rows_taken; /* of the block */
+    uint32_t chunks_taken;
+    enum row_dtype dtype;
+};
+
+/* payload: activations, unaligned. Checks geometry, checksum, that every value is finite and that every row
+ * is the (sequence, position) that belongs there: the last is what makes the ledger exact. */
+int validate_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
+                   const unsigned char *payload, size_t payload_size, struct err *e);
+
+#endif

@@ -1,0 +1,123 @@
+/* recovery.c - compares a decoder with the planted truth; see recovery.h.
+ *
+ * The cosines [n_latents, d_sae] are never held whole: learned latents are taken a tile at a time. */
+#include "recovery.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "gemm.h"
+#include "mem.h"
+#include "safetensors.h"
+
+enum { TILE = 512 }; /* learned latents at a time */
+
+static int load(struct recovery *r, const struct safetensors *truth, size_t n_sites, size_t d_model, struct err *e)
+{
+    const struct tensor_view *kind = safetensors_find(truth, "kind"), *directions;
+    if (!kind || kind->dtype != TENSOR_I32 || kind->n_dims != 1 || kind->shape[0] == 0)
+        return err_set(e, ERR_INPUT, "%s: no tensor kind, I32 [n_latents]: not a planted truth", truth->path);
+    size_t n = kind->shape[0], shape[3] = {n, n_sites, d_model}, width;
+    if (!(directions = safetensors_require(truth, "directions", 3, shape, e)))
+        return ERR_INPUT;
+    *r = (struct recovery){.n_latents = n, .n_sites = n_sites, .d_model = d_model};
+    if (!size_product((size_t[]){n_sites, d_model, sizeof(float)}, 3, &width))
+        return err_set(e, ERR_MEMORY, "%s: %zu sites x d_model %zu does not fit in memory", truth->path, n_sites,
+                       d_model);
+    if (!(r->planted = mem_alloc(n, width, "planted directions", e)) ||
+        !(r->unit = mem_alloc(n, width, "planted directions", e)) ||
+        !(r->kind = mem_alloc(n, sizeof *r->kind, "planted kinds", e)) ||
+        !(r->products = mem_alloc(n, TILE * sizeof *r->products, "planted cosines", e)) ||
+        !(r->max_cosine = mem_alloc(n, sizeof *r->max_cosine, "planted cosines", e)))
+        return ERR_MEMORY;
+    memcpy(r->kind, kind->data, kind->bytes);
+    for (size_t l = 0; l < n; l++)
+        if (r->kind[l] < 0 || r->kind[l] >= RECOVERY_KINDS)
+            return err_set(e, ERR_INPUT, "%s: kind of latent %zu is %" PRId32 ", must be 0 to %d", truth->path, l,
+                           r->kind[l], RECOVERY_KINDS - 1);
+    return tensor_to_f32(truth, directions, r->planted, e);
+}
+
+int recovery_init(struct recovery *r, const char *truth_path, size_t n_sites, size_t d_model, struct err *e)
+{
+    *r = (struct recovery){0};
+    struct safetensors truth;
+    int rc = safetensors_open(&truth, truth_path, e);
+    if (rc)
+        return rc;
+    rc = load(r, &truth, n_sites, d_model, e);
+    safetensors_close(&truth);
+    if (rc)
+        recovery_release(r);
+    return rc;
+}
+
+void recovery_release(struct recovery *r)
+{
+    mem_free(r->planted);
+    mem_free(r->kind);
+    mem_free(r->unit);
+    mem_free(r->products);
+    mem_free(r->max_cosine);
+    *r = (struct recovery){0};
+}
+
+/* 1 / |v|, or 0 of a zero vector. */
+static double inverse_norm(const float *v, size_t n)
+{
+    double squares = 0;
+    for (size_t i = 0; i < n; i++)
+        squares += (double)v[i] * v[i];
+    return squares > 0 ? 1 / sqrt(squares) : 0;
+}
+
+void recovery_measure(struct recovery *r, const float *w_dec, size_t d_sae, const float *scale, double threshold,
+                      struct recovery_result *result)
+{
+    size_t n = r->n_latents, d_model = r->d_model, width = r->n_sites * d_model;
+#pragma omp parallel for
+    for (size_t l = 0; l < n; l++) {
+        float *u = r->unit + l * width;
+        for (size_t i = 0; i < width; i++)
+            u[i] = scale[i / d_model] * r->planted[l * width + i];
+        double factor = inverse_norm(u, width);
+        for (size_t i = 0; i < width; i++)
+            u[i] = (float)(u[i] * factor);
+        r->max_cosine[l] = d_sae ? -1 : 0;
+    }
+    for (size_t first = 0; first < d_sae; first += TILE) {
+        size_t tile = d_sae - first < TILE ? d_sae - first : TILE;
+        const float *w = w_dec + first * width;
+        float inverse[TILE];
+        /* products [n, tile] = unit [n, width] * (w_dec [tile, width])^T */
+        gemm(false, true, n, tile, width, 1, r->unit, width, w, width, 0, r->products, tile);
+#pragma omp parallel for
+        for (size_t j = 0; j < tile; j++)
+            inverse[j] = (float)inverse_norm(w + j * width, width);
+#pragma omp parallel for
+        for (size_t l = 0; l < n; l++)
+            for (size_t j = 0; j < tile; j++) {
+                float cosine = r->products[l * tile + j] * inverse[j];
+                if (cosine > r->max_cosine[l])
+                    r->max_cosine[l] = cosine;
+            }
+    }
+    *result = (struct recovery_result){0};
+    size_t recovered = 0;
+    for (size_t l = 0; l < n; l++) {
+        int32_t k = r->kind[l];
+        result->n[k]++;
+        result->mean[k] += (double)r->max_cosine[l];
+        result->mean_max_cosine += (double)r->max_cosine[l];
+        if ((double)r->max_cosine[l] >= threshold) {
+            result->recovered[k]++;
+            recovered++;
+        }
+    }
+    for (int k = 0; k < RECOVERY_KINDS; k++)
+        if (result->n[k])
+            result->mean[k] /= (double)result->n[k];
+    result->mean_max_cosine /= (double)n;
+    result->fraction = (double)recovered / (double)n;
+}

@@ -1,0 +1,185 @@
+/* metrics.c - metrics.jsonl and the progress line; see metrics.h. */
+#include "metrics.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "clock.h"
+#include "file.h"
+#include "json_file.h"
+#include "log.h"
+
+static json_t *real_list(const double *x, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < n; i++)
+        json_array_append_new(list, json_real_or_null(x[i]));
+    return list;
+}
+
+/* Copies the lines of steps <= first_step into a new file of the same name. */
+static int cut_lines(const char *path, uint64_t first_step, struct err *e)
+{
+    FILE *old = fopen(path, "re");
+    struct file_out o;
+    char *line = NULL;
+    size_t capacity = 0;
+    if (!old)
+        return errno == ENOENT ? 0 : err_errno(e, errno, "%s: cannot open", path);
+    int rc = file_out_open(&o, path, e);
+    for (ssize_t n; rc == 0 && (n = getline(&line, &capacity, old)) > 0;) {
+        json_t *value = json_loads(line, 0, NULL);
+        const json_t *step = json_object_get(value, "step");
+        if (json_is_integer(step) && (uint64_t)json_integer_value(step) <= first_step)
+            rc = file_out_write(&o, line, (size_t)n, e);
+        json_decref(value);
+    }
+    free(line);
+    fclose(old);
+    if (rc == 0)
+        return file_out_commit(&o, e);
+    file_out_abandon(&o);
+    return rc;
+}
+
+int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
+                 struct status *status, struct err *e)
+{
+    *m = (struct metrics){
+        .status = status, .total_steps = total_steps, .batch_size = batch_size, .first_step = first_step, .fvu = NAN};
+    m->step_at_line = m->step_at_progress = first_step;
+    if (file_join(m->path, sizeof m->path, out, "metrics.jsonl", e) || cut_lines(m->path, first_step, e))
+        return e->code;
+    m->f = fopen(m->path, "ae");
+    if (!m->f)
+        return err_errno(e, errno, "%s: cannot open", m->path);
+    m->started = m->last_line = m->last_progress = clock_s();
+    return 0;
+}
+
+int metrics_close(struct metrics *m, struct err *e)
+{
+    FILE *f = m->f;
+    m->f = NULL;
+    if (f && fclose(f) != 0)
+        return err_errno(e, errno, "%s: cannot write", m->path);
+    return 0;
+}
+
+void metrics_wait_begins(struct metrics *m)
+{
+    m->wait_began = clock_s();
+}
+
+void metrics_wait_ends(struct metrics *m)
+{
+    double now = clock_s();
+    m->waited += now - m->wait_began;
+    status_waited(m->status, now - m->wait_began);
+    m->wait_began = now;
+}
+
+/* Writes and frees the object; NULL means that it could not be made. */
+static int write_line(struct metrics *m, json_t *line, struct err *e)
+{
+    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(line);
+    if (!text)
+        return err_set(e, ERR_MEMORY, "%s: out of memory", m->path);
+    bool failed = fprintf(m->f, "%s\n", text) < 0 || fflush(m->f) != 0;
+    int saved = errno;
+    free(text);
+    return failed ? err_errno(e, saved, "%s: cannot write", m->path) : 0;
+}
+
+int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites, struct err *e)
+{
+    double now = clock_s(), elapsed = now - m->last_line;
+    uint64_t steps = r->step + 1;
+    json_t *line =
+        json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
+                  (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "path",
+                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", json_real_or_null(r->loss), "l2",
+                  json_real_or_null(r->l2), "l1", json_real_or_null(r->l1), "l0", json_real_or_null(r->l0), "lr", r->lr,
+                  "l1_coeff", r->l1_coeff, "grad_norm", json_real_or_null(r->grad_norm), "dead", (json_int_t)r->dead,
+                  "fvu", json_real_or_null(r->fvu.fvu), "fvu_token", json_real_or_null(r->fvu.fvu_token), "fvu_site",
+                  real_list(r->fvu.fvu_site, n_sites), "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites),
+                  "rows_per_s", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed),
+                  "waiting", json_real_or_null((m->waited - m->waited_at_line) / elapsed));
+    m->last_line = now;
+    m->step_at_line = steps;
+    m->waited_at_line = m->waited;
+    m->fvu = r->fvu.fvu;
+    return write_line(m, line, e);
+}
+
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
+                       struct err *e)
+{
+    return write_line(m,
+                      json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps,
+                                "rows", (json_int_t)(steps * m->batch_size), "eval_rows", (json_int_t)r->rows,
+                                "eval_loss", json_real_or_null(r->loss), "eval_l2", json_real_or_null(r->l2), "eval_l1",
+                                json_real_or_null(r->l1), "eval_l0", json_real_or_null(r->l0), "eval_fvu",
+                                json_real_or_null(r->fvu.fvu), "eval_fvu_token", json_real_or_null(r->fvu.fvu_token),
+                                "eval_fvu_site", real_list(r->fvu.fvu_site, n_sites), "eval_fvu_token_site",
+                                real_list(r->fvu.fvu_token_site, n_sites)),
+                      e);
+}
+
+static bool progress_is_due(const struct metrics *m)
+{
+    return clock_s() - m->last_progress >= (log_is_terminal() ? 1.0 : 10.0);
+}
+
+static void progress_shown(struct metrics *m, uint64_t steps)
+{
+    m->last_progress = clock_s();
+    m->step_at_progress = steps;
+    m->waited_at_progress = m->waited;
+}
+
+void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
+{
+    metrics_wait_ends(m);
+    if (!progress_is_due(m))
+        return;
+    if (!m->f) /* the run is not set up yet */
+        log_progress("waiting for %s", what);
+    else
+        log_progress("step %llu/%llu, waiting for %s", (unsigned long long)steps, (unsigned long long)m->total_steps,
+                     what);
+    progress_shown(m, steps);
+}
+
+void metrics_progress(struct metrics *m, const struct step_report *r)
+{
+    status_step(m->status, r, m->fvu);
+    if (!progress_is_due(m))
+        return;
+    uint64_t steps = r->step + 1;
+    double elapsed = clock_s() - m->last_progress, rate = (double)(steps - m->step_at_progress) / elapsed;
+    double eta = rate > 0 ? (double)(m->total_steps - steps) / rate : 0;
+    char sides[128];
+    status_sides(m->status, sides, sizeof sides);
+    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f (%s), FVU %.4f, waiting %.0f %%; %s",
+                 (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
+                 floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, r->path == STEP_SPARSE ? "sparse" : "dense",
+                 m->fvu, 100 * (m->waited - m->waited_at_progress) / elapsed, sides);
+    progress_shown(m, steps);
+}
+
+double metrics_rows_per_s(const struct metrics *m, uint64_t steps)
+{
+    return (double)((steps - m->first_step) * m->batch_size) / (clock_s() - m->started);
+}
+
+double metrics_waiting_share(const struct metrics *m)
+{
+    return m->waited / (clock_s() - m->started);
+}

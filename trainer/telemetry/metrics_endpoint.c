@@ -1,0 +1,166 @@
+/* metrics_endpoint.c - the only file with libmicrohttpd; see metrics_endpoint.h. We listen ourselves, for errors that
+ * say what is wrong. */
+#include "metrics_endpoint.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <microhttpd.h>
+
+#include "status_text.h"
+
+#define MAX_CONNECTIONS 16
+#define TIMEOUT_S 10
+#define CONNECTION_BYTES ((size_t)16 << 10) /* request line and headers */
+
+struct metrics_endpoint {
+    struct MHD_Daemon *daemon;
+    struct status *status;
+    char url[128];
+    struct status_snapshot snapshot; /* the daemon has one thread */
+};
+
+/* Splits HOST:PORT or [HOST]:PORT. */
+static int parse_address(const char *text, struct addrinfo **found, struct err *e)
+{
+    char host[64], port[8];
+    const char *colon = strrchr(text, ':'), *begin = text, *end = colon;
+    if (colon && *text == '[' && colon > text + 1 && colon[-1] == ']') {
+        begin++;
+        end--;
+    }
+    if (!colon || end == begin || (size_t)(end - begin) >= sizeof host || !colon[1] || strlen(colon + 1) >= sizeof port)
+        return err_set(e, ERR_INPUT, "--metrics-listen '%s': must be ADDRESS:PORT, as 127.0.0.1:9555", text);
+    snprintf(host, sizeof host, "%.*s", (int)(end - begin), begin);
+    snprintf(port, sizeof port, "%s", colon + 1);
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    int failed = getaddrinfo(strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, port, &hints, found);
+    unsigned long number = strtoul(port, NULL, 10); /* getaddrinfo takes it modulo 65536 */
+    if (!failed && number <= UINT16_MAX)
+        return 0;
+    if (!failed)
+        freeaddrinfo(*found);
+    return err_set(e, ERR_INPUT, "--metrics-listen '%s': %s", text,
+                   failed ? gai_strerror(failed) : "ports end at 65535");
+}
+
+static bool is_loopback(const struct sockaddr *a)
+{
+    const struct sockaddr_in *v4 = (const void *)a;
+    const struct sockaddr_in6 *v6 = (const void *)a;
+    return a->sa_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+/* The listening socket; fills url. Negative: the error. */
+static int listen_at(const char *text, bool insecure, char *url, size_t url_size, struct err *e)
+{
+    struct addrinfo *a;
+    struct sockaddr_storage bound;
+    socklen_t size = sizeof bound;
+    if (parse_address(text, &a, e))
+        return e->code;
+    int rc = 0, one = 1, fd = -1;
+    if (!insecure && !is_loopback(a->ai_addr))
+        rc = err_set(e, ERR_INPUT,
+                     "--metrics-listen %s: only loopback (127.0.0.1:PORT, [::1]:PORT) is served to all; use "
+                     "--insecure to show the run's state there",
+                     text);
+    else if ((fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) < 0 ||
+             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, a->ai_addr, a->ai_addrlen) ||
+             listen(fd, MAX_CONNECTIONS) || getsockname(fd, (struct sockaddr *)&bound, &size))
+        rc = err_errno(e, errno, "--metrics-listen %s: cannot listen", text);
+    freeaddrinfo(a);
+    if (rc) {
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    char host[64] = "", port[8] = "";
+    getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(url, url_size, bound.ss_family == AF_INET6 ? "http://[%s]:%s/metrics" : "http://%s:%s/metrics", host,
+             port);
+    return fd;
+}
+
+static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, char *text, size_t size,
+                             enum MHD_ResponseMemoryMode mode)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(size, text, mode);
+    if (!r) {
+        if (mode == MHD_RESPMEM_MUST_FREE)
+            free(text);
+        return MHD_NO;
+    }
+    MHD_add_response_header(r, "Content-Type",
+                            code == MHD_HTTP_OK ? "text/plain; version=0.0.4; charset=utf-8" : "text/plain");
+    if (code == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(r, "Allow", "GET");
+    enum MHD_Result queued = MHD_queue_response(c, code, r);
+    MHD_destroy_response(r);
+    return queued;
+}
+
+/* Answered at once, before any body of the request is read. */
+static enum MHD_Result answer(void *context, struct MHD_Connection *c, const char *url, const char *method,
+                              const char *version, const char *upload, size_t *upload_size, void **request)
+{
+    static char not_found[] = "only /metrics is here\n", not_allowed[] = "only GET\n", failed[] = "out of memory\n";
+    struct metrics_endpoint *m = context;
+    size_t size = 0;
+    (void)version, (void)upload, (void)upload_size, (void)request;
+    if (strcmp(url, "/metrics") != 0)
+        return reply(c, MHD_HTTP_NOT_FOUND, not_found, sizeof not_found - 1, MHD_RESPMEM_PERSISTENT);
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0)
+        return reply(c, MHD_HTTP_METHOD_NOT_ALLOWED, not_allowed, sizeof not_allowed - 1, MHD_RESPMEM_PERSISTENT);
+    status_snapshot(m->status, &m->snapshot);
+    char *text = status_to_text(&m->snapshot, &size);
+    if (!text)
+        return reply(c, MHD_HTTP_INTERNAL_SERVER_ERROR, failed, sizeof failed - 1, MHD_RESPMEM_PERSISTENT);
+    return reply(c, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE);
+}
+
+int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, bool insecure, struct status *status,
+                           struct err *e)
+{
+    struct metrics_endpoint *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m)
+        return err_set(e, ERR_MEMORY, "metrics endpoint: out of memory");
+    m->status = status;
+    int fd = listen_at(address, insecure, m->url, sizeof m->url, e);
+    if (fd < 0) {
+        free(m);
+        return e->code;
+    }
+    m->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, m, MHD_OPTION_LISTEN_SOCKET,
+                                 (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
+                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                 CONNECTION_BYTES, MHD_OPTION_END);
+    if (!m->daemon) {
+        close(fd);
+        free(m);
+        return err_set(e, ERR_SYSTEM, "--metrics-listen %s: cannot start the HTTP server", address);
+    }
+    *out = m;
+    return 0;
+}
+
+const char *metrics_endpoint_url(const struct metrics_endpoint *m)
+{
+    return m->url;
+}
+
+void metrics_endpoint_stop(struct metrics_endpoint *m)
+{
+    if (!m)
+        return;
+    MHD_stop_daemon(m->daemon); /* closes the socket */
+    free(m);
+}

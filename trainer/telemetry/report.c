@@ -1,0 +1,86 @@
+/* report.c - the last table and summary.json; see report.h. */
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "file.h"
+#include "json_file.h"
+#include "ledger.h"
+#include "mem.h"
+
+static void print_recovered(const struct recovery_result *r)
+{
+    static const char *const kinds[RECOVERY_KINDS] = {"shared", "local", "exclusive"};
+    printf("planted latents recovered (cosine above %.1f over the stacked vector): %.1f %%, mean max cosine %.3f",
+           RECOVERY_THRESHOLD, 100 * r->fraction, r->mean_max_cosine);
+    for (int i = 0; i < RECOVERY_KINDS; i++)
+        printf("%s %zu of %zu %s", i ? "," : ";", r->recovered[i], r->n[i], kinds[i]);
+    printf("\n");
+}
+
+static void print_table(const struct report *r, size_t peak)
+{
+    const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
+    printf("\n%-40s %10s %10s\n", r->evaluation ? "site (held-out rows)" : "site (last batch)", "fvu", "fvu_token");
+    for (uint32_t i = 0; i < r->stream->n_sites; i++)
+        printf("%-40s %10.4f %10.4f\n", r->stream->sites[i], fvu->fvu_site[i], fvu->fvu_token_site[i]);
+    printf("%-40s %10.4f %10.4f\n\n", "all", fvu->fvu, fvu->fvu_token);
+    printf("L0 %.1f   dead latents %zu of %zu   loss %.4g   %.0f rows/s   waiting for activations %.1f %%\n",
+           r->evaluation ? r->evaluation->l0 : r->step->l0, r->step->dead, r->d_sae,
+           r->evaluation ? r->evaluation->loss : r->step->loss, r->rows_per_s, 100 * r->waiting_share);
+    printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
+    if (r->recovered)
+        print_recovered(r->recovered);
+    printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%.3f epochs of %" PRIu64 "), %" PRIu64
+           " of them in this session; %" PRIu64 " rows received, %" PRIu64 " masked, %" PRIu64
+           " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
+           " leased twice as they were late, %" PRIu64 " bad chunks; %" PRIu64 " producers joined, %" PRIu64
+           " lost, %" PRIu64 " rejected\n",
+           r->rows_expected, r->rows_resumed + r->rows_trained, (double)r->rows_expected / (double)r->epoch_rows,
+           r->epoch_rows, r->rows_trained, r->ingest.rows_received, r->rows_masked, r->ingest.duplicates_dropped,
+           r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.blocks_duplicated, r->ingest.bad_chunks,
+           r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
+    if (r->ingest.audits)
+        printf("audit: %" PRIu64 " blocks computed twice, %" PRIu64 " of them not the same to the bit\n",
+               r->ingest.audits, r->ingest.audits_different);
+    printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
+    fflush(stdout);
+}
+
+int report_write(const struct report *r, struct err *e)
+{
+    size_t peak = mem_peak_rss();
+    const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
+    char path[4096];
+    print_table(r, peak);
+    json_t *ledger = ledger_to_json(&r->ingest);
+    if (!ledger || json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)r->rows_masked)) ||
+        json_object_set_new(ledger, "rows_expected", json_integer((json_int_t)r->rows_expected)) ||
+        json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained))) ||
+        json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained)) ||
+        json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows))) {
+        json_decref(ledger);
+        return err_set(e, ERR_MEMORY, "summary.json: out of memory");
+    }
+    json_t *summary =
+        json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
+                  json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
+                  json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu",
+                  json_real_or_null(fvu->fvu), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
+                  (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
+                  (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    if (summary && r->recovered)
+        json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
+    int rc = summary ? file_join(path, sizeof path, r->out, "summary.json", e)
+                     : err_set(e, ERR_MEMORY, "summary.json: out of memory");
+    if (rc == 0)
+        rc = json_write(path, summary, e);
+    json_decref(summary);
+    if (rc == 0 && r->rows_resumed + r->rows_trained != r->rows_expected)
+        rc = err_set(e, ERR_INPUT, "ledger: %" PRIu64 " rows expected, %" PRIu64 " trained", r->rows_expected,
+                     r->rows_resumed + r->rows_trained);
+    return rc;
+}
