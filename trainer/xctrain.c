@@ -55,6 +55,7 @@ static const struct argp_option own_options[] = {
 
 struct arguments {
     struct run_options run;
+    struct learner_options learner;
     const char *listen[MAX_LISTEN];
 };
 
@@ -63,13 +64,13 @@ static error_t parse(int key, char *text, struct argp_state *state)
     struct arguments *a = state->input;
     struct err e;
     if (key >= OPTION_CONFIG && (size_t)(key - OPTION_CONFIG) < config_n_keys) {
-        if (config_set(&a->run.config, (size_t)(key - OPTION_CONFIG), text, &e))
+        if (config_set(&a->learner.config, (size_t)(key - OPTION_CONFIG), text, &e))
             argp_error(state, "%s", e.message);
         return 0;
     }
     switch (key) {
     case OPTION_OUT:
-        a->run.out = text;
+        a->learner.out = text;
         return 0;
     case OPTION_LISTEN:
         if (a->run.n_endpoints == MAX_LISTEN)
@@ -89,13 +90,13 @@ static error_t parse(int key, char *text, struct argp_state *state)
         a->run.door.insecure = true;
         return 0;
     case OPTION_RESUME:
-        a->run.resume = true;
+        a->learner.resume = true;
         return 0;
     case OPTION_INIT:
-        a->run.init = text;
+        a->learner.init = text;
         return 0;
     case OPTION_TRUTH:
-        a->run.truth = text;
+        a->learner.truth = text;
         return 0;
     case OPTION_PROVENANCE:
         a->run.provenance = text;
@@ -104,11 +105,11 @@ static error_t parse(int key, char *text, struct argp_state *state)
         argp_error(state, "unexpected argument '%s'", text);
         return 0;
     case ARGP_KEY_END:
-        if (!a->run.out)
+        if (!a->learner.out)
             argp_error(state, "--out is required");
         if (!a->run.door.curve_secret != !a->run.door.curve_allow)
             argp_error(state, "--curve-secret and --curve-allow go together");
-        if (a->run.resume && a->run.init)
+        if (a->learner.resume && a->learner.init)
             argp_error(state, "--resume and --init exclude each other");
         return 0;
     default:
@@ -142,7 +143,7 @@ int main(int argc, char **argv)
         return 1;
     make_options(options);
     struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
-    config_init(&a.run.config);
+    config_init(&a.learner.config);
     log_init("xctrain");
     bus_error_catch("xctrain");
     argp_err_exit_status = 2;
@@ -153,7 +154,8 @@ int main(int argc, char **argv)
     cli_catch_signals();
 
     struct err e = {0};
-    int rc = run(&a.run, &e);
+    a.learner.seed = a.learner.config.seed;
+    int rc = run(&a.run, &a.learner, 1, &e);
     if (rc)
         log_line("error: %s", e.message);
     for (size_t i = 0; i < config_n_keys; i++) {

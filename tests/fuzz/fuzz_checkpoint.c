@@ -3,8 +3,10 @@
  */
 #include "checkpoint.h"
 #include "config.h"
+#include "cpu_backend.h"
 #include "file.h"
 #include "fuzz.h"
+#include "initial_weights.h"
 #include "mem.h"
 #include "recovery.h"
 #include "shuffle.h"
@@ -21,26 +23,31 @@ static const struct stream stream = {.n_sites = N_SITES,
                                      .can_f32 = true,
                                      .sites = {"a", "b"},
                                      .tokens_fingerprint = "70cc"};
-static struct crosscoder c;
-static struct train_state state;
+static struct backend *backend;
 static struct plan plan;
 static float scale[STREAM_MAX_SITES];
 
 static void set_up(void)
 {
     static bool done;
-    struct train_setup setup = {.batch_size = BATCH, .path = STEP_AUTO, .keep_gradients = true};
+    const struct backend_setup setup = {.n_sites = N_SITES,
+                                        .d_model = D_MODEL,
+                                        .d_sae = D_SAE,
+                                        .batch_size = BATCH,
+                                        .activation = "relu",
+                                        .terms = {"l2", "l1"},
+                                        .n_terms = 2,
+                                        .keep_gradients = true};
     struct err e = {0};
     char now[128];
     struct plan_place next = {0};
     if (done)
         return;
-    MUST(crosscoder_init(&c, N_SITES, D_MODEL, D_SAE, &e) == 0);
-    MUST(train_state_init(&state, &c, &setup, &e) == 0);
+    MUST(backend_cpu.open(&backend, &setup, &e) == 0);
     MUST(plan_init(&plan, &stream, 1, 2, 1, 12, &e) == 0);
-    crosscoder_init_weights(&c, 0.1, 1);
+    MUST(initial_weights(backend, 0.1, 1, &e) == 0);
     json_t *cfg = json_object();
-    MUST(cfg && checkpoint_save(fuzz_folder(), &c, scale, &state, &next, cfg, 1, NULL, &e) == 0);
+    MUST(cfg && checkpoint_save(fuzz_folder(), backend, scale, &next, cfg, 1, NULL, &e) == 0);
     json_decref(cfg);
     fuzz_link("step", "checkpoints/step_0000000000");
     snprintf(now, sizeof now, "%s/now", fuzz_folder());
@@ -61,7 +68,7 @@ static void go_on(struct plan_place next)
                                 .row_elements = N_SITES * D_MODEL,
                                 .dtype = ROW_F32,
                                 .lookahead_rows = 6,
-                                .start_row = state.step * BATCH,
+                                .start_row = backend->step * BATCH,
                                 .start = next,
                                 .total_rows = 1000000,
                                 .wake = -1};
@@ -125,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_config(path);
         return 0;
     }
-    if (checkpoint_load(path, &c, scale, &state, &next, &e) == 0)
+    if (checkpoint_load(path, backend, scale, &next, &e) == 0)
         go_on(next);
     else
         MUST(e.code && e.message[0]);

@@ -11,9 +11,11 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "backend_problem.h"
 #include "checkpoint.h"
 #include "rng.h"
 #include "safetensors.h"
+#include "file.h"
 #include "scratch.h"
 
 #define N_SITES 3
@@ -21,24 +23,34 @@
 #define D_SAE 17
 #define BATCH 8
 
+/* A backend, and what is or shall be in it. */
 struct training {
-    struct crosscoder c;
-    struct train_state t;
+    struct backend *b;
+    size_t n_params, d_sae;
+    float *params, *m, *v;
+    uint64_t *ages;
     float scale[N_SITES];
 };
 
 static void training_open(struct training *x, size_t d_sae, size_t batch)
 {
-    struct err e = {0};
-    const struct train_setup setup = {.batch_size = batch};
-    if (crosscoder_init(&x->c, N_SITES, D_MODEL, d_sae, &e) || train_state_init(&x->t, &x->c, &setup, &e))
-        fail_msg("%s", e.message);
+    const struct backend_setup setup = relu_setup(N_SITES, D_MODEL, d_sae, batch, STEP_AUTO, false);
+    x->b = open_cpu(&setup);
+    x->d_sae = d_sae;
+    x->n_params = 2 * d_sae * N_SITES * D_MODEL + d_sae + N_SITES * D_MODEL;
+    x->params = calloc(x->n_params, sizeof *x->params);
+    x->m = calloc(x->n_params, sizeof *x->m);
+    x->v = calloc(x->n_params, sizeof *x->v);
+    x->ages = calloc(d_sae, sizeof *x->ages);
 }
 
 static void training_close(struct training *x)
 {
-    train_state_release(&x->t);
-    crosscoder_release(&x->c);
+    backend_cpu.close(x->b);
+    free(x->params);
+    free(x->m);
+    free(x->v);
+    free(x->ages);
 }
 
 /* Finite floats of all magnitudes, subnormals and -0 among them. */
@@ -56,13 +68,26 @@ static void training_fill(struct training *x, uint64_t seed, uint64_t step)
 {
     struct rng r;
     rng_init(&r, seed, RNG_TEST, 0);
-    fill(x->c.params, x->c.n_params, &r);
-    fill(x->t.m, x->c.n_params, &r);
-    fill(x->t.v, x->c.n_params, &r);
+    fill(x->params, x->n_params, &r);
+    fill(x->m, x->n_params, &r);
+    fill(x->v, x->n_params, &r);
     fill(x->scale, N_SITES, &r);
-    for (size_t i = 0; i < x->c.d_sae; i++)
-        x->t.rows_since_fired[i] = (uint64_t)rng_u32(&r) << (i % 20);
-    x->t.step = step;
+    for (size_t i = 0; i < x->d_sae; i++)
+        x->ages[i] = (uint64_t)rng_u32(&r) << (i % 20);
+    put_params(x->b, x->params);
+    assert_int_equal(backend_put_all(x->b, "adam_m", x->m, NULL), 0);
+    assert_int_equal(backend_put_all(x->b, "adam_v", x->v, NULL), 0);
+    assert_int_equal(backend_put_all(x->b, "rows_since_fired", x->ages, NULL), 0);
+    x->b->step = step;
+}
+
+/* Gets what is in the backend. */
+static void training_get(struct training *x)
+{
+    get_params(x->b, x->params);
+    assert_int_equal(backend_get_all(x->b, "adam_m", x->m, NULL), 0);
+    assert_int_equal(backend_get_all(x->b, "adam_v", x->v, NULL), 0);
+    assert_int_equal(backend_get_all(x->b, "rows_since_fired", x->ages, NULL), 0);
 }
 
 static struct training a, b;
@@ -106,14 +131,14 @@ static int close_both(void **state)
 static void save(size_t keep)
 {
     struct err e = {0};
-    if (checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, keep, path, &e))
+    if (checkpoint_save(out, a.b, a.scale, &place, cfg, keep, path, &e))
         fail_msg("%s", e.message);
 }
 
 static void load_refuses(const char *folder, int code, const char *why, const char *also)
 {
     struct err e = {0};
-    int rc = checkpoint_load(folder, &b.c, b.scale, &b.t, &read_place, &e);
+    int rc = checkpoint_load(folder, b.b, b.scale, &read_place, &e);
     if (rc == 0)
         assert_true(read_place.window == place.window && read_place.position == place.position);
     if (rc != code || e.code != code)
@@ -124,12 +149,13 @@ static void load_refuses(const char *folder, int code, const char *why, const ch
 
 static void same_training(void)
 {
-    assert_memory_equal(a.c.params, b.c.params, a.c.n_params * sizeof *a.c.params);
-    assert_memory_equal(a.t.m, b.t.m, a.c.n_params * sizeof *a.t.m);
-    assert_memory_equal(a.t.v, b.t.v, a.c.n_params * sizeof *a.t.v);
-    assert_memory_equal(a.t.rows_since_fired, b.t.rows_since_fired, D_SAE * sizeof *a.t.rows_since_fired);
+    training_get(&b);
+    assert_memory_equal(a.params, b.params, a.n_params * sizeof *a.params);
+    assert_memory_equal(a.m, b.m, a.n_params * sizeof *a.m);
+    assert_memory_equal(a.v, b.v, a.n_params * sizeof *a.v);
+    assert_memory_equal(a.ages, b.ages, D_SAE * sizeof *a.ages);
     assert_memory_equal(a.scale, b.scale, sizeof a.scale);
-    assert_int_equal(a.t.step, b.t.step);
+    assert_int_equal(a.b->step, b.b->step);
 }
 
 /* Names below OUT/checkpoints, sorted, separated by spaces. */
@@ -170,7 +196,7 @@ static void every_bit_comes_back(void **state)
         training_fill(&a, turn, turn * 70000000);
         training_fill(&b, 100, 1);
         save(3);
-        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, &b.c, b.scale, &b.t, &read_place, &e))
+        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, b.b, b.scale, &read_place, &e))
             fail_msg("%s", e.message);
         assert_string_equal(latest, path);
         same_training();
@@ -187,11 +213,11 @@ static void the_newest_are_kept(void **state)
     training_fill(&a, 1, 0);
     static const uint64_t steps[] = {5, 10, 99, 100, 1000};
     for (size_t i = 0; i < 5; i++) {
-        a.t.step = steps[i];
+        a.b->step = steps[i];
         save(2);
     }
     assert_string_equal(names(), "step_0000000100 step_0000001000");
-    a.t.step = 1001;
+    a.b->step = 1001;
     save(1);
     assert_string_equal(names(), "step_0000001001");
     assert_int_equal(checkpoint_latest(out, path, NULL), 0);
@@ -207,7 +233,7 @@ static void the_same_step_again(void **state)
     training_fill(&a, 2, 5);
     save(1);
     assert_string_equal(names(), "step_0000000005");
-    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0);
+    assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, NULL), 0);
     same_training();
 }
 
@@ -250,7 +276,7 @@ static void half_a_checkpoint(void **state)
     char latest[4096];
     assert_int_equal(checkpoint_latest(out, latest, &e), 0);
     assert_string_equal(latest, path);
-    a.t.step = 41;
+    a.b->step = 41;
     save(1); /* the others are not ours to remove */
     assert_string_equal(names(), "step_ step_-1 step_0000000041 step_12x xstep_0000000099");
 }
@@ -279,7 +305,7 @@ static void cut_files(void **state)
         FILE *f = fopen(file, "wb");
         assert_true(f && fwrite(whole, 1, size, f) == size && fclose(f) == 0);
         free(whole);
-        assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, &e), 0);
+        assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, &e), 0);
         same_training();
     }
 }
@@ -322,13 +348,13 @@ static void rewrite_state(const char *step, const char *rows, enum tensor_dtype 
     struct safetensors_writer w;
     struct err e = {0};
     const struct tensor_spec specs[] = {
-        {"adam_m", TENSOR_F32, 1, {a.c.n_params}},
-        {"adam_v", TENSOR_F32, 1, {a.c.n_params}},
+        {"adam_m", TENSOR_F32, 1, {a.n_params}},
+        {"adam_v", TENSOR_F32, 1, {a.n_params}},
         {"rows_since_fired", ages, 1, {n_ages}},
     };
     const char *metadata[] = {"step", step, "rows", rows, "window", "3", "position", "17"};
     static const uint64_t zeros[4096];
-    size_t bytes = 2 * a.c.n_params * 4 + n_ages * tensor_dtype_size(ages);
+    size_t bytes = 2 * a.n_params * 4 + n_ages * tensor_dtype_size(ages);
     assert_true(bytes <= sizeof zeros);
     if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? 4 : 0, &e) ||
         safetensors_write_data(&w, zeros, bytes, &e) || safetensors_write_commit(&w, &e))
@@ -341,7 +367,7 @@ static void a_state_of_something_else(void **state)
     training_fill(&a, 4, 6);
     save(1);
     rewrite_state("6", "48", TENSOR_I64, D_SAE);
-    assert_int_equal(checkpoint_load(path, &b.c, b.scale, &b.t, &read_place, NULL), 0); /* the helper itself is sound */
+    assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, NULL), 0); /* the helper itself is sound */
     rewrite_state("6", "48", TENSOR_I64, D_SAE + 1);
     load_refuses(path, ERR_INPUT, "rows_since_fired", "17");
     rewrite_state("6", "48", TENSOR_I32, D_SAE);
@@ -363,16 +389,16 @@ static void unwritable(void **state)
     char file[1024];
     training_fill(&a, 4, 6);
     const char *not_a_folder = scratch_write("file", "x", 1);
-    assert_int_equal(checkpoint_save(not_a_folder, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(not_a_folder, a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, not_a_folder));
-    assert_int_equal(checkpoint_save("/proc/nowhere", &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save("/proc/nowhere", a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "/proc/nowhere"));
 
     save(1);
-    a.t.step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
+    a.b->step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
     snprintf(file, sizeof file, "%s/checkpoints/step_0000000007/kept", out);
     assert_int_equal(file_make_folder(file, NULL), 0);
-    assert_int_equal(checkpoint_save(out, &a.c, a.scale, &a.t, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(out, a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "step_0000000007"));
     assert_string_equal(names(), "step_0000000006 step_0000000007"); /* the old one stays, no tmp is left */
     assert_int_equal(rmdir(file), 0);

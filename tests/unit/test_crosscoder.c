@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "crosscoder.h"
+#include "backend_problem.h"
 #include "mem.h"
 #include "safetensors.h"
 #include "scratch.h"
@@ -20,14 +20,49 @@ static void test_sizes(void **state)
 {
     (void)state;
     size_t n;
-    assert_int_equal(crosscoder_n_params(12, 768, 65536, &n, &e), 0);
+    assert_int_equal(backend_n_params(12, 768, 65536, &n, &e), 0);
     assert_int_equal(n, 2ull * 65536 * 9216 + 65536 + 9216);
-    assert_int_equal(crosscoder_n_params(0, 768, 65536, &n, &e), ERR_INPUT);
-    assert_int_equal(crosscoder_n_params(513, 768, 65536, &n, &e), ERR_INPUT);
+    assert_int_equal(backend_n_params(0, 768, 65536, &n, &e), ERR_INPUT);
+    assert_int_equal(backend_n_params(513, 768, 65536, &n, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "513"));
-    assert_int_equal(crosscoder_n_params(2, 768, 0, &n, &e), ERR_INPUT);
-    assert_int_equal(crosscoder_n_params(2, SIZE_MAX / 2, 3, &n, &e), ERR_MEMORY);
-    assert_int_equal(crosscoder_n_params(1, (size_t)1 << 30, (size_t)1 << 30, &n, &e), ERR_MEMORY);
+    assert_int_equal(backend_n_params(2, 768, 0, &n, &e), ERR_INPUT);
+    assert_int_equal(backend_n_params(2, SIZE_MAX / 2, 3, &n, &e), ERR_MEMORY);
+    assert_int_equal(backend_n_params(1, (size_t)1 << 30, (size_t)1 << 30, &n, &e), ERR_MEMORY);
+}
+
+/* Lets a backend draw weights of norm 0.005, and gets them into c. */
+static void drawn(struct crosscoder *c, uint64_t seed)
+{
+    const struct backend_setup setup = relu_setup(c->n_sites, c->d_model, c->d_sae, 1, STEP_AUTO, false);
+    struct backend *b = open_cpu(&setup);
+    for (size_t i = 0; i < c->n_params; i++)
+        c->params[i] = 1;
+    put_params(b, c->params); /* every element must be written */
+    assert_int_equal(initial_weights(b, 0.005, seed, &e), 0);
+    get_params(b, c->params);
+    backend_cpu.close(b);
+}
+
+/* Writes the weights of c to a file, by way of a backend. */
+static int write_file(const char *path, const struct crosscoder *c, const float *scale)
+{
+    const struct backend_setup setup = relu_setup(c->n_sites, c->d_model, c->d_sae, 1, STEP_AUTO, false);
+    struct backend *b = open_cpu(&setup);
+    put_params(b, c->params);
+    int rc = weights_file_write(path, b, scale, &e);
+    backend_cpu.close(b);
+    return rc;
+}
+
+/* Loads the file into a backend of c's shape, and from there into c. */
+static int load_file(const char *path, struct crosscoder *c, float *scale)
+{
+    const struct backend_setup setup = relu_setup(c->n_sites, c->d_model, c->d_sae, 1, STEP_AUTO, false);
+    struct backend *b = open_cpu(&setup);
+    int rc = weights_file_load(path, b, scale, &e);
+    get_params(b, c->params);
+    backend_cpu.close(b);
+    return rc;
 }
 
 static void test_initial_weights(void **state)
@@ -37,7 +72,7 @@ static void test_initial_weights(void **state)
     enum { SITES = 3, DIM = 50, LATENTS = 300 };
     assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, &e), 0);
     assert_int_equal(crosscoder_init(&more, SITES, DIM, LATENTS + 7, &e), 0);
-    crosscoder_init_weights(&c, 0.005, 42);
+    drawn(&c, 42);
     double sum = 0, sum4 = 0;
     for (size_t j = 0; j < LATENTS; j++) {
         for (size_t site = 0; site < SITES; site++) {
@@ -60,9 +95,9 @@ static void test_initial_weights(void **state)
     for (size_t i = 0; i < SITES * DIM; i++)
         assert_true(c.b_dec[i] == 0);
     /* A latent's vectors depend on its number and the seed only. */
-    crosscoder_init_weights(&more, 0.005, 42);
+    drawn(&more, 42);
     assert_memory_equal(c.w_dec, more.w_dec, LATENTS * SITES * DIM * sizeof(float));
-    crosscoder_init_weights(&more, 0.005, 43);
+    drawn(&more, 43);
     assert_memory_not_equal(c.w_dec, more.w_dec, SITES * DIM * sizeof(float));
     crosscoder_release(&c);
     crosscoder_release(&more);
@@ -83,8 +118,8 @@ static void round_trip(size_t n_sites, size_t d_model, size_t d_sae)
     assert_int_equal(crosscoder_init(&c, n_sites, d_model, d_sae, &e), 0);
     assert_int_equal(crosscoder_init(&back, n_sites, d_model, d_sae, &e), 0);
     fill(&c);
-    assert_int_equal(weights_file_write(path, &c, scale, &e), 0);
-    assert_int_equal(weights_file_load(path, &back, scale_back, &e), 0);
+    assert_int_equal(write_file(path, &c, scale), 0);
+    assert_int_equal(load_file(path, &back, scale_back), 0);
     assert_int_equal(memcmp(c.params, back.params, c.n_params * sizeof(float)), 0);
     assert_memory_equal(scale, scale_back, n_sites * sizeof(float));
     crosscoder_release(&c);
@@ -110,7 +145,7 @@ static void test_layout(void **state)
     const char *path = scratch_path("layout.safetensors");
     assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, &e), 0);
     fill(&c);
-    assert_int_equal(weights_file_write(path, &c, scale, &e), 0);
+    assert_int_equal(write_file(path, &c, scale), 0);
     assert_int_equal(safetensors_open(&s, path, &e), 0);
     assert_int_equal(s.n_tensors, 5);
     const struct tensor_view *enc = safetensors_find(&s, "W_enc"), *dec = safetensors_find(&s, "W_dec");
@@ -139,19 +174,19 @@ static void test_refused(void **state)
     float scale[3] = {1, 1, 1};
     const char *path = scratch_path("refused.safetensors");
     assert_int_equal(crosscoder_init(&c, 2, 3, 5, &e), 0);
-    assert_int_equal(weights_file_write(path, &c, scale, &e), 0);
+    assert_int_equal(write_file(path, &c, scale), 0);
     const size_t shapes[][3] = {{2, 3, 6}, {3, 2, 5}, {1, 6, 5}};
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(crosscoder_init(&other, shapes[i][0], shapes[i][1], shapes[i][2], &e), 0);
-        assert_true(weights_file_load(path, &other, scale, &e) < 0);
+        assert_true(load_file(path, &other, scale) < 0);
         assert_non_null(strstr(e.message, "W_enc"));
         crosscoder_release(&other);
     }
-    assert_true(weights_file_load(scratch_path("none.safetensors"), &c, scale, &e) < 0);
+    assert_true(load_file(scratch_path("none.safetensors"), &c, scale) < 0);
 
     c.w_enc[7] = NAN; /* written as it is, refused on the way back */
-    assert_int_equal(weights_file_write(path, &c, scale, &e), 0);
-    assert_true(weights_file_load(path, &c, scale, &e) < 0);
+    assert_int_equal(write_file(path, &c, scale), 0);
+    assert_true(load_file(path, &c, scale) < 0);
     assert_non_null(strstr(e.message, "W_enc"));
 
     struct safetensors_writer w; /* a file without a scale */
@@ -160,7 +195,7 @@ static void test_refused(void **state)
     assert_int_equal(safetensors_write_begin(&w, path, &spec, 1, NULL, 0, &e), 0);
     assert_int_equal(safetensors_write_data(&w, zeros, sizeof zeros, &e), 0);
     assert_int_equal(safetensors_write_commit(&w, &e), 0);
-    assert_int_equal(weights_file_load(path, &c, scale, &e), ERR_INPUT);
+    assert_int_equal(load_file(path, &c, scale), ERR_INPUT);
     assert_non_null(strstr(e.message, "W_dec"));
     crosscoder_release(&c);
 }

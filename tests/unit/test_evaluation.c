@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "backend_problem.h"
 #include "evaluation.h"
 #include "mem.h"
 #include "rng.h"
@@ -24,7 +25,7 @@ static int open_all(void **state)
     rng_init(&r, 1, RNG_TEST, 2);
     if (crosscoder_init(&c, SITES, DIM, LATENTS, &e))
         return -1;
-    crosscoder_init_weights(&c, 0.5, 4);
+    draw_weights(&c, 0.5, 4);
     for (size_t j = 0; j < LATENTS; j++)
         c.b_enc[j] = (float)(0.3 * rng_normal(&r));
     for (size_t i = 0; i < ROWS * INPUTS; i++)
@@ -91,22 +92,24 @@ static void near(double got, double want)
 static void test_pieces(void **state)
 {
     (void)state;
-    struct forward forward;
     struct evaluation v;
     struct evaluation_report r;
     struct plain want = plain_metrics();
-    assert_int_equal(forward_init(&forward, &c, 7, &e), 0);
-    assert_int_equal(evaluation_init(&v, &c, &forward, &e), 0);
+    const struct backend_setup setup = relu_setup(SITES, DIM, LATENTS, 7, STEP_AUTO, false);
+    const double weight[TERMS_MAX] = {1, 0.25};
+    struct backend *b = open_cpu(&setup);
+    put_params(b, c.params);
+    assert_int_equal(evaluation_init(&v, b, &e), 0);
     evaluation_measure(&v, x, 20);
     evaluation_measure(&v, x + 20 * INPUTS, ROWS - 20);
     for (int i = 0; i < 2; i++) {
         evaluation_begin(&v);
-        evaluation_add(&v, x, 5);
-        evaluation_add(&v, x + 5 * INPUTS, ROWS - 5);
-        assert_int_equal(evaluation_finish(&v, 0.25, &r, &e), 0);
+        assert_int_equal(evaluation_add(&v, x, 5, &e), 0);
+        assert_int_equal(evaluation_add(&v, x + 5 * INPUTS, ROWS - 5, &e), 0);
+        assert_int_equal(evaluation_finish(&v, weight, &r, &e), 0);
         assert_int_equal(r.rows, ROWS);
-        near(r.l2, want.l2);
-        near(r.l1, want.l1);
+        near(r.term[0], want.l2);
+        near(r.term[1], want.l1);
         near(r.l0, want.l0);
         near(r.loss, want.l2 + 0.25 * want.l1);
         near(r.fvu.fvu, want.fvu[SITES]);
@@ -117,11 +120,11 @@ static void test_pieces(void **state)
         }
     }
     evaluation_begin(&v);
-    evaluation_add(&v, x, 5);
-    assert_int_equal(evaluation_finish(&v, 0.25, &r, &e), ERR_INPUT);
+    assert_int_equal(evaluation_add(&v, x, 5, &e), 0);
+    assert_int_equal(evaluation_finish(&v, weight, &r, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "31"));
     evaluation_release(&v);
-    forward_release(&forward);
+    backend_cpu.close(b);
 }
 
 /* Residual equal to the deviation gives 1; none gives 0; a row at the mean counts in fvu and not in fvu_token. */

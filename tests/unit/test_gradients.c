@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "backend_problem.h"
 #include "mem.h"
 #include "rng.h"
 #include "step.h"
@@ -19,6 +20,7 @@
 static struct err e;
 
 struct problem {
+    struct backend_setup setup;
     struct crosscoder c;
     struct train_state t;
     size_t rows;
@@ -69,13 +71,13 @@ static double plain_loss(const struct problem *p, double *nearest)
 static void open_problem(struct problem *p, size_t n_sites, size_t d_model, size_t d_sae, size_t rows, uint64_t seed,
                          enum step_path path)
 {
-    const struct train_setup setup = {rows, path, false};
+    p->setup = relu_setup(n_sites, d_model, d_sae, rows, path, false);
     struct rng r;
     rng_init(&r, seed, RNG_TEST, 0);
     p->rows = rows;
     p->l1_coeff = 0.7;
     assert_int_equal(crosscoder_init(&p->c, n_sites, d_model, d_sae, &e), 0);
-    assert_int_equal(train_state_init(&p->t, &p->c, &setup, &e), 0);
+    assert_int_equal(train_state_init(&p->t, &p->c, &p->setup, &e), 0);
     p->x = mem_alloc(rows * p->c.n_inputs, sizeof(float), "x", &e);
     p->grad = p->t.m;
     p->params = mem_alloc(p->c.n_params, sizeof(double), "params", &e);
@@ -89,9 +91,9 @@ static void open_problem(struct problem *p, size_t n_sites, size_t d_model, size
 
 static void step(struct problem *p, struct step_report *r)
 {
-    const struct step_options o = {.adam = {0, 0.999, 1e-8}, .max_norm = INFINITY, .lr = 0, .l1_coeff = p->l1_coeff};
+    const struct step_options o = {.adam = {0, 0.999, 1e-8}, .max_norm = INFINITY, .lr = 0, .weight = {1, p->l1_coeff}};
     assert_int_equal(train_step(&p->t, p->x, &o, r, &e), 0);
-    assert_int_equal(r->path, p->t.path);
+    assert_int_equal(r->path, p->setup.path);
 }
 
 static void run(struct problem *p)

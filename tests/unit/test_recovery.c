@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "backend_problem.h"
 #include "gemm.h"
 #include "rng.h"
 #include "safetensors.h"
@@ -42,6 +43,16 @@ static const char *write_truth(int32_t odd, const float (*directions)[WIDTH])
     return path;
 }
 
+/* Measures a backend whose W_dec is this. */
+static void measure(struct recovery *r, const float (*w_dec)[WIDTH], struct recovery_result *result)
+{
+    const struct backend_setup setup = relu_setup(SITES, D, SAE, 1, STEP_SPARSE, false);
+    struct backend *b = open_cpu(&setup);
+    assert_int_equal(backend_put_all(b, "W_dec", w_dec, NULL), 0);
+    assert_int_equal(recovery_measure(r, b, scale, RECOVERY_THRESHOLD, result, NULL), 0);
+    backend_cpu.close(b);
+}
+
 static void against_definition(void **state)
 {
     (void)state;
@@ -58,7 +69,7 @@ static void against_definition(void **state)
     for (int j = 0; j < WIDTH; j++) /* the tenth has no scale: its cosine is below 1 */
         w_dec[(9 * 397 + 1090) % SAE][j] = planted[9][j];
     assert_int_equal(recovery_init(&r, write_truth(0, (const float(*)[WIDTH])planted), SITES, D, &e), 0);
-    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &result);
+    measure(&r, (const float(*)[WIDTH])w_dec, &result);
     double mean = 0;
     for (int l = 0; l < N; l++) {
         double best = -1;
@@ -85,11 +96,11 @@ static void against_definition(void **state)
     assert_true(fabs((result.mean[0] + result.mean[1] + result.mean[2]) / 3 - mean) < 1e-5);
 
     gemm_set_threads(2); /* the same bits, and measuring again changes nothing */
-    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &again);
+    measure(&r, (const float(*)[WIDTH])w_dec, &again);
     assert_memory_equal(&again, &result, sizeof result);
     gemm_set_threads(1);
     memset(w_dec, 0, sizeof w_dec);
-    recovery_measure(&r, &w_dec[0][0], SAE, scale, RECOVERY_THRESHOLD, &result);
+    measure(&r, (const float(*)[WIDTH])w_dec, &result);
     assert_true(result.fraction == 0 && result.mean_max_cosine == 0);
     recovery_release(&r);
     recovery_release(&r);

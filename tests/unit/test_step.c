@@ -11,6 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "backend_problem.h"
 #include "gemm.h"
 #include "mem.h"
 #include "rng.h"
@@ -99,7 +100,7 @@ static void golden_step(const struct golden *g, struct train_state *t, bool want
         .adam = adam,
         .max_norm = 2,
         .lr = schedule_lr(&schedule, t->step),
-        .l1_coeff = schedule_l1_coeff(&schedule, t->step),
+        .weight = {1, schedule_l1_coeff(&schedule, t->step)},
         .dead_rows = 1000,
         .want_metrics = want_metrics,
     };
@@ -124,7 +125,7 @@ static void compare_weights(const char *name, const float *got, const float *wan
 
 static void golden(enum step_path path, bool keep_gradients)
 {
-    const struct train_setup setup = {BATCH, path, keep_gradients};
+    const struct backend_setup setup = relu_setup(SITES, DIM, LATENTS, BATCH, path, keep_gradients);
     struct golden g;
     struct crosscoder c, final;
     struct train_state t;
@@ -143,10 +144,10 @@ static void golden(enum step_path path, bool keep_gradients)
         clipped += r.grad_norm > 2;
         worst = fmax(worst, fabs(r.loss / golden_value(&g, "loss", 1, step, 0) - 1));
         near("lr", step, r.lr, golden_value(&g, "lr", 1, step, 0), 1e-12);
-        near("l1_coeff", step, r.l1_coeff, golden_value(&g, "l1_coeff", 1, step, 0), 1e-12);
+        near("l1_coeff", step, r.weight[1], golden_value(&g, "l1_coeff", 1, step, 0), 1e-12);
         near("loss", step, r.loss, golden_value(&g, "loss", 1, step, 0), 1e-4);
-        near("l2", step, r.l2, golden_value(&g, "l2", 1, step, 0), 1e-4);
-        near("l1", step, r.l1, golden_value(&g, "l1", 1, step, 0), 1e-4);
+        near("l2", step, r.term[0], golden_value(&g, "l2", 1, step, 0), 1e-4);
+        near("l1", step, r.term[1], golden_value(&g, "l1", 1, step, 0), 1e-4);
         near("l0", step, r.l0, golden_value(&g, "l0", 1, step, 0), 1e-3);
         near("grad_norm", step, r.grad_norm, golden_value(&g, "grad_norm", 1, step, 0), 1e-4);
         near("fvu", step, r.fvu.fvu, golden_value(&g, "fvu", 1, step, 0), 1e-4);
@@ -186,14 +187,15 @@ static void test_paths_agree(void **state)
     (void)state;
     struct golden g;
     struct crosscoder c[2];
+    struct backend_setup setup[2];
     struct train_state t[2];
     struct step_report r[2];
     double worst = 0;
     open_golden(&g);
     for (int i = 0; i < 2; i++) {
-        const struct train_setup setup = {BATCH, i ? STEP_SPARSE : STEP_DENSE, true};
+        setup[i] = relu_setup(SITES, DIM, LATENTS, BATCH, i ? STEP_SPARSE : STEP_DENSE, true);
         read_weights(&g, "initial.", &c[i]);
-        assert_int_equal(train_state_init(&t[i], &c[i], &setup, &e), 0);
+        assert_int_equal(train_state_init(&t[i], &c[i], &setup[i], &e), 0);
     }
     for (size_t step = 0; step < STEPS; step++) {
         for (int i = 0; i < 2; i++)
@@ -216,6 +218,7 @@ static void test_paths_agree(void **state)
 
 /* A problem of odd sizes that several strips and pieces divide unevenly. */
 struct small {
+    struct backend_setup setup;
     struct crosscoder c;
     struct train_state t;
     float *x;
@@ -223,10 +226,10 @@ struct small {
 
 static void open_small(struct small *s, size_t d_sae, size_t batch, enum step_path path, bool keep_gradients)
 {
-    const struct train_setup setup = {batch, path, keep_gradients};
+    s->setup = relu_setup(3, 37, d_sae, batch, path, keep_gradients);
     assert_int_equal(crosscoder_init(&s->c, 3, 37, d_sae, &e), 0);
-    crosscoder_init_weights(&s->c, 0.3, 9);
-    assert_int_equal(train_state_init(&s->t, &s->c, &setup, &e), 0);
+    draw_weights(&s->c, 0.3, 9);
+    assert_int_equal(train_state_init(&s->t, &s->c, &s->setup, &e), 0);
     s->x = mem_alloc(batch * s->c.n_inputs, sizeof(float), "x", &e);
     struct rng r;
     rng_init(&r, 3, RNG_TEST, 1);
@@ -245,7 +248,7 @@ static const struct step_options options = {
     .adam = {0.9, 0.999, 1e-8},
     .max_norm = 1,
     .lr = 1e-3,
-    .l1_coeff = 0.1,
+    .weight = {1, 0.1},
     .dead_rows = 100,
     .want_metrics = true,
 };
@@ -273,7 +276,7 @@ static void threads(enum step_path path)
     gemm_set_threads(1);
     for (int i = 1; i < 3; i++) {
         same_state(&s[0], &s[i]);
-        assert_true(r[0].loss == r[i].loss && r[0].l1 == r[i].l1 && r[0].grad_norm == r[i].grad_norm);
+        assert_true(r[0].loss == r[i].loss && r[0].term[1] == r[i].term[1] && r[0].grad_norm == r[i].grad_norm);
         assert_memory_equal(&r[0].fvu, &r[i].fvu, sizeof r[0].fvu);
     }
     for (int i = 0; i < 3; i++)
@@ -319,7 +322,7 @@ static void test_auto(void **state)
         assert_true(fabs(r.grad_norm / want.grad_norm - 1) < 1e-4);
         assert_int_equal(train_step(&resumed.t, s.x, &options, &want, &e), 0);
         assert_int_equal(want.path, r.path);
-        assert_true(want.loss == r.loss && want.l1 == r.l1 && want.grad_norm == r.grad_norm);
+        assert_true(want.loss == r.loss && want.term[1] == r.term[1] && want.grad_norm == r.grad_norm);
         same_state(&s, &resumed);
         close_small(&resumed);
     }
@@ -378,7 +381,7 @@ static void dead_latents(enum step_path path)
     /* One row is enough: a bias between latent 5's highest and second highest pre-activation. */
     float high = -INFINITY, second = -INFINITY;
     s.c.b_enc[5] = 100;
-    forward_encode(&s.t.forward, &s.c, s.x, 40);
+    forward_encode(&s.t.forward, &s.c, &s.t.selection, s.x, 40);
     for (size_t row = 0; row < 40; row++) {
         float f = s.t.forward.f[row * 20 + 5];
         second = fmaxf(second, fminf(f, high));
@@ -460,22 +463,22 @@ static void test_memory(void **state)
 {
     (void)state;
     size_t params, workspace, kept;
-    struct train_setup setup = {67, STEP_AUTO, false};
-    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &workspace, &e), 0);
+    struct backend_setup setup = relu_setup(3, 37, 5001, 67, STEP_AUTO, false);
+    assert_int_equal(train_step_memory(&setup, &params, &workspace, &e), 0);
     assert_int_equal(params, 12 * (2 * 5001 * 111 + 5001 + 111));
     /* f and its gradient, a strip of f, one of gradients, the batch and its residual in tiles, and little more */
     size_t large = 4 * (67 * (5001 + 5001 + 4096 + 2 * 144) + 4096 * 111);
     assert_true(workspace > large && workspace < large + large / 8);
     setup.keep_gradients = true;
-    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &kept, &e), 0);
+    assert_int_equal(train_step_memory(&setup, &params, &kept, &e), 0);
     assert_int_equal(params, 12 * (2 * 5001 * 111 + 5001 + 111) + 4 * 2 * 5001 * 111);
     assert_int_equal(kept, workspace - 4 * 4096 * 111);
     setup.batch_size = SIZE_MAX / 16;
-    assert_int_equal(train_step_memory(3, 37, 5001, &setup, &params, &workspace, &e), ERR_MEMORY);
+    assert_int_equal(train_step_memory(&setup, &params, &workspace, &e), ERR_MEMORY);
     struct crosscoder c = {0};
     struct train_state t;
     assert_int_equal(crosscoder_init(&c, 1, 2, 3, &e), 0);
-    setup.batch_size = 0;
+    setup = relu_setup(1, 2, 3, 0, STEP_AUTO, false);
     assert_int_equal(train_state_init(&t, &c, &setup, &e), ERR_INPUT);
     crosscoder_release(&c);
 }

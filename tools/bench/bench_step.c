@@ -18,6 +18,7 @@
 #include "bf16.h"
 #include "clock.h"
 #include "gemm.h"
+#include "initial_weights.h"
 #include "kernels.h"
 #include "mem.h"
 #include "rng.h"
@@ -40,6 +41,7 @@ enum quantity {
 
 struct bench {
     const struct bench_options *a;
+    struct backend_setup setup;
     struct crosscoder c;
     struct train_state t;
     struct step_report report, first; /* first: of the weights as written, for others to compare with */
@@ -68,9 +70,17 @@ static double quantile(double p)
 static int make(struct bench *b, struct err *e)
 {
     const struct bench_options *a = b->a;
-    const struct train_setup setup = {a->batch, a->path, !a->recompute};
+    b->setup = (struct backend_setup){.n_sites = a->n_sites,
+                                      .d_model = a->n_inputs / a->n_sites,
+                                      .d_sae = a->d_sae,
+                                      .batch_size = a->batch,
+                                      .activation = "relu",
+                                      .terms = {"l2", "l1"},
+                                      .n_terms = 2,
+                                      .path = a->path,
+                                      .keep_gradients = !a->recompute};
     if (crosscoder_init(&b->c, a->n_sites, a->n_inputs / a->n_sites, a->d_sae, e) ||
-        train_state_init(&b->t, &b->c, &setup, e))
+        train_state_init(&b->t, &b->c, &b->setup, e))
         return e->code;
     b->window_rows = 4 * a->batch;
     b->x = mem_alloc(a->batch * a->n_inputs, sizeof *b->x, "batch", e);
@@ -79,7 +89,10 @@ static int make(struct bench *b, struct err *e)
     if (!b->x || !b->window || !rank)
         return err_set(e, ERR_MEMORY, "no memory for the batch");
     double norm = 0.1, sum = 0, top;
-    crosscoder_init_weights(&b->c, norm, 1);
+#pragma omp parallel for
+    for (size_t j = 0; j < a->d_sae; j++)
+        initial_decoder(b->c.w_dec + j * a->n_inputs, a->n_sites, a->n_inputs / a->n_sites, j, norm, 1);
+    memcpy(b->c.w_enc, b->c.w_dec, a->d_sae * a->n_inputs * sizeof *b->c.w_enc);
 #pragma omp parallel for
     for (size_t row = 0; row < b->window_rows; row++) {
         struct rng r;
@@ -211,7 +224,7 @@ static double median(struct bench *b, enum quantity q)
 static int measure(struct bench *b, double *memory_bytes, double *cache_bytes, struct err *e)
 {
     const struct step_options o = {
-        .adam = {0.9, 0.999, 1e-8}, .max_norm = 1, .lr = 1e-7, .l1_coeff = 2, .dead_rows = UINT64_MAX};
+        .adam = {0.9, 0.999, 1e-8}, .max_norm = 1, .lr = 1e-7, .weight = {1, 2}, .dead_rows = UINT64_MAX};
     for (size_t i = 0; i <= b->a->reps; i++) { /* the first is a warm-up */
         size_t k = i ? i - 1 : 0;
         b->seconds[SGEMM][k] = time_product(b, false);

@@ -6,15 +6,20 @@
 #include <string.h>
 
 #include "mem.h"
-#include "sums.h"
 
-int evaluation_init(struct evaluation *v, const struct crosscoder *c, struct forward *forward, struct err *e)
+static size_t n_inputs(const struct evaluation *v)
+{
+    return v->b->setup.n_sites * v->b->setup.d_model;
+}
+
+int evaluation_init(struct evaluation *v, struct backend *b, struct err *e)
 {
     memset(v, 0, sizeof *v);
-    v->c = c;
-    v->forward = forward;
-    if ((v->x_sum = mem_alloc(c->n_inputs, sizeof *v->x_sum, "sums of the evaluation rows", e)) &&
-        (v->mean = mem_alloc(c->n_inputs, sizeof *v->mean, "mean of the evaluation rows", e)))
+    v->b = b;
+    size_t rows = b->setup.batch_size;
+    if ((v->x_sum = mem_alloc(n_inputs(v), sizeof *v->x_sum, "sums of the evaluation rows", e)) &&
+        (v->mean = mem_alloc(n_inputs(v), sizeof *v->mean, "mean of the evaluation rows", e)) &&
+        (v->row_deviation2 = mem_alloc(rows * b->setup.n_sites, sizeof *v->row_deviation2, "sums of the rows", e)))
         return 0;
     evaluation_release(v);
     return ERR_MEMORY;
@@ -24,58 +29,62 @@ void evaluation_release(struct evaluation *v)
 {
     mem_free(v->x_sum);
     mem_free(v->mean);
+    mem_free(v->row_deviation2);
     memset(v, 0, sizeof *v);
 }
 
 void evaluation_measure(struct evaluation *v, const float *x, size_t n)
 {
-    sum_columns(v->x_sum, x, n, v->c->n_inputs);
+    fvu_sum_columns(v->x_sum, x, n, n_inputs(v));
     v->measured += n;
-    for (size_t i = 0; i < v->c->n_inputs; i++)
+    for (size_t i = 0; i < n_inputs(v); i++)
         v->mean[i] = v->x_sum[i] / (double)v->measured;
 }
 
 void evaluation_begin(struct evaluation *v)
 {
     v->rows = 0;
-    v->sums = (struct losses){0};
-    fvu_begin(&v->fvu, v->c->n_sites);
+    memset(v->term, 0, sizeof v->term);
+    v->l0 = 0;
+    fvu_begin(&v->fvu, v->b->setup.n_sites);
 }
 
-void evaluation_add(struct evaluation *v, const float *x, size_t n)
+int evaluation_add(struct evaluation *v, const float *x, size_t n, struct err *e)
 {
-    struct forward *w = v->forward;
-    for (size_t first = 0; first < n; first += w->max_rows) {
-        size_t rows = n - first < w->max_rows ? n - first : w->max_rows;
-        const float *piece = x + first * v->c->n_inputs;
-        forward_encode(w, v->c, piece, rows);
-        forward_decode(w, v->c, piece, rows);
-        forward_deviations(w, v->c, piece, rows, v->mean);
-        fvu_add(&v->fvu, w->row_residual2, w->row_deviation2, rows);
-        struct losses mean = forward_losses(w, v->c, rows);
-        v->sums.l2 += mean.l2 * (double)rows;
-        v->sums.l1 += mean.l1 * (double)rows;
-        v->sums.l0 += mean.l0 * (double)rows;
+    const struct backend_setup *s = &v->b->setup;
+    for (size_t first = 0; first < n; first += s->batch_size) {
+        size_t rows = n - first < s->batch_size ? n - first : s->batch_size;
+        const float *piece = x + first * n_inputs(v);
+        struct pass_report mean;
+        if (v->b->ops->encode(v->b, piece, rows, e) || v->b->ops->decode(v->b, piece, rows, &mean, e))
+            return e->code;
+        fvu_deviations(v->row_deviation2, piece, rows, s->n_sites, s->d_model, v->mean);
+        fvu_add(&v->fvu, mean.row_residual2, v->row_deviation2, rows);
+        for (size_t i = 0; i < s->n_terms; i++)
+            v->term[i] += mean.term[i] * (double)rows;
+        v->l0 += mean.l0 * (double)rows;
         v->rows += rows;
     }
+    return 0;
 }
 
-int evaluation_finish(struct evaluation *v, double l1_coeff, struct evaluation_report *r, struct err *e)
+int evaluation_finish(struct evaluation *v, const double *weight, struct evaluation_report *r, struct err *e)
 {
+    const struct backend_setup *s = &v->b->setup;
     if (v->rows != v->measured || v->rows == 0)
         return err_set(e, ERR_INPUT, "evaluation: %" PRIu64 " rows added, %" PRIu64 " measured", v->rows, v->measured);
-    double n = (double)v->rows, l2 = v->sums.l2 / n, l1 = v->sums.l1 / n;
-    *r = (struct evaluation_report){
-        .rows = v->rows,
-        .loss = l2 + l1_coeff * l1,
-        .l2 = l2,
-        .l1 = l1,
-        .l0 = v->sums.l0 / n,
-        .l1_coeff = l1_coeff,
-    };
-    if (!isfinite(r->loss))
-        return err_set(e, ERR_INPUT, "evaluation: loss %g (l2 %g, l1 %g) over %" PRIu64 " rows", r->loss, l2, l1,
-                       v->rows);
+    double n = (double)v->rows;
+    *r = (struct evaluation_report){.rows = v->rows, .l0 = v->l0 / n};
+    for (size_t i = 0; i < s->n_terms; i++) {
+        r->term[i] = v->term[i] / n;
+        r->weight[i] = weight[i];
+    }
+    r->loss = backend_loss(s, r->term, weight);
+    if (!isfinite(r->loss)) {
+        char values[256];
+        backend_describe_terms(s, r->term, values, sizeof values);
+        return err_set(e, ERR_INPUT, "evaluation: loss %g (%s) over %" PRIu64 " rows", r->loss, values, v->rows);
+    }
     fvu_finish(&v->fvu, &r->fvu);
     return 0;
 }

@@ -10,39 +10,41 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "crosscoder.h"
+#include "backend.h"
 #include "err.h"
-#include "forward.h"
 #include "fvu.h"
 
 struct evaluation {
-    const struct crosscoder *c; /* borrowed */
-    struct forward
-        *forward;         /* borrowed workspace, overwritten by evaluation_add: train_state's will do between steps */
-    double *x_sum, *mean; /* [n_inputs] */
-    uint64_t measured;    /* rows in x_sum */
-    uint64_t rows;        /* rows added since evaluation_begin */
-    struct losses sums;
+    struct backend *b;      /* borrowed; used between its steps */
+    double *x_sum, *mean;   /* [n_inputs] */
+    double *row_deviation2; /* [batch_size, n_sites] */
+    uint64_t measured;      /* rows in x_sum */
+    uint64_t rows;          /* rows added since evaluation_begin */
+    double term[TERMS_MAX]; /* [n_terms] sums over rows, */
+    double l0;              /* and of active latents */
     struct fvu_sums fvu;
 };
 
 struct evaluation_report {
     uint64_t rows;
-    double loss, l2, l1, l0, l1_coeff; /* means over the rows; loss = l2 + l1_coeff * l1 */
+    double loss;                                   /* sum of weight * term */
+    double term[TERMS_MAX], weight[TERMS_MAX], l0; /* means over the rows */
     struct fvu fvu;
 };
 
-/* c and forward must outlive it. */
-int evaluation_init(struct evaluation *v, const struct crosscoder *c, struct forward *forward, struct err *e);
+/* Allocates; b must outlive it. */
+int evaluation_init(struct evaluation *v, struct backend *b, struct err *e);
 void evaluation_release(struct evaluation *v); /* safe on a zeroed struct */
 
-/* x: [n, n_inputs], any n. */
+/* Adds rows to the mean. x: [n, n_inputs], any n. */
 void evaluation_measure(struct evaluation *v, const float *x, size_t n);
 
+/* Starts new sums. */
 void evaluation_begin(struct evaluation *v);
-/* x: [n, n_inputs], 1 <= n; taken in pieces of forward->max_rows. */
-void evaluation_add(struct evaluation *v, const float *x, size_t n);
-/* Fails (ERR_INPUT) if other rows were added than measured (by number), or a loss is not finite. */
-int evaluation_finish(struct evaluation *v, double l1_coeff, struct evaluation_report *r, struct err *e);
+/* Encodes, decodes and counts rows. x: [n, n_inputs], 1 <= n; taken in pieces of the backend's batch_size. */
+int evaluation_add(struct evaluation *v, const float *x, size_t n, struct err *e);
+/* Computes the means. weight: [n_terms] as in training. Fails (ERR_INPUT) if other rows were added than measured (by number), or a loss
+ * is not finite. */
+int evaluation_finish(struct evaluation *v, const double *weight, struct evaluation_report *r, struct err *e);
 
 #endif

@@ -26,9 +26,18 @@ struct fvu_sums {
     uint64_t ratios[STREAM_MAX_SITES + 1]; /* rows counted in ratio */
 };
 
+/* Adds the sum over the rows of x [rows, n] to sum [n], in the order of the rows, whatever the number of threads. */
+void fvu_sum_columns(double *sum, const float *x, size_t rows, size_t n);
+
+/* Fills row_deviation2 [rows, n_sites] with |x - mean|^2 of each row at each site. x: [rows, n_sites, d_model]; mean: [n_sites, d_model]. */
+void fvu_deviations(double *row_deviation2, const float *x, size_t rows, size_t n_sites, size_t d_model,
+                    const double *mean);
+
+/* Starts new sums. */
 void fvu_begin(struct fvu_sums *s, size_t n_sites);
-/* row_residual2, row_deviation2: [rows, n_sites], |x - x'|^2 and |x - mean|^2 of each row at each site. */
+/* Adds rows. row_residual2, row_deviation2: [rows, n_sites], |x - x'|^2 and |x - mean|^2 of each row at each site. */
 void fvu_add(struct fvu_sums *s, const double *row_residual2, const double *row_deviation2, size_t rows);
+/* Computes both definitions from the sums. */
 void fvu_finish(const struct fvu_sums *s, struct fvu *out);
 
 #endif

@@ -29,6 +29,7 @@ static int load(struct recovery *r, const struct safetensors *truth, size_t n_si
         !(r->unit = mem_alloc(n, width, "planted directions", e)) ||
         !(r->kind = mem_alloc(n, sizeof *r->kind, "planted kinds", e)) ||
         !(r->products = mem_alloc(n, TILE * sizeof *r->products, "planted cosines", e)) ||
+        !(r->learned = mem_alloc(TILE, width, "learned directions", e)) ||
         !(r->max_cosine = mem_alloc(n, sizeof *r->max_cosine, "planted cosines", e)))
         return ERR_MEMORY;
     memcpy(r->kind, kind->data, kind->bytes);
@@ -59,6 +60,7 @@ void recovery_release(struct recovery *r)
     mem_free(r->kind);
     mem_free(r->unit);
     mem_free(r->products);
+    mem_free(r->learned);
     mem_free(r->max_cosine);
     *r = (struct recovery){0};
 }
@@ -72,10 +74,10 @@ static double inverse_norm(const float *v, size_t n)
     return squares > 0 ? 1 / sqrt(squares) : 0;
 }
 
-void recovery_measure(struct recovery *r, const float *w_dec, size_t d_sae, const float *scale, double threshold,
-                      struct recovery_result *result)
+int recovery_measure(struct recovery *r, const struct backend *b, const float *scale, double threshold,
+                     struct recovery_result *result, struct err *e)
 {
-    size_t n = r->n_latents, d_model = r->d_model, width = r->n_sites * d_model;
+    size_t d_sae = b->setup.d_sae, n = r->n_latents, d_model = r->d_model, width = r->n_sites * d_model;
 #pragma omp parallel for
     for (size_t l = 0; l < n; l++) {
         float *u = r->unit + l * width;
@@ -88,7 +90,9 @@ void recovery_measure(struct recovery *r, const float *w_dec, size_t d_sae, cons
     }
     for (size_t first = 0; first < d_sae; first += TILE) {
         size_t tile = d_sae - first < TILE ? d_sae - first : TILE;
-        const float *w = w_dec + first * width;
+        const float *w = r->learned;
+        if (b->ops->get(b, "W_dec", &(struct backend_range){first, tile, 0, width, false}, r->learned, e))
+            return e->code;
         float inverse[TILE];
         /* products [n, tile] = unit [n, width] * (w_dec [tile, width])^T */
         gemm(false, true, n, tile, width, 1, r->unit, width, w, width, 0, r->products, tile);
@@ -120,4 +124,5 @@ void recovery_measure(struct recovery *r, const float *w_dec, size_t d_sae, cons
             result->mean[k] /= (double)result->n[k];
     result->mean_max_cosine /= (double)n;
     result->fraction = (double)recovered / (double)n;
+    return 0;
 }

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend.h"
 #include "err.h"
 
 #define RECOVERY_KINDS 3
@@ -25,6 +26,7 @@ struct recovery {
     int32_t *kind;                      /* [n_latents] */
     float *unit;                        /* [n_latents, n_sites * d_model]: scaled, of norm 1 */
     float *products;                    /* [n_latents, a tile of learned latents] */
+    float *learned;                     /* [a tile of learned latents, n_sites * d_model] */
     float *max_cosine;                  /* [n_latents], of the last recovery_measure */
 };
 
@@ -39,8 +41,8 @@ struct recovery_result {
 int recovery_init(struct recovery *r, const char *truth_path, size_t n_sites, size_t d_model, struct err *e);
 void recovery_release(struct recovery *r); /* safe on a zeroed struct */
 
-/* w_dec: [d_sae, n_sites * d_model]; scale: [n_sites]. A learned latent of norm 0 counts as cosine 0. */
-void recovery_measure(struct recovery *r, const float *w_dec, size_t d_sae, const float *scale, double threshold,
-                      struct recovery_result *result);
+/* Compares the W_dec of b, of the same sites, with the truth. scale: [n_sites]. A learned latent of norm 0 counts as cosine 0. */
+int recovery_measure(struct recovery *r, const struct backend *b, const float *scale, double threshold,
+                     struct recovery_result *result, struct err *e);
 
 #endif

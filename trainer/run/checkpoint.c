@@ -10,6 +10,7 @@
 
 #include "file.h"
 #include "json_file.h"
+#include "mem.h"
 #include "safetensors.h"
 #include "version.h"
 #include "weights_file.h"
@@ -17,34 +18,66 @@
 #define PATH_SIZE 4096
 #define NAME_FORMAT "step_%010llu"
 #define NUMBER_MAX 1000000000000000ull
-#define READ_PIECE ((size_t)4 << 20)
+#define PIECE_BYTES ((size_t)4 << 20)
 
-static int write_state(const char *folder, const struct train_state *t, const struct plan_place *next, struct err *e)
+/* The tensors of state.safetensors, in its order: names as the backend has them, and how the file writes them. */
+static const struct {
+    const char *name;
+    enum tensor_dtype dtype;
+} state_tensors[] = {{"adam_m", TENSOR_F32}, {"adam_v", TENSOR_F32}, {"rows_since_fired", TENSOR_I64}};
+enum { N_STATE = sizeof state_tensors / sizeof *state_tensors };
+
+/* Returns how many elements of a vector go in the piece that begins at `first`. */
+static size_t piece_of(const struct backend_tensor *t, size_t first)
+{
+    size_t piece = PIECE_BYTES / (t->dtype == BACKEND_F32 ? sizeof(float) : sizeof(uint64_t));
+    return t->rows - first < piece ? t->rows - first : piece;
+}
+
+static int write_vector(struct safetensors_writer *w, const struct backend *b, const char *name, void *piece,
+                        struct err *e)
+{
+    struct backend_tensor t;
+    if (backend_find(b, name, &t, e))
+        return e->code;
+    for (size_t first = 0, n; first < t.rows; first += n) {
+        n = piece_of(&t, first);
+        if (b->ops->get(b, name, &(struct backend_range){first, n, 0, 1, false}, piece, e) ||
+            safetensors_write_data(w, piece, n * (t.dtype == BACKEND_F32 ? sizeof(float) : sizeof(uint64_t)), e))
+            return e->code;
+    }
+    return 0;
+}
+
+static int write_state(const char *folder, const struct backend *b, const struct plan_place *next, struct err *e)
 {
     char path[PATH_SIZE], step[32], rows[32], window[32], position[32];
-    size_t n_params = t->c->n_params, d_sae = t->c->d_sae;
     struct safetensors_writer w = {0};
-    const struct tensor_spec specs[] = {
-        {"adam_m", TENSOR_F32, 1, {n_params}},
-        {"adam_v", TENSOR_F32, 1, {n_params}},
-        {"rows_since_fired", TENSOR_I64, 1, {d_sae}},
-    };
-    snprintf(step, sizeof step, "%llu", (unsigned long long)t->step);
-    snprintf(rows, sizeof rows, "%llu", (unsigned long long)(t->step * t->batch_size));
+    struct tensor_spec specs[N_STATE];
+    for (size_t i = 0; i < N_STATE; i++) {
+        struct backend_tensor t;
+        if (backend_find(b, state_tensors[i].name, &t, e))
+            return e->code;
+        specs[i] = (struct tensor_spec){state_tensors[i].name, state_tensors[i].dtype, 1, {t.rows}};
+    }
+    snprintf(step, sizeof step, "%llu", (unsigned long long)b->step);
+    snprintf(rows, sizeof rows, "%llu", (unsigned long long)(b->step * b->setup.batch_size));
     snprintf(window, sizeof window, "%llu", (unsigned long long)next->window);
     snprintf(position, sizeof position, "%zu", next->position);
     const char *metadata[] = {"step", step,       "rows",   rows,       "window",
                               window, "position", position, "software", CROSSFEED_SOFTWARE};
-    if (file_join(path, sizeof path, folder, "state.safetensors", e) ||
-        safetensors_write_begin(&w, path, specs, 3, metadata, 5, e) ||
-        safetensors_write_data(&w, t->m, n_params * sizeof *t->m, e) ||
-        safetensors_write_data(&w, t->v, n_params * sizeof *t->v, e) ||
-        safetensors_write_data(&w, t->rows_since_fired, d_sae * sizeof *t->rows_since_fired, e) ||
-        safetensors_write_commit(&w, e)) {
+    void *piece = mem_alloc(1, PIECE_BYTES, "piece of a checkpoint", e);
+    int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, "state.safetensors", e);
+    if (!rc)
+        rc = safetensors_write_begin(&w, path, specs, N_STATE, metadata, 5, e);
+    for (size_t i = 0; !rc && i < N_STATE; i++)
+        rc = write_vector(&w, b, state_tensors[i].name, piece, e);
+    if (!rc)
+        rc = safetensors_write_commit(&w, e);
+    if (rc)
         safetensors_write_abandon(&w);
-        return e->code;
-    }
-    return 0;
+    mem_free(piece);
+    return rc;
 }
 
 /* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
@@ -85,20 +118,20 @@ static int remove_old(const char *folder, size_t keep, struct err *e)
     return result;
 }
 
-int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
-                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
+int checkpoint_save(const char *out, const struct backend *b, const float *scale, const struct plan_place *next,
+                    const json_t *cfg, size_t keep, char *path, struct err *e)
 {
     char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
-    snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)t->step);
+    snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)b->step);
     if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder(folder, e) ||
         file_join(final, sizeof final, folder, name, e) || file_join(temporary, sizeof temporary, folder, "tmp", e) ||
         file_remove_tree(temporary, e) || file_make_folder(temporary, e))
         return e->code;
     int rc = file_join(file, sizeof file, temporary, "crosscoder.safetensors", e);
     if (rc == 0)
-        rc = weights_file_write(file, c, scale, e);
+        rc = weights_file_write(file, b, scale, e);
     if (rc == 0)
-        rc = write_state(temporary, t, next, e);
+        rc = write_state(temporary, b, next, e);
     if (rc == 0)
         rc = file_join(file, sizeof file, temporary, "cfg.json", e);
     if (rc == 0)
@@ -146,22 +179,28 @@ int checkpoint_config(const char *path, json_t **cfg, struct err *e)
     return file_join(file, sizeof file, path, "cfg.json", e) ? e->code : json_read_object(file, cfg, e);
 }
 
-static int read_tensor(const struct safetensors *s, const char *name, enum tensor_dtype dtype, size_t n, void *dst,
-                       struct err *e)
+static int read_vector(const struct safetensors *s, size_t i, struct backend *b, struct err *e)
 {
+    const char *name = state_tensors[i].name;
     const struct tensor_view *t = safetensors_find(s, name);
+    struct backend_tensor want;
+    if (backend_find(b, name, &want, e))
+        return e->code;
     if (!t)
         return err_set(e, ERR_INPUT, "%s: no tensor %s", s->path, name);
-    if (t->dtype != dtype)
+    if (t->dtype != state_tensors[i].dtype)
         return err_set(e, ERR_INPUT, "%s: %s is %s, expected %s", s->path, name, tensor_dtype_name(t->dtype),
-                       tensor_dtype_name(dtype));
-    if (tensor_expect_shape(s, t, 1, &n, e))
+                       tensor_dtype_name(state_tensors[i].dtype));
+    if (tensor_expect_shape(s, t, 1, &want.rows, e))
         return e->code;
     /* In pieces, so that the map of the file does not add to the peak memory. */
-    for (size_t begin = 0; begin < t->bytes; begin += READ_PIECE) {
-        size_t bytes = t->bytes - begin < READ_PIECE ? t->bytes - begin : READ_PIECE;
-        memcpy((unsigned char *)dst + begin, t->data + begin, bytes);
-        file_map_passed(t->data + begin, bytes);
+    size_t size = tensor_dtype_size(t->dtype);
+    for (size_t first = 0, n; first < want.rows; first += n) {
+        n = piece_of(&want, first);
+        const unsigned char *data = t->data + first * size;
+        if (b->ops->put(b, name, &(struct backend_range){first, n, 0, 1, false}, data, e))
+            return e->code;
+        file_map_passed(data, n * size);
     }
     return 0;
 }
@@ -176,16 +215,15 @@ static int read_number(const struct safetensors *s, const char *key, uint64_t *v
     return 0;
 }
 
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t,
-                    struct plan_place *next, struct err *e)
+int checkpoint_load(const char *path, struct backend *b, float *scale, struct plan_place *next, struct err *e)
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};
-    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, c, scale, e) ||
+    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, b, scale, e) ||
         file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
         return e->code;
-    uint64_t rows = 0, position = 0;
-    int rc = read_number(&s, "step", &t->step, e);
+    uint64_t rows = 0, position = 0, batch = b->setup.batch_size;
+    int rc = read_number(&s, "step", &b->step, e);
     if (rc == 0)
         rc = read_number(&s, "rows", &rows, e);
     if (rc == 0)
@@ -193,15 +231,11 @@ int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct
     if (rc == 0)
         rc = read_number(&s, "position", &position, e);
     next->position = position;
-    if (rc == 0 && (rows % t->batch_size || rows / t->batch_size != t->step))
-        rc = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %zu make %llu", file, (unsigned long long)rows,
-                     (unsigned long long)t->step, t->batch_size, (unsigned long long)(t->step * t->batch_size));
-    if (rc == 0)
-        rc = read_tensor(&s, "adam_m", TENSOR_F32, c->n_params, t->m, e);
-    if (rc == 0)
-        rc = read_tensor(&s, "adam_v", TENSOR_F32, c->n_params, t->v, e);
-    if (rc == 0)
-        rc = read_tensor(&s, "rows_since_fired", TENSOR_I64, c->d_sae, t->rows_since_fired, e);
+    if (rc == 0 && (rows % batch || rows / batch != b->step))
+        rc = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %llu make %llu", file, (unsigned long long)rows,
+                     (unsigned long long)b->step, (unsigned long long)batch, (unsigned long long)(b->step * batch));
+    for (size_t i = 0; rc == 0 && i < N_STATE; i++)
+        rc = read_vector(&s, i, b, e);
     safetensors_close(&s);
     return rc;
 }

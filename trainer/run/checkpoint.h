@@ -10,23 +10,22 @@
 
 #include <jansson.h>
 
-#include "crosscoder.h"
+#include "backend.h"
 #include "err.h"
 #include "plan.h"
-#include "step.h"
 
-/* Saves and then removes all but the newest `keep`. cfg is borrowed. path [4096] (may be NULL) is told. */
-int checkpoint_save(const char *out, const struct crosscoder *c, const float *scale, const struct train_state *t,
-                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
+/* Saves the weights and state of b, and then removes all but the newest `keep`. scale: [n_sites]; next: the place of the row after the
+ * last batch; cfg is borrowed. path [4096] (may be NULL) is told. */
+int checkpoint_save(const char *out, const struct backend *b, const float *scale, const struct plan_place *next,
+                    const json_t *cfg, size_t keep, char *path, struct err *e);
 
-/* path [4096] = the newest checkpoint below out; ERR_INPUT if there is none. */
+/* Finds the newest checkpoint below out, path [4096]; ERR_INPUT if there is none. */
 int checkpoint_latest(const char *out, char *path, struct err *e);
 
-/* cfg.json of a checkpoint; owned by the caller (json_decref). */
+/* Reads cfg.json of a checkpoint; owned by the caller (json_decref). */
 int checkpoint_config(const char *path, json_t **cfg, struct err *e);
 
-/* Fills the initialised c, scale [n_sites], t (step, moments, rows_since_fired) and next. */
-int checkpoint_load(const char *path, struct crosscoder *c, float *scale, struct train_state *t,
-                    struct plan_place *next, struct err *e);
+/* Fills the opened b (weights, moments, ages, step), scale [n_sites] and next. */
+int checkpoint_load(const char *path, struct backend *b, float *scale, struct plan_place *next, struct err *e);
 
 #endif

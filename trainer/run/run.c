@@ -3,224 +3,263 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "bf16.h"
-#include "checkpoint.h"
-#include "file.h"
-#include "json_file.h"
 #include "log.h"
+#include "mem.h"
 #include "report.h"
-#include "stream_json.h"
 #include "trainer.h"
-#include "version.h"
-#include "weights_file.h"
+
+/* Steps done; all learners are at the same. */
+static uint64_t steps_done(const struct trainer *t)
+{
+    return learner_steps(&t->learners[0]);
+}
 
 /* ---- training ---- */
 
-/* 0, 1 = stopped by a signal, or an error. */
+/* Waits for the scale. 0, 1 = stopped by a signal, or an error. */
 static int wait_for_scale(struct trainer *t, struct err *e)
 {
     int rc;
     status_phase(t->status, STATUS_SCALE);
     waiting_begins(&t->waiting);
     while ((rc = ingest_scale(t->ingest, t->scale, WAIT_MS, e)) == 1 &&
-           (rc = waiting_goes_on(&t->waiting, t->state.step, "activations", e)) == 0)
+           (rc = waiting_goes_on(&t->waiting, steps_done(t), "activations", e)) == 0)
         ;
     rc = waiting_ends(&t->waiting, rc);
     status_phase(t->status, STATUS_TRAINING);
     return rc;
 }
 
+/* Waits for the next batch; what it returns is as above. */
 static int take_batch(struct trainer *t, struct feed_batch *b, struct err *e)
 {
+    size_t batch_size = stream_config(t)->batch_size;
     int rc;
     waiting_begins(&t->waiting);
     while ((rc = feed_take(t->feed, b, WAIT_MS, e)) == 1 &&
-           (rc = waiting_goes_on(&t->waiting, t->state.step, "activations", e)) == 0)
+           (rc = waiting_goes_on(&t->waiting, steps_done(t), "activations", e)) == 0)
         ;
     if (waiting_ends(&t->waiting, rc) == 0)
         t->next = b->next;
-    if (rc == 0 && t->provenance &&
-        fwrite(b->origins, sizeof *b->origins, t->config.batch_size, t->provenance) != t->config.batch_size)
+    if (rc == 0 && t->provenance && fwrite(b->origins, sizeof *b->origins, batch_size, t->provenance) != batch_size)
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
     return rc;
 }
 
-/* Feeds the held-out rows in pieces of a batch through visit. */
-static void for_each_piece(struct trainer *t, const unsigned char *rows, size_t n_rows,
-                           void (*visit)(struct evaluation *, const float *, size_t))
+/* Calls visit for the held-out rows in pieces of a batch, as fp32. */
+static int for_each_piece(struct trainer *t, const unsigned char *rows, size_t n_rows,
+                          int (*visit)(struct trainer *, const float *, size_t, struct err *), struct err *e)
 {
-    size_t n_inputs = t->crosscoder.n_inputs, row_bytes = stream_row_bytes(&t->stream, t->config.dtype);
+    const struct config *c = stream_config(t);
+    size_t n_inputs = (size_t)t->stream.n_sites * t->stream.d_model, row_bytes = stream_row_bytes(&t->stream, c->dtype);
     float *x = feed_buffer(t->feed); /* the batch in it has been trained on */
-    for (size_t i = 0; i < n_rows; i += t->config.batch_size) {
-        size_t n = n_rows - i < t->config.batch_size ? n_rows - i : t->config.batch_size;
-        if (t->config.dtype == ROW_BF16)
+    for (size_t i = 0; i < n_rows; i += c->batch_size) {
+        size_t n = n_rows - i < c->batch_size ? n_rows - i : c->batch_size;
+        if (c->dtype == ROW_BF16)
             bf16_to_f32_n(x, rows + i * row_bytes, n * n_inputs);
         else
             memcpy(x, rows + i * row_bytes, n * row_bytes);
-        visit(&t->evaluation, x, n);
+        int rc = visit(t, x, n, e);
+        if (rc)
+            return rc;
     }
+    return 0;
 }
 
+static int measure(struct trainer *t, const float *x, size_t n, struct err *e)
+{
+    (void)e;
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (!t->learners[i].measured)
+            learner_measure(&t->learners[i], x, n);
+    return 0;
+}
+
+static int evaluate_piece(struct trainer *t, const float *x, size_t n, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_wants_evaluation(&t->learners[i]) && learner_evaluate(&t->learners[i], x, n, e))
+            return e->code;
+    return 0;
+}
+
+/* Evaluates the learners that want it on the held-out rows. Stopped while waiting for these: nothing is evaluated, the run saves and ends. */
 static int evaluate(struct trainer *t, struct err *e)
 {
     const unsigned char *rows;
     size_t n_rows;
+    bool wanted = false, measured = true;
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_wants_evaluation(&t->learners[i])) {
+            wanted = true;
+            measured = measured && t->learners[i].measured;
+        }
+    if (!wanted)
+        return 0;
     int rc;
     waiting_begins(&t->waiting);
     while ((rc = ingest_evaluation_rows(t->ingest, &rows, &n_rows, WAIT_MS, e)) == 1 &&
-           (rc = waiting_goes_on(&t->waiting, t->state.step, "the held-out rows", e)) == 0)
+           (rc = waiting_goes_on(&t->waiting, steps_done(t), "the held-out rows", e)) == 0)
         ;
     if (waiting_ends(&t->waiting, rc) || n_rows == 0)
-        return rc == 1 ? 0 : rc; /* stopped: no evaluation, the run saves and ends */
-    if (!t->evaluation_measured)
-        for_each_piece(t, rows, n_rows, evaluation_measure);
-    t->evaluation_measured = true;
-    evaluation_begin(&t->evaluation);
-    for_each_piece(t, rows, n_rows, evaluation_add);
-    if (evaluation_finish(&t->evaluation, t->step.l1_coeff, &t->evaluation_report, e) ||
-        metrics_evaluation(&t->metrics, t->state.step, &t->evaluation_report, t->stream.n_sites, e))
+        return rc == 1 ? 0 : rc;
+    if (!measured)
+        for_each_piece(t, rows, n_rows, measure, e);
+    for (size_t i = 0; i < t->n_learners; i++)
+        learner_evaluation_begin(&t->learners[i]);
+    if (for_each_piece(t, rows, n_rows, evaluate_piece, e))
         return e->code;
-    const struct evaluation_report *r = &t->evaluation_report;
-    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f", t->state.step, r->loss, r->l0, r->fvu.fvu);
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_wants_evaluation(&t->learners[i]) && learner_evaluation_end(&t->learners[i], e))
+            return e->code;
     return 0;
 }
 
-static int make_cfg(struct trainer *t, struct err *e)
+/* Saves the learners that want it, or all of them. */
+static int save(struct trainer *t, bool all, struct err *e)
 {
-    json_t *scale = json_array();
-    for (uint32_t i = 0; i < t->stream.n_sites; i++)
-        json_array_append_new(scale, json_real((double)t->scale[i]));
-    t->cfg = config_to_json(&t->config);
-    if (!t->cfg || json_object_set_new(t->cfg, "run_scale", scale) ||
-        json_object_set_new(t->cfg, "stream", stream_to_json(&t->stream)) ||
-        json_object_set_new(t->cfg, "seq_len", json_integer((json_int_t)t->stream.seq_len)) ||
-        json_object_set_new(t->cfg, "run", json_string(t->run_id)) ||
-        json_object_set_new(t->cfg, "software", json_string(CROSSFEED_SOFTWARE)))
-        return err_set(e, ERR_MEMORY, "cfg.json: out of memory");
-    return 0;
-}
-
-static int save(struct trainer *t, struct err *e)
-{
-    char path[PATH_SIZE];
-    if (t->state.step && t->saved_step == t->state.step)
-        return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
+    bool wanted = all;
+    for (size_t i = 0; i < t->n_learners; i++)
+        wanted = wanted || learner_wants_save(&t->learners[i]);
+    if (!wanted)
+        return 0;
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
-    if (checkpoint_save(t->o->out, &t->crosscoder, t->scale, &t->state, &t->next, t->cfg, t->config.keep, path, e))
-        return e->code;
-    t->saved_step = t->state.step;
-    log_line("step %" PRIu64 ": saved %s", t->state.step, path);
+    for (size_t i = 0; i < t->n_learners; i++)
+        if ((all || learner_wants_save(&t->learners[i])) && learner_save(&t->learners[i], t->scale, &t->next, e))
+            return e->code;
     return 0;
 }
 
-/* A finished run is resumed: only its results may be missing. They come from the held-out rows; of a last batch there
- * is nothing to say. */
+/* Makes what each learner's cfg.json holds, now that the scale is known. */
+static int describe(struct trainer *t, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_describe(&t->learners[i], &t->stream, t->scale, t->run_id, e))
+            return e->code;
+    return 0;
+}
+
+/* A finished run is resumed: only its results may be missing, which come from the held-out rows. */
 static int finish_again(struct trainer *t, struct err *e)
 {
-    struct step_report *r = &t->step;
-    *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
-    r->l1_coeff = schedule_l1_coeff(&t->schedule, t->state.step - 1);
-    for (uint32_t i = 0; i < t->stream.n_sites; i++)
-        r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
-    for (size_t j = 0; j < t->crosscoder.d_sae; j++)
-        r->dead += t->state.rows_since_fired[j] >= t->config.dead_rows;
+    for (size_t i = 0; i < t->n_learners; i++)
+        learner_step_unknown(&t->learners[i]);
     return evaluate(t, e);
+}
+
+/* Trains on one batch: every learner's step, then what is due after it. */
+static int train_batch(struct trainer *t, const float *x, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_step(&t->learners[i], x, e))
+            return e->code;
+    if (evaluate(t, e) || save(t, false, e))
+        return e->code;
+    for (size_t i = 0; i < t->n_learners; i++)
+        metrics_progress(&t->learners[i].metrics, &t->learners[i].step);
+    return 0;
 }
 
 /* Trains until the end or until stopped. 0, or an error; *stopped tells which. */
 static int train(struct trainer *t, bool *stopped, struct err *e)
 {
-    const struct config *c = &t->config;
-    struct step_options so = {.adam = {.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps},
-                              .max_norm = c->max_grad_norm,
-                              .dead_rows = c->dead_rows};
+    uint64_t total_steps = t->learners[0].schedule.total_steps;
     struct feed_batch batch;
+    bool described = false;
     int rc = wait_for_scale(t, e);
     if (rc == 0)
-        rc = make_cfg(t, e);
-    if (rc == 0 && t->state.step == t->schedule.total_steps)
+        described = (rc = describe(t, e)) == 0;
+    if (rc == 0 && steps_done(t) == total_steps)
         rc = finish_again(t, e);
     else if (rc == 0)
-        rc = feed_start(t->feed, t->shuffle, t->schedule.total_steps - t->state.step, e);
-    while (rc == 0 && t->state.step < t->schedule.total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0) {
-        uint64_t next = t->state.step + 1; /* steps done after this one */
-        bool last = next == t->schedule.total_steps;
-        so.lr = schedule_lr(&t->schedule, t->state.step);
-        so.l1_coeff = schedule_l1_coeff(&t->schedule, t->state.step);
-        so.want_metrics = last || next % c->log_every == 0;
-        if ((rc = train_step(&t->state, batch.x, &so, &t->step, e)) != 0)
-            break;
-        if (so.want_metrics)
-            rc = metrics_step(&t->metrics, &t->step, t->stream.n_sites, e);
-        if (rc == 0 && (last || next % c->eval_every == 0))
-            rc = evaluate(t, e);
-        if (rc == 0 && (last || next % c->save_every == 0))
-            rc = save(t, e);
-        metrics_progress(&t->metrics, &t->step);
-    }
-    *stopped = t->state.step < t->schedule.total_steps;
-    if (rc < 0 && t->waiting.failed && t->cfg) {
+        rc = feed_start(t->feed, t->shuffle, total_steps - steps_done(t), e);
+    while (rc == 0 && steps_done(t) < total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0)
+        rc = train_batch(t, batch.x, e);
+    *stopped = steps_done(t) < total_steps;
+    if (rc < 0 && t->waiting.failed && described) {
         /* the weights are as good as ever: --resume goes on when there are rows */
         struct err saving;
-        if (save(t, &saving))
+        if (save(t, true, &saving))
             log_line("cannot save: %s", saving.message);
-    } else if (rc >= 0 && *stopped && t->cfg) {
-        return save(t, e);
+    } else if (rc >= 0 && *stopped && described) {
+        return save(t, true, e);
     }
     return rc < 0 ? rc : 0;
 }
 
 /* ---- the end ---- */
 
-static int write_results(struct trainer *t, struct err *e)
+static int write_results(struct trainer *t, struct learner *l, struct err *e)
 {
-    char path[PATH_SIZE];
-    if (file_join(path, sizeof path, t->o->out, "crosscoder.safetensors", e) ||
-        weights_file_write(path, &t->crosscoder, t->scale, e) ||
-        file_join(path, sizeof path, t->o->out, "cfg.json", e) || json_write(path, t->cfg, e))
+    if (learner_write_weights(l, t->scale, e))
         return e->code;
+    uint64_t batch_size = l->config.batch_size;
     struct shuffle_state served;
     shuffle_state(t->shuffle, &served);
-    struct report r = {.out = t->o->out,
+    struct report r = {.out = l->o->out,
                        .stream = &t->stream,
-                       .steps = t->state.step,
-                       .rows_expected = t->schedule.total_steps * t->config.batch_size,
-                       .rows_resumed = t->metrics.first_step * t->config.batch_size,
+                       .steps = learner_steps(l),
+                       .rows_expected = l->schedule.total_steps * batch_size,
+                       .rows_resumed = l->metrics.first_step * batch_size,
                        .rows_trained = served.rows_served,
                        .rows_masked = served.rows_masked,
                        .epoch_rows = t->plan.epoch_rows,
-                       .step = &t->step,
-                       .evaluation = t->evaluation_measured ? &t->evaluation_report : NULL,
-                       .d_sae = t->crosscoder.d_sae,
-                       .rows_per_s = metrics_rows_per_s(&t->metrics, t->state.step),
-                       .waiting_share = metrics_waiting_share(&t->metrics),
+                       .step = &l->step,
+                       .evaluation = l->evaluated ? &l->evaluation_report : NULL,
+                       .d_sae = l->setup.d_sae,
+                       .rows_per_s = metrics_rows_per_s(&l->metrics, learner_steps(l)),
+                       .waiting_share = metrics_waiting_share(&l->metrics),
                        .budget_bytes = budget_total(&t->budget)};
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;
-    if (t->o->truth) {
-        recovery_measure(&t->recovery, t->crosscoder.w_dec, t->crosscoder.d_sae, t->scale, RECOVERY_THRESHOLD,
-                         &recovered);
+    if (l->o->truth) {
+        if (learner_measure_recovery(l, t->scale, &recovered, e))
+            return e->code;
         r.recovered = &recovered;
     }
     return report_write(&r, e);
 }
 
-int run(const struct run_options *o, struct err *e)
+/* Tells the producers that it is over, and writes the results of a run that is done. */
+static int finish(struct trainer *t, int rc, bool stopped, struct err *e)
 {
-    struct trainer *t = calloc(1, sizeof *t);
+    char reason[512];
+    snprintf(reason, sizeof reason, "%s",
+             rc        ? e->message
+             : stopped ? "trainer stopped by a signal, its state is saved"
+                       : "training is done");
+    if (t->ingest)
+        ingest_finish(t->ingest, rc == 0, reason);
+    for (size_t i = 0; rc == 0 && !stopped && i < t->n_learners; i++)
+        rc = write_results(t, &t->learners[i], e);
+    if (rc == 0 && stopped && !t->learners[0].cfg)
+        log_line("stopped before the first step");
+    else if (stopped && t->learners[0].saved_step == steps_done(t))
+        log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", steps_done(t),
+                 t->learners[0].schedule.total_steps);
+    return rc;
+}
+
+int run(const struct run_options *o, const struct learner_options *learners, size_t n, struct err *e)
+{
+    struct trainer *t = mem_alloc(1, sizeof *t, "trainer", e);
     if (!t)
-        return err_set(e, ERR_MEMORY, "trainer: out of memory");
+        return ERR_MEMORY;
+    if (!(t->learners = mem_alloc(n, sizeof *t->learners, "learners", e))) {
+        mem_free(t);
+        return ERR_MEMORY;
+    }
     t->o = o;
-    t->config = o->config;
-    t->lock = -1;
+    t->n_learners = n;
+    for (size_t i = 0; i < n; i++)
+        t->learners[i].lock = -1;
     bool stopped = false;
-    int rc = set_up(t, e);
+    int rc = set_up(t, learners, e);
     if (rc == ERR_STOPPED) {
         log_line("%s", e->message);
         rc = 0;
@@ -228,31 +267,21 @@ int run(const struct run_options *o, struct err *e)
     } else {
         if (rc == 0)
             rc = train(t, &stopped, e);
-        char reason[512];
-        snprintf(reason, sizeof reason, "%s",
-                 rc        ? e->message
-                 : stopped ? "trainer stopped by a signal, its state is saved"
-                           : "training is done");
-        if (t->ingest)
-            ingest_finish(t->ingest, rc == 0, reason);
-        if (rc == 0 && !stopped)
-            rc = write_results(t, e);
-        if (rc == 0 && stopped && !t->cfg)
-            log_line("stopped before the first step");
-        else if (stopped && t->saved_step == t->state.step)
-            log_line("stopped at step %" PRIu64 " of %" PRIu64 "; --resume goes on", t->state.step,
-                     t->schedule.total_steps);
+        rc = finish(t, rc, stopped, e);
     }
     metrics_endpoint_stop(t->endpoint);
-    struct err close_error;
-    if (metrics_close(&t->metrics, rc ? &close_error : e) && rc == 0)
-        rc = e->code;
+    for (size_t i = 0; i < n; i++) {
+        struct err close_error;
+        if (learner_close_metrics(&t->learners[i], rc ? &close_error : e) && rc == 0)
+            rc = e->code;
+    }
     if (t->provenance && fclose(t->provenance) != 0 && rc == 0)
         rc = err_errno(e, errno, "%s: cannot write", o->provenance);
     tear_down(t); /* the ingest thread, too, tells the status */
     if (t->status)
         status_finish(t->status, rc ? STATUS_FAILED : stopped ? STATUS_STOPPED : STATUS_DONE, rc ? e->message : "");
     status_free(t->status);
-    free(t);
+    mem_free(t->learners);
+    mem_free(t);
     return rc;
 }

@@ -1,4 +1,4 @@
-/* run.h - one training run from the first producer to the last file. */
+/* run.h - one training run from the first producer to the last file: one stream of batches, and the learners that it feeds. */
 #ifndef CROSSFEED_RUN_H
 #define CROSSFEED_RUN_H
 
@@ -6,25 +6,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "config.h"
 #include "err.h"
+#include "learner.h"
 #include "link.h"
 
 struct run_options {
-    struct config config;
-    const char
-        *out; /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
     const char *const *endpoints;
     size_t n_endpoints;
     struct link_door door;      /* keys */
     const char *metrics_listen; /* address:port of the metrics endpoint; NULL: none */
-    bool resume;                /* from the newest checkpoint in out */
-    const char *init;           /* crosscoder.safetensors to start from instead of random weights; or NULL */
-    const char *truth;          /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
     const char *provenance;     /* file: u32 sequence, position, token of each row, in the order of training; or NULL */
     volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, tell the producers, return 0 */
 };
 
-int run(const struct run_options *o, struct err *e);
+/* Trains the learners [n], n at least 1, on one stream, all of them on every batch. The stream follows the first one's configuration, seed
+ * included; where another's says otherwise of the stream (batch_size, num_tokens, ...) it is refused. They are resumed together or not at
+ * all. status.json and the progress line speak of the first. */
+int run(const struct run_options *o, const struct learner_options *learners, size_t n, struct err *e);
 
 #endif

@@ -5,91 +5,88 @@
 #include "trainer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <omp.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "checkpoint.h"
-#include "file.h"
 #include "gemm.h"
-#include "link.h"
 #include "log.h"
 #include "mem.h"
 #include "stream_json.h"
-#include "weights_file.h"
 
-static int check_out(const struct run_options *o, struct err *e)
+/* Takes from the first learner's checkpoint what the run needs before the first producer is heard: the stream expected, its scale, the
+ * run's id. Every other learner's checkpoint must be of the same run. */
+static int read_checkpoints(struct trainer *t, struct stream *expected, struct err *e)
 {
-    char path[PATH_SIZE];
-    struct file_out probe;
-    if ((o->resume ? checkpoint_latest(o->out, path, e) : file_make_folder(o->out, e)) ||
-        file_join(path, sizeof path, o->out, "metrics.jsonl", e))
-        return e->code;
-    if (!o->resume && access(path, F_OK) == 0)
-        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
-                       o->out);
-    if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
-        return e->code;
-    file_out_abandon(&probe);
-    return 0;
-}
-
-/* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. What one that
- * was killed left half-written is removed. */
-static int lock_out(struct trainer *t, struct err *e)
-{
-    t->lock = open(t->o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (t->lock < 0)
-        return err_errno(e, errno, "%s: cannot open", t->o->out);
-    if (flock(t->lock, LOCK_EX | LOCK_NB) != 0)
-        return err_set(e, ERR_MISMATCH, "%s: another trainer is writing to this folder", t->o->out);
-    return file_remove_leftovers(t->o->out, e);
-}
-
-/* What a resumed run takes from its checkpoint before the first producer is heard. */
-static int read_checkpoint_config(struct trainer *t, struct stream *expected, struct err *e)
-{
-    json_t *saved;
-    if (checkpoint_latest(t->o->out, t->checkpoint, e) || checkpoint_config(t->checkpoint, &saved, e))
-        return e->code;
-    int rc = config_resume(&t->config, saved, t->checkpoint, e);
-    if (rc == 0)
-        rc = stream_from_json(expected, json_object_get(saved, "stream"), t->checkpoint, e);
-    const char *run_id = json_string_value(json_object_get(saved, "run"));
-    if (rc == 0 && run_id)
-        snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
-    const json_t *scale = json_object_get(saved, "run_scale");
-    if (rc == 0 && json_array_size(scale) != expected->n_sites)
-        rc = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", t->checkpoint, json_array_size(scale),
-                     expected->n_sites);
-    for (size_t i = 0; rc == 0 && i < expected->n_sites; i++)
-        t->scale[i] = (float)json_number_value(json_array_get(scale, i));
-    t->has_scale = rc == 0;
-    json_decref(saved);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < t->n_learners; i++) {
+        struct learner *l = &t->learners[i];
+        json_t *saved = NULL;
+        if (learner_find_checkpoint(l, &saved, e))
+            return e->code;
+        const char *run_id = json_string_value(json_object_get(saved, "run"));
+        if (i > 0) {
+            if (!run_id || strcmp(run_id, t->run_id) != 0)
+                rc = err_set(e, ERR_MISMATCH, "%s is of run %s, %s of run %s", l->checkpoint, run_id ? run_id : "?",
+                             t->learners[0].checkpoint, t->run_id);
+            json_decref(saved);
+            continue;
+        }
+        rc = stream_from_json(expected, json_object_get(saved, "stream"), l->checkpoint, e);
+        if (rc == 0 && run_id)
+            snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
+        const json_t *scale = json_object_get(saved, "run_scale");
+        if (rc == 0 && json_array_size(scale) != expected->n_sites)
+            rc = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", l->checkpoint, json_array_size(scale),
+                         expected->n_sites);
+        for (size_t site = 0; rc == 0 && site < expected->n_sites; site++)
+            t->scale[site] = (float)json_number_value(json_array_get(scale, site));
+        t->has_scale = rc == 0;
+        json_decref(saved);
+    }
     return rc;
 }
 
-static int make_schedule(struct trainer *t, struct err *e)
+/* Refuses a learner whose configuration asks for another stream than the first one's. */
+static int check_same_stream(const struct trainer *t, struct err *e)
 {
-    const struct config *c = &t->config;
-    t->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
-                                    .lr = c->lr,
-                                    .l1_coeff = c->l1_coeff,
-                                    .lr_warmup_fraction = c->lr_warmup,
-                                    .lr_decay_fraction = c->lr_decay,
-                                    .l1_warmup_fraction = c->l1_warmup};
+    const struct config *a = stream_config(t);
+    for (size_t i = 1; i < t->n_learners; i++) {
+        const struct config *b = &t->learners[i].config;
+        const struct {
+            const char *name;
+            uint64_t first, other;
+        } keys[] = {{"seed", a->seed, b->seed},
+                    {"batch_size", a->batch_size, b->batch_size},
+                    {"buffer_mult", a->buffer_mult, b->buffer_mult},
+                    {"num_tokens", a->num_tokens, b->num_tokens},
+                    {"model_batch_size", a->model_batch_size, b->model_batch_size},
+                    {"eval_blocks", a->eval_blocks, b->eval_blocks},
+                    {"scale_rows", a->scale_rows, b->scale_rows},
+                    {"dtype", a->dtype, b->dtype}};
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+            if (keys[k].first != keys[k].other)
+                return err_set(e, ERR_MISMATCH, "%s: %s is %" PRIu64 ", the stream's is %" PRIu64,
+                               t->learners[i].o->out, keys[k].name, keys[k].other, keys[k].first);
+        if (strcmp(a->scale, b->scale) != 0)
+            return err_set(e, ERR_MISMATCH, "%s: scale is '%s', the stream's is '%s'", t->learners[i].o->out, b->scale,
+                           a->scale);
+    }
+    return 0;
+}
+
+static int plan_steps(struct trainer *t, struct err *e)
+{
+    const struct config *c = stream_config(t);
     if (c->timeout_ms < c->heartbeat_ms)
         return err_set(e, ERR_INPUT, "timeout_ms %" PRIu64 " is less than heartbeat_ms %" PRIu64, c->timeout_ms,
                        c->heartbeat_ms);
-    if (t->schedule.total_steps == 0)
-        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
-                       c->batch_size);
-    return schedule_check(&t->schedule, e);
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_plan_steps(&t->learners[i], e))
+            return e->code;
+    return check_same_stream(t, e);
 }
 
 static int wait_for_stream(struct trainer *t, struct err *e)
@@ -97,7 +94,7 @@ static int wait_for_stream(struct trainer *t, struct err *e)
     int rc;
     waiting_begins(&t->waiting);
     while ((rc = ingest_stream(t->ingest, &t->stream, WAIT_MS, e)) == 1 &&
-           (rc = waiting_goes_on(&t->waiting, t->state.step, "a producer", e)) == 0)
+           (rc = waiting_goes_on(&t->waiting, learner_steps(&t->learners[0]), "a producer", e)) == 0)
         ;
     if (waiting_ends(&t->waiting, rc) == 1)
         return err_set(e, ERR_STOPPED, "stopped while waiting for the first producer");
@@ -107,15 +104,15 @@ static int wait_for_stream(struct trainer *t, struct err *e)
 /* Settles config, scale and stream: from flags, the checkpoint and the first producer. */
 static int meet_first_producer(struct trainer *t, struct err *e)
 {
-    const struct config *c = &t->config;
+    const struct config *c = stream_config(t);
     struct stream expected;
     struct ingest_options io = {.endpoints = t->o->endpoints,
                                 .n_endpoints = t->o->n_endpoints,
                                 .door = t->o->door,
                                 .run_id = t->run_id,
                                 .status = t->status};
-    if (t->o->resume) {
-        if (read_checkpoint_config(t, &expected, e))
+    if (t->learners[0].o->resume) {
+        if (read_checkpoints(t, &expected, e))
             return e->code;
         io.expected = &expected;
         io.n_scale = expected.n_sites;
@@ -132,10 +129,10 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.timeout_ms = (uint32_t)c->timeout_ms;
     io.audit = c->audit;
     io.audit_tolerance = c->audit_tolerance;
-    if (make_schedule(t, e) || ingest_new(&t->ingest, &io, e))
+    if (plan_steps(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
     t->waiting = (struct waiting){
-        .ingest = t->ingest, .metrics = &t->metrics, .stop = t->o->stop, .timeout_s = t->config.wait_timeout};
+        .ingest = t->ingest, .metrics = &t->learners[0].metrics, .stop = t->o->stop, .timeout_s = c->wait_timeout};
     for (size_t i = 0; i < t->o->n_endpoints; i++)
         log_line("listening at %s", ingest_endpoint(t->ingest, i));
     if (wait_for_stream(t, e))
@@ -149,16 +146,16 @@ static int meet_first_producer(struct trainer *t, struct err *e)
 
 static int make_plan(struct trainer *t, struct err *e)
 {
-    const struct config *c = &t->config;
+    const struct config *c = stream_config(t);
     if (plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
                   c->batch_size * c->buffer_mult, e))
         return e->code;
     if (t->has_scale)
         return 0;
     /* Measured on the first blocks of the first window, as many as it takes. */
-    t->scale_blocks = calloc(t->plan.window_blocks, sizeof *t->scale_blocks);
+    t->scale_blocks = mem_alloc(t->plan.window_blocks, sizeof *t->scale_blocks, "block list", e);
     if (!t->scale_blocks)
-        return err_set(e, ERR_MEMORY, "block list: out of memory");
+        return ERR_MEMORY;
     uint32_t n;
     plan_window(&t->plan, 0, t->scale_blocks, &n);
     for (size_t rows = 0; t->n_scale_blocks < n && rows < c->scale_rows; t->n_scale_blocks++)
@@ -168,12 +165,12 @@ static int make_plan(struct trainer *t, struct err *e)
 
 static struct shuffle_config shuffle_config_of(struct trainer *t)
 {
-    const struct config *c = &t->config;
+    const struct config *c = stream_config(t);
     return (struct shuffle_config){.plan = &t->plan,
                                    .row_elements = (size_t)t->stream.n_sites * t->stream.d_model,
                                    .dtype = c->dtype,
                                    .lookahead_rows = c->lookahead_blocks * t->plan.max_block_rows,
-                                   .total_rows = t->schedule.total_steps * c->batch_size,
+                                   .total_rows = t->learners[0].schedule.total_steps * c->batch_size,
                                    .wake = ingest_wake_fd(t->ingest)};
 }
 
@@ -182,14 +179,14 @@ static struct row_store_config row_store_config_of(struct trainer *t)
     return (struct row_store_config){.stream = &t->stream,
                                      .plan = &t->plan,
                                      .shuffle = t->shuffle,
-                                     .dtype = t->config.dtype,
+                                     .dtype = stream_config(t)->dtype,
                                      .scale_blocks = t->scale_blocks,
                                      .n_scale_blocks = t->n_scale_blocks};
 }
 
 static struct feed_config feed_config_of(const struct trainer *t)
 {
-    return (struct feed_config){.batch_size = t->config.batch_size,
+    return (struct feed_config){.batch_size = stream_config(t)->batch_size,
                                 .row_elements = (size_t)t->stream.n_sites * t->stream.d_model,
                                 .origins = t->o->provenance != NULL};
 }
@@ -197,23 +194,20 @@ static struct feed_config feed_config_of(const struct trainer *t)
 static int print_budget(struct trainer *t, struct err *e)
 {
     struct budget *b = &t->budget;
-    const struct config *c = &t->config;
+    const struct config *c = stream_config(t);
     struct shuffle_config sc = shuffle_config_of(t);
     struct row_store_config ic = row_store_config_of(t);
     struct feed_config fc = feed_config_of(t);
     size_t feed_bytes;
     if (feed_memory(&fc, &feed_bytes, e) || shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
-    /* The gradients of dense steps are kept where they take at most a tenth of the machine: the same results, faster.
-     */
-    t->setup = (struct train_setup){.batch_size = c->batch_size, .path = STEP_AUTO, .keep_gradients = true};
-    size_t kept;
-    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &kept, &b->workspace, e))
-        return e->code;
-    t->setup.keep_gradients = kept / 4 <= budget_machine() / 10;
-    if (train_step_memory(t->stream.n_sites, t->stream.d_model, c->dict_size, &t->setup, &b->parameters, &b->workspace,
-                          e))
-        return e->code;
+    for (size_t i = 0; i < t->n_learners; i++) {
+        size_t parameters, workspace;
+        if (learner_memory(&t->learners[i], &t->stream, budget_machine(), &parameters, &workspace, e))
+            return e->code;
+        b->parameters += parameters;
+        b->workspace += workspace;
+    }
     b->workspace += feed_bytes;
     b->program = mem_rss();
     row_store_memory(&ic, &b->evaluation, &b->raw);
@@ -222,49 +216,40 @@ static int print_budget(struct trainer *t, struct err *e)
     return budget_print(b, e);
 }
 
-static int allocate(struct trainer *t, struct err *e)
+/* Allocates the feed and the learners, with their weights. Those of a resumed run must all be at the same place of the stream. */
+static int open_learners(struct trainer *t, struct err *e)
 {
-    const struct config *c = &t->config;
-    size_t d_sae = c->dict_size;
-    if (crosscoder_init(&t->crosscoder, t->stream.n_sites, t->stream.d_model, d_sae, e) ||
-        train_state_init(&t->state, &t->crosscoder, &t->setup, e) ||
-        evaluation_init(&t->evaluation, &t->crosscoder, &t->state.forward, e) ||
-        (t->o->truth && recovery_init(&t->recovery, t->o->truth, t->stream.n_sites, t->stream.d_model, e)))
-        return e->code;
     struct feed_config fc = feed_config_of(t);
-    return feed_new(&t->feed, &fc, e);
-}
-
-static int set_weights(struct trainer *t, struct err *e)
-{
-    float scale[STREAM_MAX_SITES];
-    if (t->o->resume) {
-        if (checkpoint_load(t->checkpoint, &t->crosscoder, scale, &t->state, &t->next, e))
+    for (size_t i = 0; i < t->n_learners; i++) {
+        struct learner *l = &t->learners[i];
+        struct plan_place next = {0};
+        float scale[STREAM_MAX_SITES];
+        if (learner_open(l, scale, &next, e))
             return e->code;
-        t->saved_step = t->state.step;
-        log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, t->checkpoint, t->state.step,
-                 t->schedule.total_steps);
-    } else if (t->o->init) {
-        return weights_file_load(t->o->init, &t->crosscoder, scale, e);
-    } else {
-        crosscoder_init_weights(&t->crosscoder, t->config.dec_init_norm, t->config.seed);
+        if (i == 0)
+            t->next = next;
+        else if (learner_steps(l) != learner_steps(&t->learners[0]) || next.window != t->next.window ||
+                 next.position != t->next.position)
+            return err_set(e, ERR_MISMATCH, "%s is at step %" PRIu64 ", %s at step %" PRIu64, l->checkpoint,
+                           learner_steps(l), t->learners[0].checkpoint, learner_steps(&t->learners[0]));
     }
-    return 0;
+    return feed_new(&t->feed, &fc, e);
 }
 
 static int open_provenance(struct trainer *t, struct err *e)
 {
     const char *path = t->o->provenance;
+    uint64_t step = learner_steps(&t->learners[0]);
     if (!path)
         return 0;
     /* A resumed run goes on from its checkpoint; a file that ends before that is not the run's. */
-    long bytes = (long)(t->state.step * t->config.batch_size * sizeof(struct row_origin)), had;
+    long bytes = (long)(step * stream_config(t)->batch_size * sizeof(struct row_origin)), had;
     t->provenance = fopen(path, bytes ? "r+be" : "wbe");
     if (!t->provenance || fseek(t->provenance, 0, SEEK_END) != 0 || (had = ftell(t->provenance)) < 0)
         return err_errno(e, errno, "%s: cannot open", path);
     if (had < bytes)
-        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had,
-                       t->state.step, bytes);
+        return err_set(e, ERR_MISMATCH, "%s: %ld bytes, the checkpoint at step %" PRIu64 " has %ld", path, had, step,
+                       bytes);
     if (ftruncate(fileno(t->provenance), bytes) != 0 || fseek(t->provenance, bytes, SEEK_SET) != 0)
         return err_errno(e, errno, "%s: cannot cut to %ld bytes", path, bytes);
     return 0;
@@ -273,34 +258,44 @@ static int open_provenance(struct trainer *t, struct err *e)
 static int open_status(struct trainer *t, struct err *e)
 {
     const struct run_options *o = t->o;
-    if (status_new(&t->status, o->out, e) ||
+    if (status_new(&t->status, t->learners[0].o->out, e) ||
         (o->metrics_listen && metrics_endpoint_start(&t->endpoint, o->metrics_listen, o->door.insecure, t->status, e)))
         return e->code;
-    t->metrics.status = t->status;
+    t->learners[0].metrics.status = t->status; /* waits for the first producer are told */
     if (t->endpoint)
         log_line("metrics at %s", metrics_endpoint_url(t->endpoint));
     return 0;
 }
 
-int set_up(struct trainer *t, struct err *e)
+static int open_metrics(struct trainer *t, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_open_metrics(&t->learners[i], i ? NULL : t->status, e))
+            return e->code;
+    return 0;
+}
+
+int set_up(struct trainer *t, const struct learner_options *options, struct err *e)
 {
     unsigned char random[16];
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
         return err_errno(e, errno, "cannot get random bytes");
     for (size_t i = 0; i < sizeof random; i++)
         snprintf(t->run_id + 2 * i, 3, "%02x", random[i]);
-    if (check_out(t->o, e) || lock_out(t, e) || open_status(t, e) || meet_first_producer(t, e))
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_claim(&t->learners[i], &options[i], e))
+            return e->code;
+    if (open_status(t, e) || meet_first_producer(t, e))
         return e->code;
-    int threads = t->config.threads ? (int)t->config.threads : omp_get_num_procs();
+    int threads = stream_config(t)->threads ? (int)stream_config(t)->threads : omp_get_num_procs();
     omp_set_num_threads(threads);
     gemm_set_threads(threads);
-    if (make_plan(t, e) || print_budget(t, e) || allocate(t, e) || set_weights(t, e) || open_provenance(t, e) ||
-        metrics_open(&t->metrics, t->o->out, t->state.step, t->schedule.total_steps, t->config.batch_size, t->status,
-                     e))
+    if (make_plan(t, e) || print_budget(t, e) || open_learners(t, e) || open_provenance(t, e) || open_metrics(t, e))
         return e->code;
-    status_run(t->status, t->run_id, t->state.step, t->schedule.total_steps, t->config.batch_size);
+    const struct learner *first = &t->learners[0];
+    status_run(t->status, t->run_id, learner_steps(first), first->schedule.total_steps, first->config.batch_size);
     struct shuffle_config sc = shuffle_config_of(t);
-    sc.start_row = t->state.step * t->config.batch_size;
+    sc.start_row = learner_steps(first) * first->config.batch_size;
     sc.start = t->next;
     if (shuffle_new(&t->shuffle, &sc, e))
         return e->code;
@@ -313,13 +308,8 @@ void tear_down(struct trainer *t)
     feed_free(t->feed);
     ingest_free(t->ingest);
     shuffle_free(t->shuffle);
-    recovery_release(&t->recovery);
-    evaluation_release(&t->evaluation);
-    train_state_release(&t->state);
-    crosscoder_release(&t->crosscoder);
+    for (size_t i = 0; i < t->n_learners; i++)
+        learner_release(&t->learners[i]);
     plan_release(&t->plan);
-    free(t->scale_blocks);
-    json_decref(t->cfg);
-    if (t->lock >= 0)
-        close(t->lock);
+    mem_free(t->scale_blocks);
 }

@@ -6,48 +6,29 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include <jansson.h>
-
 #include "budget.h"
-#include "config.h"
-#include "crosscoder.h"
 #include "err.h"
-#include "evaluation.h"
 #include "feed.h"
 #include "ingest.h"
-#include "metrics.h"
+#include "learner.h"
 #include "metrics_endpoint.h"
 #include "plan.h"
-#include "recovery.h"
 #include "run.h"
-#include "schedule.h"
 #include "shuffle.h"
 #include "status.h"
-#include "step.h"
 #include "waiting.h"
 
-#define PATH_SIZE 4096
 #define WAIT_MS 200
 
 struct trainer {
     const struct run_options *o;
-    struct config config;
-    char checkpoint[PATH_SIZE]; /* resumed from; "" = none */
-    struct schedule schedule;
+    struct learner *learners; /* [n_learners]; the first one's configuration is the stream's */
+    size_t n_learners;
     struct stream stream;
     struct plan plan;
     struct budget budget;
     struct ingest *ingest;
     struct shuffle *shuffle;
-    struct crosscoder crosscoder;
-    struct train_setup setup;
-    struct train_state state;
-    struct evaluation evaluation;
-    bool evaluation_measured;
-    struct evaluation_report evaluation_report;
-    struct recovery recovery; /* if there is a ground truth */
-    struct step_report step;
-    struct metrics metrics;
     struct waiting waiting;
     struct status *status;
     struct metrics_endpoint *endpoint;
@@ -58,15 +39,18 @@ struct trainer {
     struct feed *feed;
     struct plan_place next; /* of the row after the batch trained on last */
     FILE *provenance;
-    json_t *cfg;
     char run_id[FINGERPRINT_SIZE];
-    int lock;            /* of the folder; -1: none */
-    uint64_t saved_step; /* of the newest checkpoint; 0: none */
 };
 
-/* Of a zeroed trainer with o, config and lock set. ERR_STOPPED: asked to stop meanwhile. After a failure, too, the
- * trainer is to be released. */
-int set_up(struct trainer *t, struct err *e);
-void tear_down(struct trainer *t); /* frees all but t itself */
+/* Returns what the first learner's configuration says of the stream. */
+static inline const struct config *stream_config(const struct trainer *t)
+{
+    return &t->learners[0].config;
+}
+
+/* Sets up a zeroed trainer with o and learners [n_learners] in place, of which options are those given. ERR_STOPPED: asked to stop
+ * meanwhile. After a failure, too, the trainer is to be released. */
+int set_up(struct trainer *t, const struct learner_options *options, struct err *e);
+void tear_down(struct trainer *t); /* frees all but t itself, its learners' metrics and the status */
 
 #endif

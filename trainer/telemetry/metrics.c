@@ -80,7 +80,8 @@ void metrics_wait_ends(struct metrics *m)
 {
     double now = clock_s();
     m->waited += now - m->wait_began;
-    status_waited(m->status, now - m->wait_began);
+    if (m->status)
+        status_waited(m->status, now - m->wait_began);
     m->wait_began = now;
 }
 
@@ -97,20 +98,49 @@ static int write_line(struct metrics *m, json_t *line, struct err *e)
     return failed ? err_errno(e, saved, "%s: cannot write", m->path) : 0;
 }
 
-int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites, struct err *e)
+/* Adds a value under a name made of up to three parts; takes the value over. */
+static void add(json_t *line, const char *before, const char *name, const char *after, json_t *value)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%s%s%s", before, name, after);
+    json_object_set_new(line, key, value);
+}
+
+/* Adds the loss and its terms. */
+static void add_losses(json_t *line, const char *before, const struct backend_setup *setup, double loss,
+                       const double *term, double l0)
+{
+    add(line, before, "loss", "", json_real_or_null(loss));
+    for (size_t i = 0; i < setup->n_terms; i++)
+        add(line, before, setup->terms[i], "", json_real_or_null(term[i]));
+    add(line, before, "l0", "", json_real_or_null(l0));
+}
+
+static void add_fvu(json_t *line, const char *before, const struct fvu *fvu, size_t n_sites)
+{
+    add(line, before, "fvu", "", json_real_or_null(fvu->fvu));
+    add(line, before, "fvu_token", "", json_real_or_null(fvu->fvu_token));
+    add(line, before, "fvu_site", "", real_list(fvu->fvu_site, n_sites));
+    add(line, before, "fvu_token_site", "", real_list(fvu->fvu_token_site, n_sites));
+}
+
+int metrics_step(struct metrics *m, const struct backend_setup *setup, const struct step_report *r, struct err *e)
 {
     double now = clock_s(), elapsed = now - m->last_line;
     uint64_t steps = r->step + 1;
-    json_t *line =
-        json_pack("{s:I, s:I, s:s, s:o, s:o, s:o, s:o, s:f, s:f, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "step",
-                  (json_int_t)steps, "rows", (json_int_t)(steps * m->batch_size), "path",
-                  r->path == STEP_SPARSE ? "sparse" : "dense", "loss", json_real_or_null(r->loss), "l2",
-                  json_real_or_null(r->l2), "l1", json_real_or_null(r->l1), "l0", json_real_or_null(r->l0), "lr", r->lr,
-                  "l1_coeff", r->l1_coeff, "grad_norm", json_real_or_null(r->grad_norm), "dead", (json_int_t)r->dead,
-                  "fvu", json_real_or_null(r->fvu.fvu), "fvu_token", json_real_or_null(r->fvu.fvu_token), "fvu_site",
-                  real_list(r->fvu.fvu_site, n_sites), "fvu_token_site", real_list(r->fvu.fvu_token_site, n_sites),
-                  "rows_per_s", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed),
-                  "waiting", json_real_or_null((m->waited - m->waited_at_line) / elapsed));
+    json_t *line = json_object();
+    add(line, "", "step", "", json_integer((json_int_t)steps));
+    add(line, "", "rows", "", json_integer((json_int_t)(steps * m->batch_size)));
+    add(line, "", "path", "", json_string(r->path == STEP_SPARSE ? "sparse" : "dense"));
+    add_losses(line, "", setup, r->loss, r->term, r->l0);
+    add(line, "", "lr", "", json_real(r->lr));
+    for (size_t i = 1; i < setup->n_terms; i++)
+        add(line, "", setup->terms[i], "_coeff", json_real(r->weight[i]));
+    add(line, "", "grad_norm", "", json_real_or_null(r->grad_norm));
+    add(line, "", "dead", "", json_integer((json_int_t)r->dead));
+    add_fvu(line, "", &r->fvu, setup->n_sites);
+    add(line, "", "rows_per_s", "", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed));
+    add(line, "", "waiting", "", json_real_or_null((m->waited - m->waited_at_line) / elapsed));
     m->last_line = now;
     m->step_at_line = steps;
     m->waited_at_line = m->waited;
@@ -118,18 +148,16 @@ int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites,
     return write_line(m, line, e);
 }
 
-int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
-                       struct err *e)
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,
+                       const struct evaluation_report *r, struct err *e)
 {
-    return write_line(m,
-                      json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)steps,
-                                "rows", (json_int_t)(steps * m->batch_size), "eval_rows", (json_int_t)r->rows,
-                                "eval_loss", json_real_or_null(r->loss), "eval_l2", json_real_or_null(r->l2), "eval_l1",
-                                json_real_or_null(r->l1), "eval_l0", json_real_or_null(r->l0), "eval_fvu",
-                                json_real_or_null(r->fvu.fvu), "eval_fvu_token", json_real_or_null(r->fvu.fvu_token),
-                                "eval_fvu_site", real_list(r->fvu.fvu_site, n_sites), "eval_fvu_token_site",
-                                real_list(r->fvu.fvu_token_site, n_sites)),
-                      e);
+    json_t *line = json_object();
+    add(line, "", "step", "", json_integer((json_int_t)steps));
+    add(line, "", "rows", "", json_integer((json_int_t)(steps * m->batch_size)));
+    add(line, "eval_", "rows", "", json_integer((json_int_t)r->rows));
+    add_losses(line, "eval_", setup, r->loss, r->term, r->l0);
+    add_fvu(line, "eval_", &r->fvu, setup->n_sites);
+    return write_line(m, line, e);
 }
 
 static bool progress_is_due(const struct metrics *m)
@@ -159,6 +187,8 @@ void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
 
 void metrics_progress(struct metrics *m, const struct step_report *r)
 {
+    if (!m->status)
+        return; /* another learner of the run speaks for it */
     status_step(m->status, r, m->fvu);
     if (!progress_is_due(m))
         return;

@@ -1,7 +1,7 @@
 /* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
  *
- * One JSON object a line. Training lines: step (steps done), rows, loss, l2, l1, l0, lr, l1_coeff, grad_norm, dead,
- * fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last
+ * One JSON object a line. Training lines: step (steps done), rows, loss, the loss's terms (l2, l1), l0, lr, the weights of the terms but
+ * the first (l1_coeff), grad_norm, dead, fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last
  * line). Evaluation lines: step, rows, and eval_loss, eval_l2, ... over the held-out rows. A value that does not exist
  * is null. A resumed run cuts off the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
@@ -10,14 +10,14 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "backend.h"
 #include "err.h"
 #include "evaluation.h"
 #include "status.h"
-#include "step.h"
 
 struct metrics {
     FILE *f;
-    struct status *status; /* borrowed: hears of steps and waits */
+    struct status *status; /* borrowed: hears of steps and waits; NULL: nobody does */
     char path[4096];
     uint64_t total_steps, batch_size;
     double started, last_line, last_progress; /* clock_s */
@@ -38,10 +38,11 @@ void metrics_wait_begins(struct metrics *m);
 void metrics_waiting(struct metrics *m, uint64_t steps, const char *what);
 void metrics_wait_ends(struct metrics *m);
 
-/* A training line; r->has_metrics. n_sites for the lists. */
-int metrics_step(struct metrics *m, const struct step_report *r, size_t n_sites, struct err *e);
-int metrics_evaluation(struct metrics *m, uint64_t steps, const struct evaluation_report *r, size_t n_sites,
-                       struct err *e);
+/* Writes a training line; r->has_metrics. setup: sites and terms. */
+int metrics_step(struct metrics *m, const struct backend_setup *setup, const struct step_report *r, struct err *e);
+/* Writes an evaluation line. */
+int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,
+                       const struct evaluation_report *r, struct err *e);
 
 /* After a step: to the status. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
 void metrics_progress(struct metrics *m, const struct step_report *r);

@@ -13,7 +13,7 @@
 #include "evaluation.h"
 #include "ingest.h"
 #include "recovery.h"
-#include "step.h"
+#include "backend.h"
 #include "stream.h"
 
 struct report {

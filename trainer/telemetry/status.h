@@ -20,7 +20,7 @@
 #include "ingest_sync.h"
 #include "message.h"
 #include "producers.h"
-#include "step.h"
+#include "backend.h"
 
 #define STATUS_EVERY_MS 2000
 

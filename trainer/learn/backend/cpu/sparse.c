@@ -1,4 +1,4 @@
-/* sparse.c - see sparse.h; the equations are backward.c's.
+/* sparse.c - see sparse.h; the equations are those of backward.c.
  *
  * Work is shared out by tiles of columns in decoding and by blocks of latents after that. A thread takes one tile of
  * the batch after another into its second-level cache, and for each the whole block's entries: a weight is read once a
@@ -74,7 +74,7 @@ static inline void prefetch(const float *matrix, const struct crosscoder *c, siz
 
 /* x' - x = sum over active latents of f W_dec + b_dec - x, latents ascending. */
 static void decode_tile(struct sparse *s, const struct active *a, struct forward *w, const struct crosscoder *c,
-                        const float *x, size_t rows, const struct tile *t, float *grad_b_dec)
+                        const float *x, size_t rows, const struct tile *t)
 {
     const struct kernels *k = kernels_best();
     float *xt = s->x + rows * t->before, *r = w->residual + rows * t->before, copy[TILE_MAX_LANES];
@@ -100,27 +100,26 @@ static void decode_tile(struct sparse *s, const struct active *a, struct forward
             sum[i] += (double)rr[i];
     }
     for (size_t i = 0; i < t->width; i++)
-        grad_b_dec[t->first + i] = (float)(2 / (double)rows * sum[i]);
+        w->columns[t->first + i] = sum[i];
 }
 
 void sparse_decode(struct sparse *s, const struct active *a, struct forward *w, const struct crosscoder *c,
-                   const float *x, size_t rows, float *grad_b_dec)
+                   const float *x, size_t rows)
 {
     const struct tiles *tiles = &w->tiles;
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < tiles->n; i++)
-        decode_tile(s, a, w, c, x, rows, tiles->tile + i, grad_b_dec);
+        decode_tile(s, a, w, c, x, rows, tiles->tile + i);
     memset(w->row_residual2, 0, rows * c->n_sites * sizeof *w->row_residual2);
     for (size_t i = 0; i < tiles->n; i++)
         for (size_t row = 0; row < rows; row++)
             w->row_residual2[row * c->n_sites + tiles->tile[i].site] += s->row2[i * rows + row];
 }
 
-/* What the l1 term adds to W_dec[j, site]'s gradient, as a factor of W_dec[j, site]. */
-static float l1_factor(const struct forward *w, const struct crosscoder *c, double l1_scale, size_t j, size_t site)
+/* What the loss has to W_dec[j, site] beside x', as a factor of it. */
+static float decoder_factor(const struct forward *w, const struct crosscoder *c, size_t j, size_t site)
 {
-    double norm = w->dec_norm[j * c->n_sites + site];
-    return norm > 0 ? (float)(l1_scale * w->f_sum[j] / norm) : 0; /* the subgradient at the zero vector is 0 */
+    return w->dec_factor[j * c->n_sites + site];
 }
 
 /* Latents in a block: some blocks a thread to balance the load, but large, since each reads the whole batch. */
@@ -132,10 +131,10 @@ static size_t block_latents(size_t d_sae)
 
 /* Latents [from, to): W_dec's gradients for their norms, and the products of W_dec with the residual at the entries. */
 static void decoder_norms2(struct sparse *s, struct active *a, const struct forward *w, const struct crosscoder *c,
-                           size_t rows, double l1_scale, size_t from, size_t to)
+                           size_t rows, float scale, size_t from, size_t to)
 {
     const struct kernels *k = kernels_best();
-    float g[TILE_MAX_LANES], copy[TILE_MAX_LANES], scale = 2 / (float)rows;
+    float g[TILE_MAX_LANES], copy[TILE_MAX_LANES];
     memset(a->grad + a->begin[from], 0, (a->begin[to] - a->begin[from]) * sizeof *a->grad);
     for (const struct tile *t = w->tiles.tile; t < w->tiles.tile + w->tiles.n; t++) {
         const float *r = w->residual + rows * t->before;
@@ -146,7 +145,7 @@ static void decoder_norms2(struct sparse *s, struct active *a, const struct forw
                 continue;
             const float *v = padded(t, c->w_dec + j * c->n_inputs + t->first, copy);
             k->gather_dot(g, a->grad + at, r, t->lanes, v, a->row + at, a->f + at, n);
-            k->combine(g, scale, l1_factor(w, c, l1_scale, j, t->site), v, t->width);
+            k->combine(g, scale, decoder_factor(w, c, j, t->site), v, t->width);
             s->norm2[j] += k->squares(g, t->width);
         }
     }
@@ -168,23 +167,28 @@ static void encoder_norms2(struct sparse *s, const struct active *a, const struc
         }
 }
 
-double sparse_gradient(struct sparse *s, struct active *a, const struct forward *w, const struct crosscoder *c,
-                       size_t rows, double l1_coeff, float *grad_b_enc)
+double sparse_gradient(struct sparse *s, struct active *a, const struct selection *selection, const struct objective *o,
+                       const struct forward *w, const struct crosscoder *c, size_t rows, float *grad_b_enc)
 {
-    double l1_scale = l1_coeff / (double)rows;
+    const struct term_input in = {w, c, rows};
     size_t block = block_latents(c->d_sae);
+    float scale = (float)objective_to_output(o, &in);
     memset(s->norm2, 0, c->d_sae * sizeof *s->norm2);
 #pragma omp parallel for schedule(dynamic)
     for (size_t from = 0; from < c->d_sae; from += block) {
         size_t to = c->d_sae - from < block ? c->d_sae : from + block;
-        decoder_norms2(s, a, w, c, rows, l1_scale, from, to);
+        decoder_norms2(s, a, w, c, rows, scale, from, to);
         for (size_t j = from; j < to; j++) {
-            float l1 = (float)(l1_scale * w->dec_norm_sum[j]);
+            size_t at = a->begin[j], n = a->begin[j + 1] - at;
+            float *grad = a->grad + at;
+            for (size_t i = 0; i < n; i++)
+                grad[i] *= scale;
+            objective_to_entries(o, &in, j, a->f + at, grad, n, 1);
+            if (selection->kind->gradient)
+                selection->kind->gradient(selection, j, a->f + at, grad, n, 1);
             double sum = 0;
-            for (size_t e = a->begin[j]; e < a->begin[j + 1]; e++) {
-                a->grad[e] = 2 / (float)rows * a->grad[e] + l1;
-                sum += (double)a->grad[e];
-            }
+            for (size_t i = 0; i < n; i++)
+                sum += (double)grad[i];
             grad_b_enc[j] = (float)sum;
         }
         encoder_norms2(s, a, w, rows, from, to);
@@ -212,11 +216,11 @@ static void update_encoder(const struct sparse *s, const struct active *a, const
         }
 }
 
-static void update_decoder(const struct active *a, struct forward *w, struct crosscoder *c, size_t rows,
-                           double l1_scale, const struct adam_factors *f, float *m, float *v, size_t from, size_t to)
+static void update_decoder(const struct active *a, struct forward *w, struct crosscoder *c, size_t rows, float scale,
+                           const struct adam_factors *f, float *m, float *v, size_t from, size_t to)
 {
     const struct kernels *k = kernels_best();
-    float g[TILE_MAX_LANES], scale = 2 / (float)rows;
+    float g[TILE_MAX_LANES];
     double norm2[MAX_BLOCK]; /* of the site's new vectors */
     const struct tile *end = w->tiles.tile + w->tiles.n;
     for (const struct tile *t = w->tiles.tile; t < end; t++) {
@@ -229,7 +233,7 @@ static void update_decoder(const struct active *a, struct forward *w, struct cro
             prefetch(v, c, j, t);
             k->gather(g, w->residual + rows * t->before, t->lanes, a->row + at, a->f + at, n);
             if (n > 0)
-                k->combine(g, scale, l1_factor(w, c, l1_scale, j, t->site), c->w_dec + i, t->width);
+                k->combine(g, scale, decoder_factor(w, c, j, t->site), c->w_dec + i, t->width);
             k->adam(f, c->w_dec + i, m + i, v + i, g, t->width);
             norm2[j - from] += k->squares(c->w_dec + i, t->width);
         }
@@ -245,10 +249,12 @@ static void update_decoder(const struct active *a, struct forward *w, struct cro
     }
 }
 
-void sparse_update(const struct sparse *s, const struct active *a, struct forward *w, struct crosscoder *c, size_t rows,
-                   double l1_coeff, const struct adam_factors *k, float *m, float *v)
+void sparse_update(const struct sparse *s, const struct active *a, const struct objective *o, struct forward *w,
+                   struct crosscoder *c, size_t rows, const struct adam_factors *k, float *m, float *v)
 {
+    const struct term_input in = {w, c, rows};
     size_t block = block_latents(c->d_sae), enc = (size_t)(c->w_enc - c->params), dec = (size_t)(c->w_dec - c->params);
+    float scale = (float)objective_to_output(o, &in);
 #pragma omp parallel
     {
         uint32_t mode = kernels_flush_denormals();
@@ -256,7 +262,7 @@ void sparse_update(const struct sparse *s, const struct active *a, struct forwar
         for (size_t from = 0; from < c->d_sae; from += block) {
             size_t to = c->d_sae - from < block ? c->d_sae : from + block;
             update_encoder(s, a, w, c, rows, k, m + enc, v + enc, from, to);
-            update_decoder(a, w, c, rows, l1_coeff / (double)rows, k, m + dec, v + dec, from, to);
+            update_decoder(a, w, c, rows, scale, k, m + dec, v + dec, from, to);
         }
         kernels_restore_denormals(mode);
     }

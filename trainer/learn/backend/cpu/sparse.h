@@ -14,6 +14,7 @@
 #include "crosscoder.h"
 #include "err.h"
 #include "forward.h"
+#include "term.h"
 
 struct sparse {
     float *x;      /* [max_rows * forward.tiles.lanes] the batch in tiles */
@@ -26,18 +27,18 @@ int sparse_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows,
 int sparse_init(struct sparse *s, const struct crosscoder *c, const struct forward *w, struct err *e);
 void sparse_release(struct sparse *s); /* safe on a zeroed struct */
 
-/* After active_encode gave lists. Fills s->x, w->residual (in tiles) and w->row_residual2, and grad_b_dec [n_inputs].
- */
+/* After active_encode gave lists. Fills s->x, w->residual (in tiles), w->columns and w->row_residual2. */
 void sparse_decode(struct sparse *s, const struct active *a, struct forward *w, const struct crosscoder *c,
-                   const float *x, size_t rows, float *grad_b_dec);
+                   const float *x, size_t rows);
 
-/* After sparse_decode. Fills a->grad and grad_b_enc [d_sae]; returns the squared norm of both matrices' gradients. */
-double sparse_gradient(struct sparse *s, struct active *a, const struct forward *w, const struct crosscoder *c,
-                       size_t rows, double l1_coeff, float *grad_b_enc);
+/* After sparse_decode and objective_to_decoder (w->dec_factor). Fills a->grad and grad_b_enc [d_sae]; returns the squared norm of both
+ * matrices' gradients. */
+double sparse_gradient(struct sparse *s, struct active *a, const struct selection *selection, const struct objective *o,
+                       const struct forward *w, const struct crosscoder *c, size_t rows, float *grad_b_enc);
 
 /* After sparse_gradient: Adam on every element of both matrices, those of silent latents too. m, v: [n_params] in the
  * order of c->params. Keeps the norms in w those of W_dec. */
-void sparse_update(const struct sparse *s, const struct active *a, struct forward *w, struct crosscoder *c, size_t rows,
-                   double l1_coeff, const struct adam_factors *k, float *m, float *v);
+void sparse_update(const struct sparse *s, const struct active *a, const struct objective *o, struct forward *w,
+                   struct crosscoder *c, size_t rows, const struct adam_factors *k, float *m, float *v);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "activation.h"
 #include "crosscoder.h"
 #include "err.h"
 #include "forward.h"
@@ -24,8 +25,8 @@ struct active {
     size_t capacity;
     size_t *begin; /* [d_sae + 1] */
     uint32_t *row; /* [capacity], readable for ROWS_AHEAD more */
-    float *f;      /* [capacity] > 0, or NaN */
-    float *grad;   /* [capacity] gradient of f, by sparse.h */
+    float *f;      /* [capacity] not 0; may be NaN */
+    float *grad;   /* [capacity] the loss's gradient to f, then to p: by sparse.h */
     float *strip;  /* [ACTIVE_TILES][max_rows, ACTIVE_TILE] */
 };
 
@@ -35,6 +36,9 @@ enum { ACTIVE_ENTRY = sizeof(uint32_t) + 2 * sizeof(float) };
 /* Bytes of so many entries; capacity * ACTIVE_ENTRY at most SIZE_MAX / 2. */
 size_t active_entries_bytes(size_t capacity);
 
+/* Returns the latents in a strip: what is encoded before anything of it is listed. */
+size_t active_strip(size_t d_sae);
+
 /* Bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
 /* entries: active_entries_bytes(capacity), aligned to 4, borrowed. */
@@ -42,8 +46,14 @@ int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, s
                 struct err *e);
 void active_release(struct active *a); /* safe on a zeroed struct */
 
-/* Instead of forward_encode. True: the lists are complete, and f_sum, fired and the norms of w; w->f is not touched.
- * False: too many entries; all that forward_encode fills is filled, and the lists are void. */
-bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, const float *x, size_t rows);
+/* Encodes x [rows, n_inputs] instead of forward_encode. True: the lists are complete, and f_sum, fired and the norms of w; w->f is not
+ * touched. False, with an activation of SCOPE_ENTRY only: too many entries; all that forward_encode fills is filled, and the lists are
+ * void. */
+bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, struct selection *s, const float *x,
+                   size_t rows);
+
+/* Shortens the lists of latents [0, latents) to the entries that `stays` says yes to; for an activation's settle. */
+void active_drop(struct active *a, size_t latents, bool (*stays)(void *context, uint32_t row, size_t latent, float f),
+                 void *context);
 
 #endif

@@ -10,11 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend.h"
 #include "kernels.h"
-
-struct adam {
-    double beta1, beta2, eps; /* 0.9, 0.999, 1e-8 */
-};
 
 /* The scalars of step t (from 1). grad_scale: the clipping coefficient. */
 struct adam_factors adam_factors(const struct adam *a, float grad_scale, double lr, uint64_t t);

@@ -13,7 +13,7 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static size_t strip_latents(size_t d_sae)
+size_t active_strip(size_t d_sae)
 {
     return smaller(d_sae, (size_t)ACTIVE_TILE * ACTIVE_TILES);
 }
@@ -26,7 +26,7 @@ size_t active_entries_bytes(size_t capacity)
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e)
 {
     size_t strip;
-    if (!size_mul(max_rows, strip_latents(d_sae) * sizeof(float), &strip) ||
+    if (!size_mul(max_rows, active_strip(d_sae) * sizeof(float), &strip) ||
         __builtin_add_overflow(strip, (d_sae + 1) * sizeof(size_t), bytes))
         return err_set(e, ERR_MEMORY, "active lists: batches of %zu rows with d_sae %zu do not fit", max_rows, d_sae);
     return 0;
@@ -43,7 +43,7 @@ int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, s
     a->f = (float *)entries + capacity;
     a->grad = (float *)entries + 2 * capacity;
     if ((a->begin = mem_alloc(c->d_sae + 1, sizeof *a->begin, "active lists", e)) &&
-        (a->strip = mem_alloc(max_rows * strip_latents(c->d_sae), sizeof *a->strip, "strip of activations", e)))
+        (a->strip = mem_alloc(max_rows * active_strip(c->d_sae), sizeof *a->strip, "strip of activations", e)))
         return 0;
     active_release(a);
     return ERR_MEMORY;
@@ -56,23 +56,34 @@ void active_release(struct active *a)
     memset(a, 0, sizeof *a);
 }
 
-/* A tile of ReLU(x W_enc^T + b_enc) and, in begin[j + 1], how many rows each of its latents j is active in. */
-static void encode_tile(struct active *a, const struct crosscoder *c, const float *x, size_t rows, size_t first,
-                        size_t width, float *tile)
+/* Makes a tile of the products x W_enc^T, selects, and leaves in begin[j + 1] how many rows each of its latents j is kept in. */
+static void encode_tile(struct active *a, const struct crosscoder *c, const struct selection *s, const float *x,
+                        size_t rows, size_t first, size_t width, float *tile)
 {
-    const struct kernels *k = kernels_best();
     uint32_t count[ACTIVE_TILE] = {0};
     /* tile [rows, width] = x [rows, n_inputs] W_enc[first..]^T [n_inputs, width] */
     gemm(false, true, rows, width, c->n_inputs, 1, x, c->n_inputs, c->w_enc + first * c->n_inputs, c->n_inputs, 0, tile,
          width);
     for (size_t row = 0; row < rows; row++)
-        k->threshold(tile + row * width, c->b_enc + first, count, width);
+        s->kind->keep(s, tile + row * width, c->b_enc + first, row, first, width, count);
     for (size_t j = 0; j < width; j++)
         a->begin[first + j + 1] = count[j];
 }
 
-/* The tile's entries go to their latents' places. */
-static void list_tile(struct active *a, struct forward *w, size_t rows, size_t first, size_t width, const float *tile)
+/* Sums f over each latent's entries. */
+static void sum_latents(const struct active *a, struct forward *w, size_t first, size_t n)
+{
+    for (size_t j = first; j < first + n; j++) {
+        double sum = 0;
+        for (size_t e = a->begin[j]; e < a->begin[j + 1]; e++)
+            sum += (double)a->f[e];
+        w->f_sum[j] = sum;
+        w->fired[j] = a->begin[j + 1] - a->begin[j];
+    }
+}
+
+/* Moves the tile's entries to their latents' places. */
+static void list_tile(struct active *a, size_t rows, size_t first, size_t width, const float *tile)
 {
     const struct kernels *k = kernels_best();
     size_t place[ACTIVE_TILE];
@@ -87,16 +98,9 @@ static void list_tile(struct active *a, struct forward *w, size_t rows, size_t f
             a->f[at] = f[index[i]];
         }
     }
-    for (size_t j = first; j < first + width; j++) {
-        double sum = 0;
-        for (size_t e = a->begin[j]; e < a->begin[j + 1]; e++)
-            sum += (double)a->f[e];
-        w->f_sum[j] = sum;
-        w->fired[j] = a->begin[j + 1] - a->begin[j];
-    }
 }
 
-/* w->f [rows, d_sae]: latents [0, first) from the lists, [first, first + n) from the strip. */
+/* Fills w->f [rows, d_sae]: latents [0, first) from the lists, [first, first + n) from the strip. */
 static void spread(const struct active *a, struct forward *w, const struct crosscoder *c, size_t rows, size_t first,
                    size_t n)
 {
@@ -115,7 +119,23 @@ static void spread(const struct active *a, struct forward *w, const struct cross
     }
 }
 
-bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, const float *x, size_t rows)
+void active_drop(struct active *a, size_t latents, bool (*stays)(void *context, uint32_t row, size_t latent, float f),
+                 void *context)
+{
+    size_t to = 0;
+    for (size_t j = 0, e = 0; j < latents; j++) {
+        a->begin[j] = to;
+        for (size_t end = a->begin[j + 1]; e < end; e++)
+            if (stays(context, a->row[e], j, a->f[e])) {
+                a->row[to] = a->row[e];
+                a->f[to++] = a->f[e];
+            }
+    }
+    a->begin[latents] = to;
+}
+
+bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, struct selection *s, const float *x,
+                   size_t rows)
 {
     forward_norms(w, c);
     a->begin[0] = 0;
@@ -123,19 +143,24 @@ bool active_encode(struct active *a, struct forward *w, const struct crosscoder 
         size_t n = smaller(ACTIVE_TILE * ACTIVE_TILES, c->d_sae - first);
 #pragma omp parallel for schedule(dynamic)
         for (size_t i = 0; i < n; i += ACTIVE_TILE)
-            encode_tile(a, c, x, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
+            encode_tile(a, c, s, x, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
         for (size_t j = first; j < first + n; j++)
             a->begin[j + 1] += a->begin[j];
         if (a->begin[first + n] > a->capacity) {
             spread(a, w, c, rows, first, n);
-            forward_count(w, c, rows, first, n);
+            forward_count(w, c, rows, 0, first + n);
             if (first + n < c->d_sae)
-                forward_encode_from(w, c, x, rows, first + n);
+                forward_encode_from(w, c, s, x, rows, first + n);
             return false;
         }
 #pragma omp parallel for schedule(dynamic)
         for (size_t i = 0; i < n; i += ACTIVE_TILE)
-            list_tile(a, w, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
+            list_tile(a, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
+        if (s->kind->settle)
+            s->kind->settle(s, a, first + n, first + n == c->d_sae);
     }
+#pragma omp parallel for schedule(static)
+    for (size_t first = 0; first < c->d_sae; first += ACTIVE_TILE)
+        sum_latents(a, w, first, smaller(ACTIVE_TILE, c->d_sae - first));
     return true;
 }

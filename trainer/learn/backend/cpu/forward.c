@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "fvu.h"
 #include "gemm.h"
 #include "mem.h"
 #include "sums.h"
@@ -13,17 +14,17 @@ enum { COLUMNS = 256 }; /* latents that one thread takes at a time: their sums s
 int forward_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e)
 {
     size_t n_params, row_bytes, rows_bytes, latent_bytes, latents_bytes;
-    int rc = crosscoder_n_params(n_sites, d_model, d_sae, &n_params, e);
+    int rc = backend_n_params(n_sites, d_model, d_sae, &n_params, e);
     if (rc)
         return rc;
     /* Below, what is not multiplied by max_rows is less than the parameters' 16 bytes each, which do fit. */
     size_t n_inputs = n_sites * d_model;
     struct tiles tiles = tiles_measure(n_sites, d_model, max_rows ? max_rows : 1);
     row_bytes = (d_sae + tiles.lanes) * sizeof(float) + 2 * n_sites * sizeof(double);
-    latent_bytes = (n_sites + 2) * sizeof(double) + sizeof(uint64_t);
+    latent_bytes = (n_sites + 2) * sizeof(double) + n_sites * sizeof(float) + sizeof(uint64_t);
     if (!size_mul(max_rows, row_bytes, &rows_bytes) || !size_mul(d_sae, latent_bytes, &latents_bytes) ||
-        __builtin_add_overflow(rows_bytes, latents_bytes + n_inputs * sizeof(double) + tiles.n * sizeof(struct tile),
-                               bytes))
+        __builtin_add_overflow(rows_bytes,
+                               latents_bytes + 2 * n_inputs * sizeof(double) + tiles.n * sizeof(struct tile), bytes))
         return err_set(e, ERR_MEMORY, "workspace: %zu rows of %zu inputs with d_sae %zu do not fit", max_rows, n_inputs,
                        d_sae);
     return 0;
@@ -44,9 +45,11 @@ int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows,
         (w->residual = mem_alloc(max_rows * w->tiles.lanes, sizeof *w->residual, "residual of a batch", e)) &&
         (w->dec_norm = mem_alloc(c->d_sae * c->n_sites, sizeof *w->dec_norm, "decoder norms", e)) &&
         (w->dec_norm_sum = mem_alloc(c->d_sae, sizeof *w->dec_norm_sum, "decoder norms", e)) &&
+        (w->dec_factor = mem_alloc(c->d_sae * c->n_sites, sizeof *w->dec_factor, "gradients of the norms", e)) &&
         (w->f_sum = mem_alloc(c->d_sae, sizeof *w->f_sum, "sums of the latents", e)) &&
         (w->fired = mem_alloc(c->d_sae, sizeof *w->fired, "counts of the latents", e)) &&
         (w->columns = mem_alloc(c->n_inputs, sizeof *w->columns, "sums of the columns", e)) &&
+        (w->mean = mem_alloc(c->n_inputs, sizeof *w->mean, "mean of a batch", e)) &&
         (w->row_residual2 = mem_alloc(max_rows * c->n_sites, sizeof *w->row_residual2, "sums of the rows", e)) &&
         (w->row_deviation2 = mem_alloc(max_rows * c->n_sites, sizeof *w->row_deviation2, "sums of the rows", e)))
         return 0;
@@ -61,9 +64,11 @@ void forward_release(struct forward *w)
     mem_free(w->residual);
     mem_free(w->dec_norm);
     mem_free(w->dec_norm_sum);
+    mem_free(w->dec_factor);
     mem_free(w->f_sum);
     mem_free(w->fired);
     mem_free(w->columns);
+    mem_free(w->mean);
     mem_free(w->row_residual2);
     mem_free(w->row_deviation2);
     memset(w, 0, sizeof *w);
@@ -90,27 +95,23 @@ void forward_norms(struct forward *w, const struct crosscoder *c)
     w->norms_known = true;
 }
 
-/* f = ReLU(f + b_enc), if bias; and each latent's sum and count over the rows. */
-static void bias_relu(struct forward *w, const struct crosscoder *c, size_t rows, size_t from, size_t to,
-                      bool with_bias)
+/* Counts each latent's rows and sums its f over them, for latents [from, to); before that, if s is given, adds b_enc and selects. */
+static void select_latents(struct forward *w, const struct crosscoder *c, const struct selection *s, size_t rows,
+                           size_t from, size_t to)
 {
 #pragma omp parallel for schedule(static)
     for (size_t first = from; first < to; first += COLUMNS) {
         size_t width = to - first < COLUMNS ? to - first : COLUMNS;
-        float bias[COLUMNS] = {0};
         double sum[COLUMNS] = {0};
         uint32_t count[COLUMNS] = {0};
-        if (with_bias)
-            memcpy(bias, c->b_enc + first, width * sizeof *bias);
         for (size_t row = 0; row < rows; row++) {
             float *restrict f = w->f + row * c->d_sae + first;
-            for (size_t j = 0; j < width; j++) {
-                float v = f[j] + bias[j];
-                v = v <= 0 ? 0 : v; /* NaN stays NaN, as in torch.relu: the loss will show it */
-                f[j] = v;
-                sum[j] += (double)v;
-                count[j] += v > 0;
-            }
+            if (s)
+                s->kind->keep(s, f, c->b_enc + first, row, first, width, count);
+            for (size_t j = 0; j < width; j++)
+                sum[j] += (double)f[j];
+            for (size_t j = 0; !s && j < width; j++)
+                count[j] += f[j] < 0 || f[j] > 0;
         }
         for (size_t j = 0; j < width; j++) {
             w->f_sum[first + j] = sum[j];
@@ -119,23 +120,25 @@ static void bias_relu(struct forward *w, const struct crosscoder *c, size_t rows
     }
 }
 
-void forward_encode_from(struct forward *w, const struct crosscoder *c, const float *x, size_t rows, size_t first)
+void forward_encode_from(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
+                         size_t rows, size_t first)
 {
     /* f [rows, first..] = x [rows, n_inputs] W_enc[first..]^T [n_inputs, ] */
     gemm(false, true, rows, c->d_sae - first, c->n_inputs, 1, x, c->n_inputs, c->w_enc + first * c->n_inputs,
          c->n_inputs, 0, w->f + first, c->d_sae);
-    bias_relu(w, c, rows, first, c->d_sae, true);
+    select_latents(w, c, s, rows, first, c->d_sae);
 }
 
 void forward_count(struct forward *w, const struct crosscoder *c, size_t rows, size_t first, size_t n)
 {
-    bias_relu(w, c, rows, first, first + n, false);
+    select_latents(w, c, NULL, rows, first, first + n);
 }
 
-void forward_encode(struct forward *w, const struct crosscoder *c, const float *x, size_t rows)
+void forward_encode(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
+                    size_t rows)
 {
     forward_norms(w, c);
-    forward_encode_from(w, c, x, rows, 0);
+    forward_encode_from(w, c, s, x, rows, 0);
 }
 
 void forward_decode(struct forward *w, const struct crosscoder *c, const float *x, size_t rows)
@@ -152,34 +155,14 @@ void forward_decode(struct forward *w, const struct crosscoder *c, const float *
         for (size_t site = 0; site < c->n_sites; site++)
             w->row_residual2[row * c->n_sites + site] = sum_squares(r + site * c->d_model, c->d_model);
     }
+    memset(w->columns, 0, c->n_inputs * sizeof *w->columns);
+    fvu_sum_columns(w->columns, w->residual, rows, c->n_inputs);
 }
 
-struct losses forward_losses(const struct forward *w, const struct crosscoder *c, size_t rows)
+double forward_l0(const struct forward *w, const struct crosscoder *c, size_t rows)
 {
-    double l2 = 0, l1 = 0, n = (double)rows;
     uint64_t active = 0;
-    for (size_t i = 0; i < rows * c->n_sites; i++)
-        l2 += w->row_residual2[i];
-    for (size_t j = 0; j < c->d_sae; j++) {
-        l1 += w->f_sum[j] * w->dec_norm_sum[j];
+    for (size_t j = 0; j < c->d_sae; j++)
         active += w->fired[j];
-    }
-    return (struct losses){.l2 = l2 / n, .l1 = l1 / n, .l0 = (double)active / n};
-}
-
-void forward_deviations(struct forward *w, const struct crosscoder *c, const float *x, size_t rows, const double *mean)
-{
-#pragma omp parallel for schedule(static)
-    for (size_t row = 0; row < rows; row++) {
-        for (size_t site = 0; site < c->n_sites; site++) {
-            const float *v = x + row * c->n_inputs + site * c->d_model;
-            const double *m = mean + site * c->d_model;
-            double sum = 0;
-            for (size_t i = 0; i < c->d_model; i++) {
-                double d = (double)v[i] - m[i];
-                sum += d * d;
-            }
-            w->row_deviation2[row * c->n_sites + site] = sum;
-        }
-    }
+    return (double)active / (double)rows;
 }

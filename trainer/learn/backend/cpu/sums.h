@@ -10,7 +10,4 @@ double sum_squares(const float *a, size_t n);
 /* The same over a long array, by all threads: a fixed number of pieces, added up in order. */
 double sum_squares_parallel(const float *a, size_t n);
 
-/* sum[i] += sum over rows of x[row, i]; x: [rows, n]; sum: [n]. */
-void sum_columns(double *sum, const float *x, size_t rows, size_t n);
-
 #endif

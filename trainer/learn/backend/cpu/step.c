@@ -1,0 +1,264 @@
+/* step.c - the training step from top to bottom; see step.h. */
+#include "step.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "clock.h"
+#include "mem.h"
+#include "sums.h"
+
+/* ---- memory ---- */
+
+static bool dense(const struct backend_setup *s)
+{
+    return s->path != STEP_SPARSE && activation_find(s->activation)->scope == SCOPE_ENTRY;
+}
+
+static bool sparse(const struct backend_setup *s)
+{
+    return s->path != STEP_DENSE;
+}
+
+/* Returns the entries that the lists must hold; batch_size * d_sae fits (pool_bytes). */
+static size_t capacity(const struct backend_setup *s)
+{
+    size_t all = s->batch_size * s->d_sae;
+    const struct activation *a = activation_find(s->activation);
+    if (a->most) { /* what is left of the strips before, and one strip of which nothing is dropped yet */
+        size_t most = a->most(s) + s->batch_size * active_strip(s->d_sae);
+        return most < all ? most : all;
+    }
+    return s->path == STEP_SPARSE ? all : s->path == STEP_AUTO ? all / SPARSE_SHARE : 0;
+}
+
+static int too_large(const struct backend_setup *s, struct err *e)
+{
+    return err_set(e, ERR_MEMORY, "workspace: batches of %zu rows with d_sae %zu do not fit", s->batch_size, s->d_sae);
+}
+
+static int pool_bytes(const struct backend_setup *s, size_t *bytes, struct err *e)
+{
+    size_t all;
+    if (!activation_find(s->activation))
+        return err_set(e, ERR_INPUT, "activation '%s' is not known", s->activation);
+    if (!size_mul(s->batch_size, s->d_sae, &all) || all > SIZE_MAX / 2 / ACTIVE_ENTRY)
+        return too_large(s, e);
+    size_t lists = active_entries_bytes(capacity(s)), grad_f = dense(s) ? all * sizeof(float) : 0;
+    *bytes = lists > grad_f ? lists : grad_f;
+    return 0;
+}
+
+/* Returns the floats of backward.grad; they fit (backend_n_params). */
+static size_t gradient_floats(const struct backend_setup *s)
+{
+    if (!dense(s))
+        return 0;
+    size_t strip = s->d_sae < BACKWARD_STRIP ? s->d_sae : BACKWARD_STRIP;
+    return s->n_sites * s->d_model * (s->keep_gradients ? 2 * s->d_sae : strip);
+}
+
+int train_step_memory(const struct backend_setup *s, size_t *params_bytes, size_t *workspace_bytes, struct err *e)
+{
+    size_t n_params, part[4] = {0}, total = 0;
+    int rc = backend_n_params(s->n_sites, s->d_model, s->d_sae, &n_params, e);
+    if (rc || (rc = forward_memory(s->n_sites, s->d_model, s->d_sae, s->batch_size, &part[0], e)) ||
+        (rc = pool_bytes(s, &part[1], e)) ||
+        (sparse(s) && ((rc = active_memory(s->d_sae, s->batch_size, &part[2], e)) ||
+                       (rc = sparse_memory(s->n_sites, s->d_model, s->d_sae, s->batch_size, &part[3], e)))))
+        return rc;
+    size_t gradients = gradient_floats(s) * sizeof(float);
+    bool kept = dense(s) && s->keep_gradients, fits = true;
+    for (size_t i = 0; i < 4; i++)
+        fits = fits && !__builtin_add_overflow(total, part[i], &total);
+    fits =
+        fits && !__builtin_add_overflow(
+                    total, s->d_sae * sizeof(uint64_t) + (s->d_sae + s->n_sites * s->d_model) * sizeof(float), &total);
+    fits = fits && !__builtin_add_overflow(total, kept ? 0 : gradients, &total);
+    if (!fits)
+        return too_large(s, e);
+    *params_bytes = 12 * n_params + (kept ? gradients : 0); /* fits: backend_n_params */
+    *workspace_bytes = total;
+    return 0;
+}
+
+int train_state_init(struct train_state *t, struct crosscoder *c, const struct backend_setup *setup, struct err *e)
+{
+    size_t params_bytes, workspace_bytes, pool = 0;
+    memset(t, 0, sizeof *t);
+    int rc = train_step_memory(setup, &params_bytes, &workspace_bytes, e);
+    if (rc || (rc = pool_bytes(setup, &pool, e)) || (rc = objective_init(&t->objective, setup, e)) ||
+        (rc = selection_open(&t->selection, setup, e)) || (rc = forward_init(&t->forward, c, setup->batch_size, e))) {
+        train_state_release(t);
+        return rc;
+    }
+    t->c = c;
+    t->setup = setup;
+    rc = ERR_MEMORY;
+    if (!(t->m = mem_alloc(c->n_params, sizeof *t->m, "first moments", e)) ||
+        !(t->v = mem_alloc(c->n_params, sizeof *t->v, "second moments", e)) ||
+        !(t->rows_since_fired = mem_alloc(c->d_sae, sizeof *t->rows_since_fired, "ages of the latents", e)) ||
+        !(t->grad_bias = mem_alloc(c->d_sae + c->n_inputs, sizeof *t->grad_bias, "gradients of the biases", e)) ||
+        !(t->pool = mem_alloc(pool, 1, "active lists and gradient of the latents", e)))
+        goto out;
+    if (dense(setup)) {
+        t->backward.grad_f = t->pool;
+        t->backward.keep = setup->keep_gradients;
+        if (!(t->backward.grad = mem_alloc(gradient_floats(setup), sizeof(float), "gradients", e)))
+            goto out;
+    }
+    if (sparse(setup) && ((rc = active_init(&t->active, c, setup->batch_size, capacity(setup), t->pool, e)) ||
+                          (rc = sparse_init(&t->sparse, c, &t->forward, e))))
+        goto out;
+    return 0;
+out:
+    train_state_release(t);
+    return rc;
+}
+
+void train_state_release(struct train_state *t)
+{
+    selection_close(&t->selection);
+    forward_release(&t->forward);
+    active_release(&t->active);
+    sparse_release(&t->sparse);
+    mem_free(t->backward.grad);
+    mem_free(t->pool);
+    mem_free(t->m);
+    mem_free(t->v);
+    mem_free(t->grad_bias);
+    mem_free(t->rows_since_fired);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---- the step ---- */
+
+/* Encodes and selects: p = W_enc x + b_enc, f = activation(p). Returns the path that the batch takes: active entries in lists, if they fit
+ * there, or all of f. */
+static enum step_path encode(struct train_state *t, const float *x)
+{
+    size_t rows = t->setup->batch_size;
+    if (t->setup->path != STEP_DENSE && active_encode(&t->active, &t->forward, t->c, &t->selection, x, rows))
+        return STEP_SPARSE;
+    if (t->setup->path == STEP_DENSE)
+        forward_encode(&t->forward, t->c, &t->selection, x, rows);
+    return STEP_DENSE;
+}
+
+/* Decodes: x' - x = W_dec f + b_dec - x. */
+static void decode(struct train_state *t, enum step_path path, const float *x)
+{
+    if (path == STEP_SPARSE)
+        sparse_decode(&t->sparse, &t->active, &t->forward, t->c, x, t->setup->batch_size);
+    else
+        forward_decode(&t->forward, t->c, x, t->setup->batch_size);
+}
+
+/* Computes the loss's gradients: those of the biases, and the squared norm of the matrices'. Returns the global norm. */
+static double gradients(struct train_state *t, enum step_path path, const float *x)
+{
+    const struct crosscoder *c = t->c;
+    size_t rows = t->setup->batch_size;
+    const struct term_input in = {&t->forward, c, rows};
+    float *grad_b_enc = t->grad_bias, *grad_b_dec = t->grad_bias + c->d_sae;
+    objective_to_decoder(&t->objective, &in, t->forward.dec_factor);
+    double to_output = objective_to_output(&t->objective, &in);
+    for (size_t i = 0; i < c->n_inputs; i++) /* d/db_dec = sum over rows of d/dx' */
+        grad_b_dec[i] = (float)(to_output * t->forward.columns[i]);
+    double norm2 =
+        path == STEP_SPARSE
+            ? sparse_gradient(&t->sparse, &t->active, &t->selection, &t->objective, &t->forward, c, rows, grad_b_enc)
+            : backward_gradient(&t->backward, &t->selection, &t->objective, c, &t->forward, x, rows, grad_b_enc);
+    return sqrt(norm2 + sum_squares(t->grad_bias, c->d_sae + c->n_inputs));
+}
+
+/* Moves every parameter by Adam, with the gradient times the clipping coefficient in k. */
+static void update(struct train_state *t, enum step_path path, const float *x, const struct adam_factors *k)
+{
+    struct crosscoder *c = t->c;
+    size_t rows = t->setup->batch_size, bias = (size_t)(c->b_enc - c->params);
+    if (path == STEP_SPARSE)
+        sparse_update(&t->sparse, &t->active, &t->objective, &t->forward, c, rows, k, t->m, t->v);
+    else
+        backward_update(&t->backward, &t->objective, c, &t->forward, x, rows, k, t->m, t->v);
+    adam_update(k, c->b_enc, t->m + bias, t->v + bias, t->grad_bias, c->d_sae + c->n_inputs);
+}
+
+/* Computes the batch's FVU against its own mean. */
+static void batch_fvu(struct train_state *t, const float *x, struct fvu *out)
+{
+    struct forward *w = &t->forward;
+    const struct crosscoder *c = t->c;
+    size_t rows = t->setup->batch_size;
+    memset(w->mean, 0, c->n_inputs * sizeof *w->mean);
+    fvu_sum_columns(w->mean, x, rows, c->n_inputs);
+    for (size_t i = 0; i < c->n_inputs; i++)
+        w->mean[i] /= (double)rows;
+    fvu_deviations(w->row_deviation2, x, rows, c->n_sites, c->d_model, w->mean);
+    struct fvu_sums sums;
+    fvu_begin(&sums, c->n_sites);
+    fvu_add(&sums, w->row_residual2, w->row_deviation2, rows);
+    fvu_finish(&sums, out);
+}
+
+/* Counts the ages of the latents on by this batch; returns how many are dead. */
+static size_t count_dead(struct train_state *t, uint64_t dead_rows)
+{
+    size_t dead = 0;
+    for (size_t j = 0; j < t->c->d_sae; j++) {
+        t->rows_since_fired[j] = t->forward.fired[j] ? 0 : t->rows_since_fired[j] + t->setup->batch_size;
+        dead += t->rows_since_fired[j] >= dead_rows;
+    }
+    return dead;
+}
+
+int train_step(struct train_state *t, const float *x, const struct step_options *o, struct step_report *r,
+               struct err *e)
+{
+    const struct backend_setup *setup = t->setup;
+    const struct term_input in = {&t->forward, t->c, setup->batch_size};
+    double term[TERMS_MAX], clock[5];
+    memcpy(t->objective.weight, o->weight, sizeof t->objective.weight);
+
+    clock[0] = clock_s();
+    enum step_path path = encode(t, x);
+    clock[1] = clock_s();
+    decode(t, path, x);
+    clock[2] = clock_s();
+
+    objective_values(&t->objective, &in, term);
+    double loss = backend_loss(setup, term, o->weight);
+    if (!isfinite(loss)) {
+        char values[256];
+        backend_describe_terms(setup, term, values, sizeof values);
+        return err_set(e, ERR_INPUT, "step %" PRIu64 ": loss %g (%s)", t->step, loss, values);
+    }
+    *r = (struct step_report){.step = t->step,
+                              .path = path,
+                              .loss = loss,
+                              .l0 = forward_l0(&t->forward, t->c, setup->batch_size),
+                              .lr = o->lr,
+                              .has_metrics = o->want_metrics};
+    memcpy(r->term, term, sizeof r->term);
+    memcpy(r->weight, o->weight, sizeof r->weight);
+    if (o->want_metrics)
+        batch_fvu(t, x, &r->fvu);
+
+    clock[3] = clock_s();
+    r->grad_norm = gradients(t, path, x);
+    if (!isfinite(r->grad_norm))
+        return err_set(e, ERR_INPUT, "step %" PRIu64 ": gradient norm %g (loss %g)", t->step, r->grad_norm, loss);
+    clock[4] = clock_s();
+
+    float clip = (float)fmin(1, o->max_norm / (r->grad_norm + 1e-6));
+    struct adam_factors k = adam_factors(&o->adam, clip, o->lr, t->step + 1);
+    update(t, path, x, &k);
+    r->dead = count_dead(t, o->dead_rows);
+    r->seconds[STEP_ENCODE] = clock[1] - clock[0];
+    r->seconds[STEP_DECODE] = clock[2] - clock[1];
+    r->seconds[STEP_GRADIENT] = clock[4] - clock[3];
+    r->seconds[STEP_UPDATE] = clock_s() - clock[4];
+    t->step++;
+    return 0;
+}

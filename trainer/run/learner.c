@@ -1,0 +1,282 @@
+/* learner.c - see learner.h. */
+#include "learner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "checkpoint.h"
+#include "cpu_backend.h"
+#include "file.h"
+#include "initial_weights.h"
+#include "json_file.h"
+#include "log.h"
+#include "stream_json.h"
+#include "version.h"
+#include "weights_file.h"
+
+/* The loss's terms; the weight of the first is 1, that of the second is scheduled. */
+enum { TERM_L2, TERM_L1 };
+
+/* ---- the folder ---- */
+
+static int check_out(const struct learner_options *o, struct err *e)
+{
+    char path[PATH_SIZE];
+    struct file_out probe;
+    if ((o->resume ? checkpoint_latest(o->out, path, e) : file_make_folder(o->out, e)) ||
+        file_join(path, sizeof path, o->out, "metrics.jsonl", e))
+        return e->code;
+    if (!o->resume && access(path, F_OK) == 0)
+        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
+                       o->out);
+    if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
+        return e->code;
+    file_out_abandon(&probe);
+    return 0;
+}
+
+int learner_claim(struct learner *l, const struct learner_options *o, struct err *e)
+{
+    *l = (struct learner){.o = o, .config = o->config, .lock = -1};
+    if (check_out(o, e))
+        return e->code;
+    /* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. What one that was killed
+     * left half-written is removed. */
+    l->lock = open(o->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (l->lock < 0)
+        return err_errno(e, errno, "%s: cannot open", o->out);
+    if (flock(l->lock, LOCK_EX | LOCK_NB) != 0)
+        return err_set(e, ERR_MISMATCH, "%s: another trainer is writing to this folder", o->out);
+    return file_remove_leftovers(o->out, e);
+}
+
+int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e)
+{
+    if (checkpoint_latest(l->o->out, l->checkpoint, e) || checkpoint_config(l->checkpoint, saved, e))
+        return e->code;
+    int rc = config_resume(&l->config, *saved, l->checkpoint, e);
+    if (rc) {
+        json_decref(*saved);
+        *saved = NULL;
+    }
+    return rc;
+}
+
+/* ---- setting up ---- */
+
+int learner_plan_steps(struct learner *l, struct err *e)
+{
+    const struct config *c = &l->config;
+    l->schedule = (struct schedule){.total_steps = c->num_tokens / c->batch_size,
+                                    .lr = c->lr,
+                                    .l1_coeff = c->l1_coeff,
+                                    .lr_warmup_fraction = c->lr_warmup,
+                                    .lr_decay_fraction = c->lr_decay,
+                                    .l1_warmup_fraction = c->l1_warmup};
+    if (l->schedule.total_steps == 0)
+        return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
+                       c->batch_size);
+    return schedule_check(&l->schedule, e);
+}
+
+int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
+                   size_t *workspace_bytes, struct err *e)
+{
+    size_t kept;
+    l->setup = (struct backend_setup){.n_sites = stream->n_sites,
+                                      .d_model = stream->d_model,
+                                      .d_sae = l->config.dict_size,
+                                      .batch_size = l->config.batch_size,
+                                      .activation = "relu",
+                                      .terms = {[TERM_L2] = "l2", [TERM_L1] = "l1"},
+                                      .n_terms = 2,
+                                      .path = STEP_AUTO,
+                                      .keep_gradients = true};
+    if (backend_cpu.memory(&l->setup, &kept, workspace_bytes, e))
+        return e->code;
+    l->setup.keep_gradients = kept / 4 <= machine_bytes / 10; /* the same results, faster */
+    return backend_cpu.memory(&l->setup, params_bytes, workspace_bytes, e);
+}
+
+int learner_open(struct learner *l, float *scale, struct plan_place *next, struct err *e)
+{
+    const struct learner_options *o = l->o;
+    float ignored[STREAM_MAX_SITES];
+    if (backend_cpu.open(&l->backend, &l->setup, e) || evaluation_init(&l->evaluation, l->backend, e) ||
+        (o->truth && recovery_init(&l->recovery, o->truth, l->setup.n_sites, l->setup.d_model, e)))
+        return e->code;
+    if (o->init && !o->resume)
+        return weights_file_load(o->init, l->backend, ignored, e);
+    if (!o->resume)
+        return initial_weights(l->backend, l->config.dec_init_norm, o->seed, e);
+    if (checkpoint_load(l->checkpoint, l->backend, scale, next, e))
+        return e->code;
+    l->saved_step = l->backend->step;
+    log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, l->checkpoint, l->backend->step,
+             l->schedule.total_steps);
+    return 0;
+}
+
+int learner_open_metrics(struct learner *l, struct status *status, struct err *e)
+{
+    return metrics_open(&l->metrics, l->o->out, l->backend->step, l->schedule.total_steps, l->config.batch_size, status,
+                        e);
+}
+
+int learner_describe(struct learner *l, const struct stream *stream, const float *scale, const char *run_id,
+                     struct err *e)
+{
+    json_t *run_scale = json_array();
+    for (uint32_t i = 0; i < stream->n_sites; i++)
+        json_array_append_new(run_scale, json_real((double)scale[i]));
+    l->cfg = config_to_json(&l->config);
+    if (!l->cfg || json_object_set_new(l->cfg, "run_scale", run_scale) ||
+        json_object_set_new(l->cfg, "stream", stream_to_json(stream)) ||
+        json_object_set_new(l->cfg, "seq_len", json_integer((json_int_t)stream->seq_len)) ||
+        json_object_set_new(l->cfg, "run", json_string(run_id)) ||
+        json_object_set_new(l->cfg, "software", json_string(CROSSFEED_SOFTWARE)))
+        return err_set(e, ERR_MEMORY, "cfg.json: out of memory");
+    return 0;
+}
+
+/* ---- training ---- */
+
+uint64_t learner_steps(const struct learner *l)
+{
+    return l->backend ? l->backend->step : 0;
+}
+
+bool learner_finished(const struct learner *l)
+{
+    return learner_steps(l) == l->schedule.total_steps;
+}
+
+/* Whether something that comes every so many steps, and at the end, comes after the step just done. */
+static bool due(const struct learner *l, uint64_t steps, uint64_t every)
+{
+    return steps == l->schedule.total_steps || steps % every == 0;
+}
+
+int learner_step(struct learner *l, const float *x, struct err *e)
+{
+    const struct config *c = &l->config;
+    uint64_t step = l->backend->step;
+    const struct step_options o = {
+        .adam = {.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps},
+        .max_norm = c->max_grad_norm,
+        .lr = schedule_lr(&l->schedule, step),
+        .weight = {[TERM_L2] = 1, [TERM_L1] = schedule_l1_coeff(&l->schedule, step)},
+        .dead_rows = c->dead_rows,
+        .want_metrics = due(l, step + 1, c->log_every),
+    };
+    int rc = l->backend->ops->step(l->backend, x, &o, &l->step, e);
+    if (rc == 0 && o.want_metrics)
+        rc = metrics_step(&l->metrics, &l->setup, &l->step, e);
+    return rc;
+}
+
+bool learner_wants_evaluation(const struct learner *l)
+{
+    return due(l, l->backend->step, l->config.eval_every);
+}
+
+bool learner_wants_save(const struct learner *l)
+{
+    return due(l, l->backend->step, l->config.save_every);
+}
+
+void learner_measure(struct learner *l, const float *x, size_t n)
+{
+    evaluation_measure(&l->evaluation, x, n);
+}
+
+void learner_evaluation_begin(struct learner *l)
+{
+    l->measured = true;
+    evaluation_begin(&l->evaluation);
+}
+
+int learner_evaluate(struct learner *l, const float *x, size_t n, struct err *e)
+{
+    return evaluation_add(&l->evaluation, x, n, e);
+}
+
+int learner_evaluation_end(struct learner *l, struct err *e)
+{
+    struct evaluation_report *r = &l->evaluation_report;
+    if (evaluation_finish(&l->evaluation, l->step.weight, r, e) ||
+        metrics_evaluation(&l->metrics, l->backend->step, &l->setup, r, e))
+        return e->code;
+    l->evaluated = true;
+    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f", l->backend->step, r->loss, r->l0, r->fvu.fvu);
+    return 0;
+}
+
+void learner_step_unknown(struct learner *l)
+{
+    struct step_report *r = &l->step;
+    *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
+    r->weight[TERM_L2] = 1;
+    r->weight[TERM_L1] = schedule_l1_coeff(&l->schedule, l->backend->step - 1);
+    for (size_t i = 0; i < l->setup.n_sites; i++)
+        r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
+    for (size_t j = 0; j < l->setup.d_sae; j++) {
+        uint64_t age;
+        if (l->backend->ops->get(l->backend, "rows_since_fired", &(struct backend_range){j, 1, 0, 1, false}, &age,
+                                 NULL) == 0)
+            r->dead += age >= l->config.dead_rows;
+    }
+}
+
+/* ---- saving ---- */
+
+int learner_save(struct learner *l, const float *scale, const struct plan_place *next, struct err *e)
+{
+    char path[PATH_SIZE];
+    if (l->backend->step && l->saved_step == l->backend->step)
+        return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
+    if (checkpoint_save(l->o->out, l->backend, scale, next, l->cfg, l->config.keep, path, e))
+        return e->code;
+    l->saved_step = l->backend->step;
+    log_line("step %" PRIu64 ": saved %s", l->backend->step, path);
+    return 0;
+}
+
+int learner_write_weights(struct learner *l, const float *scale, struct err *e)
+{
+    char path[PATH_SIZE];
+    if (file_join(path, sizeof path, l->o->out, "crosscoder.safetensors", e) ||
+        weights_file_write(path, l->backend, scale, e) || file_join(path, sizeof path, l->o->out, "cfg.json", e) ||
+        json_write(path, l->cfg, e))
+        return e->code;
+    return 0;
+}
+
+int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e)
+{
+    return recovery_measure(&l->recovery, l->backend, scale, RECOVERY_THRESHOLD, result, e);
+}
+
+int learner_close_metrics(struct learner *l, struct err *e)
+{
+    return metrics_close(&l->metrics, e);
+}
+
+void learner_release(struct learner *l)
+{
+    recovery_release(&l->recovery);
+    evaluation_release(&l->evaluation);
+    if (l->backend)
+        l->backend->ops->close(l->backend);
+    l->backend = NULL;
+    json_decref(l->cfg);
+    l->cfg = NULL;
+    if (l->lock >= 0)
+        close(l->lock);
+    l->lock = -1;
+}

@@ -1,0 +1,115 @@
+/* learner.h - one crosscoder being trained: its configuration, schedule, backend, metrics and folder.
+ *
+ * A run is one stream of batches and n learners that are fed from it (run.h). A learner knows nothing of producers, windows or other
+ * learners: it is opened for a stream's shape, given batches and held-out rows, and asked to save. Its calls come in the order in which
+ * they stand below. One thread. */
+#ifndef CROSSFEED_LEARNER_H
+#define CROSSFEED_LEARNER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "backend.h"
+#include "config.h"
+#include "err.h"
+#include "evaluation.h"
+#include "metrics.h"
+#include "plan.h"
+#include "recovery.h"
+#include "schedule.h"
+#include "stream.h"
+
+#define PATH_SIZE 4096
+
+/* All strings must outlive the learner. */
+struct learner_options {
+    struct config config; /* as the flags gave it */
+    uint64_t seed;        /* of the initial weights */
+    const char
+        *out;    /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
+    bool resume; /* from the newest checkpoint in out */
+    const char *init;  /* crosscoder.safetensors to start from instead of random weights; or NULL */
+    const char *truth; /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
+};
+
+struct learner {
+    const struct learner_options *o;
+    struct config config;       /* o's; of a resumed learner, the checkpoint's */
+    char checkpoint[PATH_SIZE]; /* resumed from; "" = none */
+    int lock;                   /* of the folder; -1: none */
+    struct schedule schedule;
+    struct backend_setup setup;
+    struct backend *backend;
+    struct evaluation evaluation;
+    bool measured;  /* the held-out rows' mean is known */
+    bool evaluated; /* evaluation_report is filled */
+    struct evaluation_report evaluation_report;
+    struct recovery recovery; /* if there is a ground truth */
+    struct step_report step;  /* of the last step */
+    struct metrics metrics;
+    json_t *cfg;         /* what cfg.json will hold; NULL until learner_describe */
+    uint64_t saved_step; /* of the newest checkpoint; 0: none */
+};
+
+/* Takes the folder: refuses one that holds a run (unless resuming), that cannot be written, or that another trainer has. After a failure,
+ * too, l is to be released. */
+int learner_claim(struct learner *l, const struct learner_options *o, struct err *e);
+
+/* Resuming: finds the newest checkpoint and takes the configuration from it. *saved is its cfg.json, owned by the caller (json_decref). */
+int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e);
+
+/* Makes the schedule; refuses settings that do not go together. */
+int learner_plan_steps(struct learner *l, struct err *e);
+
+/* Settles the backend's setup for a stream's shape and computes the bytes that learner_open takes; nothing is allocated. machine_bytes: the
+ * machine's memory, of which kept gradients may take a tenth. */
+int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
+                   size_t *workspace_bytes, struct err *e);
+
+/* Allocates, and loads or draws the weights. Resuming fills scale [n_sites] and next. */
+int learner_open(struct learner *l, float *scale, struct plan_place *next, struct err *e);
+
+/* Opens metrics.jsonl. status: borrowed, hears of steps; NULL for all learners of a run but one. */
+int learner_open_metrics(struct learner *l, struct status *status, struct err *e);
+
+/* Makes cfg once the scale is known. */
+int learner_describe(struct learner *l, const struct stream *stream, const float *scale, const char *run_id,
+                     struct err *e);
+
+uint64_t learner_steps(const struct learner *l); /* done */
+bool learner_finished(const struct learner *l);
+
+/* Does one step on x [batch_size, n_inputs] and writes its line of metrics if one is due. */
+int learner_step(struct learner *l, const float *x, struct err *e);
+
+/* Returns whether an evaluation or a checkpoint is due after the step just done. */
+bool learner_wants_evaluation(const struct learner *l);
+bool learner_wants_save(const struct learner *l);
+
+/* Feeds one piece of the held-out rows, x [n, n_inputs], n at most batch_size: first all of them to measure, if l->measured is not set;
+ * then learner_evaluation_begin, all of them to evaluate, learner_evaluation_end. */
+void learner_measure(struct learner *l, const float *x, size_t n);
+void learner_evaluation_begin(struct learner *l);
+int learner_evaluate(struct learner *l, const float *x, size_t n, struct err *e);
+int learner_evaluation_end(struct learner *l, struct err *e);
+
+/* A finished learner is resumed, of whose last batch there is nothing to say: fills l->step with what is known. */
+void learner_step_unknown(struct learner *l);
+
+/* Writes a checkpoint, unless the newest is of this step. next: the place of the row after the last batch. */
+int learner_save(struct learner *l, const float *scale, const struct plan_place *next, struct err *e);
+
+/* Writes crosscoder.safetensors and cfg.json at the end. */
+int learner_write_weights(struct learner *l, const float *scale, struct err *e);
+
+/* Measures the share of the ground truth that was recovered; o->truth is given. */
+int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e);
+
+/* Closes metrics.jsonl; it may fail to be written. */
+int learner_close_metrics(struct learner *l, struct err *e);
+void learner_release(struct learner *l); /* safe on a zeroed struct whose lock is -1 */
+
+#endif
