@@ -82,7 +82,7 @@ double backward_gradient(struct backward *b, const struct selection *selection, 
                          const struct crosscoder *c, const struct forward *w, const float *x, size_t rows,
                          float *grad_b_enc)
 {
-    const struct term_input in = {w, c, rows};
+    const struct term_input in = {w, c, rows, NULL};
     float scale = (float)objective_to_output(o, &in);
     double norm2 = 0;
     /* grad_f [rows, d_sae] = s residual [rows, n_inputs] W_dec^T [n_inputs, d_sae] */
@@ -105,7 +105,7 @@ double backward_gradient(struct backward *b, const struct selection *selection, 
 void backward_update(struct backward *b, const struct objective *o, struct crosscoder *c, struct forward *w,
                      const float *x, size_t rows, const struct adam_factors *k, float *m, float *v)
 {
-    const struct term_input in = {w, c, rows};
+    const struct term_input in = {w, c, rows, NULL};
     float scale = (float)objective_to_output(o, &in);
     for (size_t first = 0; first < c->d_sae; first += BACKWARD_STRIP) {
         size_t n = strip_width(c, first), enc = (size_t)(c->w_enc - c->params) + first * c->n_inputs,

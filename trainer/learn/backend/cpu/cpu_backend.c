@@ -65,7 +65,7 @@ static int cpu_encode(struct backend *b, const float *x, size_t rows, struct err
 static int cpu_decode(struct backend *b, const float *x, size_t rows, struct pass_report *r, struct err *e)
 {
     struct train_state *t = &of(b)->t;
-    const struct term_input in = {&t->forward, &of(b)->c, rows};
+    const struct term_input in = {&t->forward, &of(b)->c, rows, NULL};
     if (rows != of(b)->rows)
         return err_set(e, ERR_INPUT, "decode of %zu rows, encoded were %zu", rows, of(b)->rows);
     forward_decode(&t->forward, in.c, x, rows);

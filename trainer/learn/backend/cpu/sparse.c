@@ -170,7 +170,7 @@ static void encoder_norms2(struct sparse *s, const struct active *a, const struc
 double sparse_gradient(struct sparse *s, struct active *a, const struct selection *selection, const struct objective *o,
                        const struct forward *w, const struct crosscoder *c, size_t rows, float *grad_b_enc)
 {
-    const struct term_input in = {w, c, rows};
+    const struct term_input in = {w, c, rows, a};
     size_t block = block_latents(c->d_sae);
     float scale = (float)objective_to_output(o, &in);
     memset(s->norm2, 0, c->d_sae * sizeof *s->norm2);
@@ -252,7 +252,7 @@ static void update_decoder(const struct active *a, struct forward *w, struct cro
 void sparse_update(const struct sparse *s, const struct active *a, const struct objective *o, struct forward *w,
                    struct crosscoder *c, size_t rows, const struct adam_factors *k, float *m, float *v)
 {
-    const struct term_input in = {w, c, rows};
+    const struct term_input in = {w, c, rows, a};
     size_t block = block_latents(c->d_sae), enc = (size_t)(c->w_enc - c->params), dec = (size_t)(c->w_dec - c->params);
     float scale = (float)objective_to_output(o, &in);
 #pragma omp parallel

@@ -155,12 +155,18 @@ static void decode(struct train_state *t, enum step_path path, const float *x)
         forward_decode(&t->forward, t->c, x, t->setup->batch_size);
 }
 
+/* Returns what loss terms see. */
+static struct term_input input_of(const struct train_state *t, enum step_path path)
+{
+    return (struct term_input){&t->forward, t->c, t->setup->batch_size, path == STEP_SPARSE ? &t->active : NULL};
+}
+
 /* Computes the loss's gradients: those of the biases, and the squared norm of the matrices'. Returns the global norm. */
 static double gradients(struct train_state *t, enum step_path path, const float *x)
 {
     const struct crosscoder *c = t->c;
     size_t rows = t->setup->batch_size;
-    const struct term_input in = {&t->forward, c, rows};
+    const struct term_input in = input_of(t, path);
     float *grad_b_enc = t->grad_bias, *grad_b_dec = t->grad_bias + c->d_sae;
     objective_to_decoder(&t->objective, &in, t->forward.dec_factor);
     double to_output = objective_to_output(&t->objective, &in);
@@ -217,7 +223,6 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
                struct err *e)
 {
     const struct backend_setup *setup = t->setup;
-    const struct term_input in = {&t->forward, t->c, setup->batch_size};
     double term[TERMS_MAX], clock[5];
     memcpy(t->objective.weight, o->weight, sizeof t->objective.weight);
 
@@ -227,6 +232,7 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     decode(t, path, x);
     clock[2] = clock_s();
 
+    const struct term_input in = input_of(t, path);
     objective_values(&t->objective, &in, term);
     double loss = backend_loss(setup, term, o->weight);
     if (!isfinite(loss)) {

@@ -4,7 +4,9 @@
 #include <assert.h>
 #include <string.h>
 
-enum { ADDED_MAX = 4 };
+#include "active.h"
+
+enum { ADDED_MAX = 4, PIECES = 256 };
 
 static const struct term *const all[] = {
     &term_l2,
@@ -30,6 +32,24 @@ void term_add(const struct term *t)
         i++;
     assert(i < ADDED_MAX);
     added[i] = t;
+}
+
+double term_sum_entries(const struct term_input *in, double (*of)(const struct term_input *in, size_t latent,
+                                                                  const float *f, size_t n, size_t stride))
+{
+    double piece[PIECES], sum = 0;
+    size_t d_sae = in->c->d_sae, size = (d_sae + PIECES - 1) / PIECES;
+    const struct active *a = in->lists;
+#pragma omp parallel for schedule(dynamic)
+    for (size_t p = 0; p < PIECES; p++) {
+        piece[p] = 0;
+        for (size_t j = p * size; j < (p + 1) * size && j < d_sae; j++)
+            piece[p] += a ? of(in, j, a->f + a->begin[j], a->begin[j + 1] - a->begin[j], 1)
+                          : of(in, j, in->w->f + j, in->rows, d_sae);
+    }
+    for (size_t p = 0; p < PIECES; p++)
+        sum += piece[p];
+    return sum;
 }
 
 int objective_init(struct objective *o, const struct backend_setup *setup, struct err *e)

@@ -15,11 +15,14 @@
 #include "err.h"
 #include "forward.h"
 
-/* The batch that terms are computed from: after decoding, all of w but f is filled. */
+struct active;
+
+/* The batch that terms are computed from, after decoding. */
 struct term_input {
-    const struct forward *w;
+    const struct forward *w; /* f is filled if there are no lists */
     const struct crosscoder *c;
     size_t rows;
+    const struct active *lists; /* NULL: the path is dense */
 };
 
 struct term {
@@ -40,6 +43,11 @@ struct term {
 };
 
 extern const struct term term_l2, term_l1;
+
+/* Returns the sum over all latents of what `of` says of each latent's f: n values, `stride` floats apart, of which those that are not
+ * active may be there as 0. In a fixed order, whatever the number of threads. */
+double term_sum_entries(const struct term_input *in, double (*of)(const struct term_input *in, size_t latent,
+                                                                  const float *f, size_t n, size_t stride));
 
 /* Returns the term of that name, NULL if there is none. */
 const struct term *term_find(const char *name);
