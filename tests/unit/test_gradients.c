@@ -1,6 +1,6 @@
 /* test_gradients.c - the hand-written backward pass against central differences of a plain loss in double.
  *
- * The loss here is written from DESIGN.md's formula, element by element, in the reference's order of indices; it shares
+ * The loss here is written from the reference's formula, element by element, in its order of indices; it shares
  * nothing with trainer/. At a zero decoder vector the norm has a kink, where PyTorch's subgradient 0 is also what
  * central differences see. */
 #include <math.h>

@@ -37,7 +37,7 @@ struct recovery_result {
     double mean[RECOVERY_KINDS];                         /* max cosine, by kind; 0 where there is none of the kind */
 };
 
-/* All memory is taken here; safe to release after a failure. */
+/* Reads the truth and takes all memory; safe to release after a failure. */
 int recovery_init(struct recovery *r, const char *truth_path, size_t n_sites, size_t d_model, struct err *e);
 void recovery_release(struct recovery *r); /* safe on a zeroed struct */
 

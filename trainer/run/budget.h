@@ -21,7 +21,7 @@ struct budget {          /* bytes */
 size_t budget_total(const struct budget *b);
 size_t budget_machine(void); /* the machine's memory, bytes */
 
-/* Prints it. ERR_MEMORY, naming both values, if the machine has less memory than that. */
+/* Prints the budget. ERR_MEMORY, naming both values, if the machine has less memory than that. */
 int budget_print(const struct budget *b, struct err *e);
 
 #endif

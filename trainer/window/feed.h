@@ -1,6 +1,6 @@
 /* feed.h - gathers the next batch while the current one is trained on.
  *
- * A thread of its own takes batch after batch from the shuffle into one of two buffers; the training thread has the
+ * Its own thread takes batch after batch from the shuffle into one of two buffers; the training thread has the
  * other. What is served when does not change by it: batches come in the shuffle's order, n_batches of them and no more.
  * A batch gathered but not trained on when a run stops is leased again on resume, as the place after the last batch
  * handed over is what a checkpoint holds. */
@@ -28,13 +28,13 @@ struct feed_batch {
     struct plan_place next;           /* of the row after the batch */
 };
 
-/* Bytes that feed_new takes; ERR_MEMORY if they do not fit in a size_t. */
+/* Computes the bytes that feed_new takes; ERR_MEMORY if they do not fit in a size_t. */
 int feed_memory(const struct feed_config *c, size_t *bytes, struct err *e);
 
 int feed_new(struct feed **f, const struct feed_config *c, struct err *e);
 void feed_free(struct feed *f); /* ends the thread; NULL is fine */
 
-/* The training thread's buffer [batch_size, row_elements], its own until the next feed_take: for a batch once it has
+/* Returns the training thread's buffer [batch_size, row_elements], its own until the next feed_take: for a batch once it has
  * been trained on, and before the first. */
 float *feed_buffer(struct feed *f);
 

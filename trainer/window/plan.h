@@ -36,24 +36,24 @@ struct plan {
     uint64_t epoch_rows;                /* rows trained an epoch */
 };
 
-/* window_rows: the most rows a window may have (batch_size * buffer_mult). Refuses: nothing left to train on; a window
+/* Makes the plan for a stream. window_rows: the most rows a window may have (batch_size * buffer_mult). Refuses: nothing left to train on; a window
  * smaller than one block (both numbers); more than PLAN_MAX_BLOCKS. */
 int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t block_seqs, uint32_t eval_blocks,
               uint64_t window_rows, struct err *e);
 void plan_release(struct plan *p); /* safe on a zeroed struct */
 
-/* First sequence, number of sequences and rows of a block. */
+/* Return the first sequence of a block, its number of sequences, and its rows. */
 uint32_t plan_block_first(const struct plan *p, uint32_t block);
 uint32_t plan_block_seqs(const struct plan *p, uint32_t block);
 size_t plan_block_rows(const struct plan *p, uint32_t block);
 
-/* The blocks of window g in their order, into blocks [window_blocks]; *n_blocks of them. Returns the window's rows. */
+/* Writes the blocks of window g in their order into blocks [window_blocks]; *n_blocks of them. Returns the window's rows. */
 size_t plan_window(struct plan *p, uint64_t g, uint32_t *blocks, uint32_t *n_blocks);
 
-/* Rows of all windows before g. */
+/* Returns the rows of all windows before g. */
 uint64_t plan_rows_before(struct plan *p, uint64_t g);
 
-/* order [n_rows] = the order in which the rows of window g are served. */
+/* Fills order [n_rows] with the order in which the rows of window g are served. */
 void plan_window_order(const struct plan *p, uint64_t g, uint32_t *order, size_t n_rows);
 
 #endif

@@ -79,7 +79,7 @@ static void open_window(struct shuffle *s, uint64_t g)
     s->rows_planned += w->n_rows;
 }
 
-/* The place to start at must lie in its window: again once its masked rows are known. */
+/* Checks that the place to start at lies in its window; it is called again once the window's masked rows are known. */
 static int check_start(const struct shuffle *s, struct err *e)
 {
     const struct plan_place *start = &s->c.start;
@@ -215,7 +215,7 @@ bool shuffle_copy_reserve(struct shuffle *s, uint32_t *copy)
     return true;
 }
 
-/* Kept, the two places change their slots. */
+/* If the copy is kept, the two places change their slots. */
 void shuffle_copy_end(struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, bool keep)
 {
     uint32_t *first = s->windows[t->window].slot + t->first_row, *second = s->copy_slots[copy];
@@ -307,7 +307,7 @@ void shuffle_fail(struct shuffle *s, const struct err *why)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Waits, the lock held, until the window being served is complete. 0, 1 (timeout) or the failure. */
+/* Waits, with the lock held, until the window being served is complete. Returns 0, 1 (timeout) or the failure. */
 static int wait_for_window(struct shuffle *s, int timeout_ms, struct err *e)
 {
     struct timespec until = clock_after(timeout_ms);

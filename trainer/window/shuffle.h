@@ -1,13 +1,13 @@
 /* shuffle.h - the window of rows between the ingest thread and the training step.
  *
- * One pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots
+ * There is one pool of row slots. Window g is served in its permutation (plan.h); each row served frees its slot, and the slots
  * are refilled by the blocks of window g+1 while g is still being served, so the memory is one window plus
  * lookahead_rows (what is under way while the last rows of a window are served), and room for second answers. A block's slots are reserved before
  * the block is leased, so a row that arrives always has its place and memory cannot grow. Masked rows (stream.h) are
  * dropped once their window is complete, and its permutation is of the rows that remain. Where a row lies and when it
  * arrives do not matter: what is served next depends on (seed, g, position) alone.
  *
- * Two threads: the ingest thread reserves, stores and completes; the training thread takes. */
+ * Two threads use it: the ingest thread reserves, stores and completes; the training thread takes. */
 #ifndef CROSSFEED_SHUFFLE_H
 #define CROSSFEED_SHUFFLE_H
 
@@ -33,10 +33,10 @@ struct shuffle_config {
     int wake;                /* eventfd written when slots become free; -1: none */
 };
 
-/* Bytes that shuffle_new will take: rows, the copies too, and index (8 bytes a row twice, 16 a slot). */
+/* Computes the bytes that shuffle_new will take: rows, the copies too, and index (8 bytes a row twice, 16 a slot). */
 int shuffle_memory(const struct shuffle_config *c, size_t *row_bytes, size_t *index_bytes, struct err *e);
 
-/* Refuses a start beyond its window's rows. */
+/* Allocates the pool and opens the window that c->start is in. Refuses a start beyond its window's rows. */
 int shuffle_new(struct shuffle **s, const struct shuffle_config *c, struct err *e);
 void shuffle_free(struct shuffle *s); /* NULL is fine; no other thread may be inside */
 
@@ -51,18 +51,18 @@ struct shuffle_ticket {
     size_t n_rows;
 };
 
-/* Reserves slots for the next block wanted. false: no slots now, or no block is wanted any more. */
+/* Reserves slots for the next block wanted. Returns false if there are no slots now, or no block is wanted any more. */
 bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t);
-/* Puts rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be
+/* Stores rows row .. row + n - 1 of the block: acts [n, row_elements] of the slots' dtype, may be unaligned. May be
  * repeated with the same content (a block leased again). */
 void shuffle_store(struct shuffle *s, const struct shuffle_ticket *t, size_t row, size_t n, const unsigned char *acts,
                    const struct row_origin *origins);
-/* All rows of the block are stored. */
+/* Says that all rows of the block are stored. */
 void shuffle_complete(struct shuffle *s, const struct shuffle_ticket *t);
-/* The training thread waits for this block, or will before long: of its window nothing is left to reserve. */
+/* Returns whether the training thread waits for this block, or will before long: of its window nothing is left to reserve. */
 bool shuffle_urgent(struct shuffle *s, const struct shuffle_ticket *t);
 
-/* A second place for the rows of a reserved block while two producers are at it, so that their rows are not mixed. There
+/* These keep a second place for the rows of a reserved block while two producers are at it, so that their rows are not mixed. There
  * is room for SHUFFLE_COPIES blocks, beside the window's slots. It is filled like the first place, and ends before the
  * block is completed: kept, its rows are the block's; else they are forgotten. */
 #define SHUFFLE_COPIES 2
@@ -72,12 +72,12 @@ bool shuffle_copy_reserve(struct shuffle *s, uint32_t *copy);
 void shuffle_copy_store(struct shuffle *s, uint32_t copy, size_t row, size_t n, const unsigned char *acts,
                         const struct row_origin *origins);
 void shuffle_copy_end(struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, bool keep);
-/* Row of an incomplete block, [row_elements] of the slots' dtype, and its origin; copy: SHUFFLE_NO_COPY for the first
+/* Returns a row of an incomplete block, [row_elements] of the slots' dtype, and its origin; copy: SHUFFLE_NO_COPY for the first
  * place. Valid until the block is complete, or the copy ends. */
 const unsigned char *shuffle_row(const struct shuffle *s, const struct shuffle_ticket *t, uint32_t copy, size_t row,
                                  struct row_origin *origin);
 
-/* The rows cannot be had: the training thread gets this error, the first of several. */
+/* Says that rows cannot be had: the training thread gets this error, the first of several. */
 void shuffle_fail(struct shuffle *s, const struct err *why);
 
 /* ---- training thread ---- */
@@ -94,6 +94,6 @@ struct shuffle_state {
     uint64_t rows_served;    /* since shuffle_new */
     uint64_t rows_masked;    /* dropped, since shuffle_new */
 };
-void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* any thread */
+void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* from any thread */
 
 #endif

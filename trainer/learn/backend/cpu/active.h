@@ -33,15 +33,15 @@ struct active {
 /* Bytes of an entry, all arrays. */
 enum { ACTIVE_ENTRY = sizeof(uint32_t) + 2 * sizeof(float) };
 
-/* Bytes of so many entries; capacity * ACTIVE_ENTRY at most SIZE_MAX / 2. */
+/* Returns the bytes of so many entries; capacity * ACTIVE_ENTRY at most SIZE_MAX / 2. */
 size_t active_entries_bytes(size_t capacity);
 
 /* Returns the latents in a strip: what is encoded before anything of it is listed. */
 size_t active_strip(size_t d_sae);
 
-/* Bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
+/* Computes the bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
-/* entries: active_entries_bytes(capacity), aligned to 4, borrowed. */
+/* Allocates all but the entries: entries [active_entries_bytes(capacity)], aligned to 4, are borrowed. */
 int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, size_t capacity, void *entries,
                 struct err *e);
 void active_release(struct active *a); /* safe on a zeroed struct */

@@ -13,7 +13,7 @@
 #include "backend.h"
 #include "kernels.h"
 
-/* The scalars of step t (from 1). grad_scale: the clipping coefficient. */
+/* Returns the scalars of step t (from 1). grad_scale: the clipping coefficient. */
 struct adam_factors adam_factors(const struct adam *a, float grad_scale, double lr, uint64_t t);
 
 /* Updates p, m, v [n] with the gradient grad_scale * grad [n], by all threads. */

@@ -23,13 +23,13 @@ struct backward {
     bool keep;
 };
 
-/* After forward_decode of the same x [rows, n_inputs] and objective_to_decoder (w->dec_factor). Fills b->grad_f, grad_b_enc [d_sae], and
+/* Computes gradients after forward_decode of the same x [rows, n_inputs] and objective_to_decoder (w->dec_factor). Fills b->grad_f, grad_b_enc [d_sae], and
  * b->grad where it is kept. Returns the squared norm of both matrices' gradients. */
 double backward_gradient(struct backward *b, const struct selection *selection, const struct objective *o,
                          const struct crosscoder *c, const struct forward *w, const float *x, size_t rows,
                          float *grad_b_enc);
 
-/* After backward_gradient: Adam on both matrices. m, v: [n_params] in the order of c->params. */
+/* After backward_gradient, does Adam on both matrices. m, v: [n_params] in the order of c->params. */
 void backward_update(struct backward *b, const struct objective *o, struct crosscoder *c, struct forward *w,
                      const float *x, size_t rows, const struct adam_factors *k, float *m, float *v);
 

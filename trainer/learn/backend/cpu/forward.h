@@ -32,7 +32,7 @@ struct forward {
     double *row_deviation2; /* [max_rows, n_sites] |x - mean|^2 (fvu.h) */
 };
 
-/* Bytes that forward_init takes. */
+/* Computes the bytes that forward_init takes. */
 int forward_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
 int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows, struct err *e);
 void forward_release(struct forward *w); /* safe on a zeroed struct */
@@ -41,13 +41,13 @@ void forward_release(struct forward *w); /* safe on a zeroed struct */
  * SCOPE_ENTRY. */
 void forward_encode(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
                     size_t rows);
-/* Its parts: the norms, unless they are known; and latents [first, d_sae) of f, f_sum, fired. */
+/* Do parts of that: the norms, unless they are known; and latents [first, d_sae) of f, f_sum, fired. */
 void forward_norms(struct forward *w, const struct crosscoder *c);
 void forward_encode_from(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
                          size_t rows, size_t first);
 /* Counts f_sum and fired of latents [first, first + n) from f [rows, d_sae]. */
 void forward_count(struct forward *w, const struct crosscoder *c, size_t rows, size_t first, size_t n);
-/* After forward_encode: fills residual, columns and row_residual2. */
+/* Decodes after forward_encode: fills residual, columns and row_residual2. */
 void forward_decode(struct forward *w, const struct crosscoder *c, const float *x, size_t rows);
 /* Returns the mean number of active latents of a row. */
 double forward_l0(const struct forward *w, const struct crosscoder *c, size_t rows);

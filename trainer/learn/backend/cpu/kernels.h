@@ -41,14 +41,14 @@ struct kernels {
     size_t (*nonzeros)(const float *f, size_t n, uint32_t *index);
 };
 
-/* From here to the restore, this thread takes denormal numbers for zero (where the processor can: x86). */
+/* Makes this thread take denormal numbers for zero until the restore (where the processor can: x86). */
 uint32_t kernels_flush_denormals(void);
 void kernels_restore_denormals(uint32_t mode);
 
-/* The best this processor runs. */
+/* Returns the best version that this processor runs. */
 const struct kernels *kernels_best(void);
 
-/* i from 0 (the best) on: every version that this processor runs; NULL after the last. */
+/* Returns the i-th version that this processor runs, from 0 (the best) on; NULL after the last. */
 const struct kernels *kernels_version(size_t i);
 
 #endif

@@ -22,21 +22,21 @@ struct sparse {
     double *norm2; /* [d_sae] squares of a latent's gradient */
 };
 
-/* Bytes that sparse_init takes. */
+/* Computes the bytes that sparse_init takes. */
 int sparse_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
 int sparse_init(struct sparse *s, const struct crosscoder *c, const struct forward *w, struct err *e);
 void sparse_release(struct sparse *s); /* safe on a zeroed struct */
 
-/* After active_encode gave lists. Fills s->x, w->residual (in tiles), w->columns and w->row_residual2. */
+/* Decodes after active_encode gave lists. Fills s->x, w->residual (in tiles), w->columns and w->row_residual2. */
 void sparse_decode(struct sparse *s, const struct active *a, struct forward *w, const struct crosscoder *c,
                    const float *x, size_t rows);
 
-/* After sparse_decode and objective_to_decoder (w->dec_factor). Fills a->grad and grad_b_enc [d_sae]; returns the squared norm of both
+/* Computes gradients after sparse_decode and objective_to_decoder (w->dec_factor). Fills a->grad and grad_b_enc [d_sae]; returns the squared norm of both
  * matrices' gradients. */
 double sparse_gradient(struct sparse *s, struct active *a, const struct selection *selection, const struct objective *o,
                        const struct forward *w, const struct crosscoder *c, size_t rows, float *grad_b_enc);
 
-/* After sparse_gradient: Adam on every element of both matrices, those of silent latents too. m, v: [n_params] in the
+/* After sparse_gradient, does Adam on every element of both matrices, those of silent latents too. m, v: [n_params] in the
  * order of c->params. Keeps the norms in w those of W_dec. */
 void sparse_update(const struct sparse *s, const struct active *a, const struct objective *o, struct forward *w,
                    struct crosscoder *c, size_t rows, const struct adam_factors *k, float *m, float *v);

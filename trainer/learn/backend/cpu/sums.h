@@ -4,10 +4,10 @@
 
 #include <stddef.h>
 
-/* Sum of a[i]^2, by the calling thread. */
+/* Returns the sum of a[i]^2, computed by the calling thread. */
 double sum_squares(const float *a, size_t n);
 
-/* The same over a long array, by all threads: a fixed number of pieces, added up in order. */
+/* Returns the same over a long array, computed by all threads: a fixed number of pieces, added up in order. */
 double sum_squares_parallel(const float *a, size_t n);
 
 #endif

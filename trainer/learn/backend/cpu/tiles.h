@@ -2,7 +2,7 @@
  *
  * A sparse step goes to rows of x and of the residual in the order of each latent's list. One row of 9216 floats for
  * each active latent would come from memory; of a tile of 128 columns all rows stay in the cache while every latent of
- * a block takes its rows' share from it. Copied, since rows whose distance is a multiple of 4 KB fall on each other in
+ * a block takes its rows' share from it. Tiles are copies, since rows whose distance is a multiple of 4 KB fall on each other in
  * the cache. A tile lies within one site; its rows are `lanes` floats wide, padded with zeros. */
 #ifndef CROSSFEED_TILES_H
 #define CROSSFEED_TILES_H
@@ -26,7 +26,7 @@ struct tiles {
     struct tile *tile; /* [n] */
 };
 
-/* For batches of up to max_rows; n and lanes alone, nothing allocated. Sizes as checked by crosscoder_n_params. */
+/* Computes n and lanes for batches of up to max_rows and allocates nothing. Sizes are as checked by backend_n_params. */
 struct tiles tiles_measure(size_t n_sites, size_t d_model, size_t max_rows);
 
 int tiles_init(struct tiles *t, size_t n_sites, size_t d_model, size_t max_rows, struct err *e);
