@@ -12,9 +12,11 @@ size_t row_dtype_size(enum row_dtype dtype)
     return dtype == ROW_BF16 ? 2 : 4;
 }
 
+const char *const row_dtype_names[] = {[ROW_BF16] = "bf16", [ROW_F32] = "fp32", NULL};
+
 const char *row_dtype_name(enum row_dtype dtype)
 {
-    return dtype == ROW_BF16 ? "bf16" : "fp32";
+    return row_dtype_names[dtype];
 }
 
 int row_dtype_parse(enum row_dtype *dtype, const char *name, struct err *e)

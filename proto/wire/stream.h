@@ -20,6 +20,7 @@
 enum row_dtype { ROW_BF16, ROW_F32 };
 size_t row_dtype_size(enum row_dtype dtype);      /* bytes an element */
 const char *row_dtype_name(enum row_dtype dtype); /* "bf16", "fp32" */
+extern const char *const row_dtype_names[];       /* in the enum's order, NULL at the end */
 int row_dtype_parse(enum row_dtype *dtype, const char *name, struct err *e);
 
 struct stream {

@@ -152,7 +152,7 @@ class Xctrain(BadInput):
         self.refused(self.trainer(args), *patterns, status=status)
 
     def test_usage(self):
-        for flag, value, *patterns in (("--batch-size", "0", "batch_size '0'", "from 1"), ("--lr", "fast", "lr 'fast'"),
+        for flag, value, *patterns in (("--batch-size", "0", "--batch-size '0'", "from 1"), ("--lr", "fast", "lr 'fast'"),
                                        ("--dtype", "int8", "'int8'", "bf16 or fp32"), ("--scale", "1,-2", "'1,-2'", "value 1"),
                                        ("--seed", "1.5", "'1.5'", "whole"), ("--nonsense", "1", "--nonsense")):
             self.refuse([flag, value], *patterns, status=2)

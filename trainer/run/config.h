@@ -1,8 +1,7 @@
 /* config.h - the run's configuration under the reference's names: one table for flags, cfg.json and resuming.
  *
- * A key's flag is its name with '-' for '_' (batch_size: --batch-size). Keys that change the result are fixed for the
- * whole run: a resumed run takes them from the checkpoint, and a flag that says otherwise is refused with both values.
- */
+ * A key's flag is its name with '-' for '_' (batch_size: --batch-size). settings.h says what a resumed run may change. To add
+ * a key: a field in struct config, a line in config.c's table; `absent` is what runs did before it. */
 #ifndef CROSSFEED_CONFIG_H
 #define CROSSFEED_CONFIG_H
 
@@ -13,9 +12,11 @@
 #include <jansson.h>
 
 #include "err.h"
+#include "settings.h"
 #include "stream.h"
 
-#define CONFIG_TEXT_SIZE 4096
+#define CONFIG_TEXT_SIZE SETTING_TEXT_SIZE
+#define CONFIG_MAX_KEYS 256
 
 struct config {
     /* the reference's keys */
@@ -30,25 +31,14 @@ struct config {
     double audit, audit_tolerance;
     uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout,
         threads;
-    uint64_t given; /* bit i: key i was set by a flag */
+    bool given[CONFIG_MAX_KEYS]; /* [i]: a flag set key i */
 };
 
-enum config_kind { CONFIG_COUNT, CONFIG_NUMBER, CONFIG_DTYPE, CONFIG_TEXT };
-
-struct config_key {
-    const char *name;
-    enum config_kind kind;
-    size_t offset;
-    bool fixed;          /* changes the result */
-    double low, high;    /* CONFIG_COUNT and CONFIG_NUMBER: allowed range, both ends in */
-    const char *initial; /* the default, as a user would write it */
-    const char *help;
-};
-
-extern const struct config_key config_keys[];
+extern const struct setting config_keys[]; /* [config_n_keys] */
 extern const size_t config_n_keys;
 
-void config_init(struct config *c); /* the defaults */
+/* Sets every key to its default; none is given. */
+void config_init(struct config *c);
 
 /* Sets key i from a flag's text ("4e8" is a count too). Refuses what is not of its kind or out of range. */
 int config_set(struct config *c, size_t i, const char *text, struct err *e);
@@ -56,8 +46,7 @@ int config_set(struct config *c, size_t i, const char *text, struct err *e);
 /* A new object with every key. NULL: out of memory. */
 json_t *config_to_json(const struct config *c);
 
-/* c becomes what the saved run had, where c was not given otherwise. ERR_MISMATCH for a fixed key given another value.
- * path names the saved file in errors. */
+/* Makes c what the saved run had, where c was not given otherwise; see settings_resume. */
 int config_resume(struct config *c, const json_t *saved, const char *path, struct err *e);
 
 #endif
