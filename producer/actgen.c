@@ -1,10 +1,10 @@
-/* actgen.c - the producer's command line: opens a source and serves its activations to a trainer.
+/* actgen.c - the producer's command line: opens a source and serves its activations to a trainer, or records them.
  *
- * Exit status: 0 the run ended (or we were asked to leave), 1 run-time failure, 2 usage. */
-#include <argp.h>
+ * Each flag is a row of the table below, with the sources that it belongs to: one that the chosen source does not use is
+ * refused by name, because it would do nothing. Exit status: 0 the run ended (or we were asked to leave), 1 run-time
+ * failure, 2 usage. */
 #include <omp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,291 +20,252 @@
 #include "source_synthetic.h"
 #include "version.h"
 
-enum {
-    OPTION_CONNECT = 1000,
-    OPTION_CURVE_SECRET,
-    OPTION_CURVE_SERVER,
-    OPTION_SOURCE,
-    OPTION_MODEL,
-    OPTION_TOKENS,
-    OPTION_LENGTHS,
-    OPTION_SITES,
-    OPTION_SEQ_LEN,
-    OPTION_KEEP_BOS,
-    OPTION_CENTER,
-    OPTION_COMPUTE,
-    OPTION_SCALE,
-    OPTION_THREADS,
-    OPTION_NAME,
-    OPTION_GIVE_UP,
-    OPTION_D_MODEL,
-    OPTION_N_SITES,
-    OPTION_N_MODELS,
-    OPTION_LATENTS,
-    OPTION_ACTIVE,
-    OPTION_NOISE,
-    OPTION_N_SEQ,
-    OPTION_SEED,
-    OPTION_TRUTH,
-    OPTION_RECORD,
-    OPTION_RESUME,
-    OPTION_DTYPE,
-    OPTION_SHARD_SEQS,
-    OPTION_SCALE_ROWS,
-    OPTION_INPUT,
-    OPTION_VERIFY,
-    OPTION_NPY_DTYPE,
-};
-
-enum kind { SOURCE_GPT2, SOURCE_SYNTHETIC, SOURCE_RECORDING, SOURCE_NPY, SOURCE_SAFETENSORS, N_SOURCES };
-static const char *const source_names[N_SOURCES] = {"gpt2", "synthetic", "recording", "npy", "safetensors"};
-
 #define MAX_INPUTS 4096
-
 #define DEFAULT_ENDPOINT "tcp://127.0.0.1:5555"
 
 const char *argp_program_version = "actgen " CROSSFEED_VERSION;
 
-static const char doc[] = "Computes activations and sends them to an xctrain trainer.\v"
-                          "Producers hold no state: any number may serve one run, join, leave or die. See README.md.";
+static const char doc[] = "Computes activations and sends them to an xctrain trainer, or records them.";
+static const char footer[] = "Producers hold no state: any number may serve one run, join, leave or die.\n\n"
+                             "Example:\n"
+                             "  actgen --model gpt2 --tokens owt.npy --connect tcp://trainer:5555\n"
+                             "  actgen --model gpt2 --tokens owt.npy --record acts/\n"
+                             "  actgen --source recording --input acts/\n\n"
+                             "See also actgen(1), xctrain(1).";
 
-static const struct argp_option options[] = {
-    {"connect", OPTION_CONNECT, "ENDPOINT", 0, "of the trainer (default tcp://127.0.0.1:5555)", 1},
-    {"curve-secret", OPTION_CURVE_SECRET, "FILE", 0,
-     "this producer's key pair (xckeys make), if the trainer wants keys", 1},
-    {"curve-server", OPTION_CURVE_SERVER, "KEY", 0, "the trainer's public key, or a file that holds it", 1},
-    {"source", OPTION_SOURCE, "KIND", 0, "gpt2 (default), synthetic, recording, npy or safetensors", 1},
-    {"scale", OPTION_SCALE, "LIST", 0,
-     "the scale of the rows, one number per site; the run must have the same (default: the run's)", 1},
-    {"threads", OPTION_THREADS, "N", 0, "default: one a core", 1},
-    {"name", OPTION_NAME, "TEXT", 0, "in the trainer's messages (default host and process id)", 1},
-    {"give-up-after", OPTION_GIVE_UP, "SECONDS", 0, "without a trainer (default 300)", 1},
-    {"seq-len", OPTION_SEQ_LEN, "N", 0,
-     "tokens a sequence: at most what the token tensor has (gpt2: default all), rows a sequence (synthetic: 128; npy, "
-     "safetensors: default 1 or as the tensors say)",
-     1},
-    {0, 0, 0, 0, "GPT-2:", 2},
-    {"model", OPTION_MODEL, "DIR", 0, "folder with config.json and model.safetensors; twice for a base/chat pair", 2},
-    {"tokens", OPTION_TOKENS, "FILE", 0, "token tensor, .npy [n_seq, seq_len]", 2},
-    {"lengths", OPTION_LENGTHS, "FILE", 0,
-     "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training", 2},
-    {"sites", OPTION_SITES, "GLOBS", 0, "hook points, comma-separated (default blocks.*.hook_resid_post)", 2},
-    {"keep-bos", OPTION_KEEP_BOS, 0, 0, "keep the first position of each sequence", 2},
-    {"center-writing-weights", OPTION_CENTER, 0, 0,
-     "centre the weights that write to the residual stream, as TransformerLens does", 2},
-    {"compute", OPTION_COMPUTE, "TYPE", 0,
-     "fp32 (default) or bf16: products with weights in bf16, faster; the error is printed", 2},
-    {0, 0, 0, 0, "Synthetic:", 3},
-    {"d-model", OPTION_D_MODEL, "N", 0, "default 64", 3},
-    {"n-sites", OPTION_N_SITES, "N", 0, "default 4", 3},
-    {"n-models", OPTION_N_MODELS, "N", 0, "1 (default) or 2: half of the sites each", 3},
-    {"latents", OPTION_LATENTS, "N", 0, "planted latents (default 256)", 3},
-    {"active", OPTION_ACTIVE, "N", 0, "expected active latents a row (default 8)", 3},
-    {"noise", OPTION_NOISE, "STD", 0, "default 0.01", 3},
-    {"n-seq", OPTION_N_SEQ, "N", 0, "default 8192", 3},
-    {"seed", OPTION_SEED, "N", 0, "of the planted dictionary and the rows", 3},
-    {"truth", OPTION_TRUTH, "FILE", 0, "write the planted dictionary there (safetensors)", 3},
-    {0, 0, 0, 0, "Recording, replay and import:", 4},
-    {"record", OPTION_RECORD, "DIR", 0,
-     "store the activations there; without --connect all of them and no trainer, with it a copy of what is served", 4},
-    {"resume", OPTION_RESUME, 0, 0, "go on with the recording in DIR, if there is one", 4},
-    {"dtype", OPTION_DTYPE, "TYPE", 0, "of a recording without a trainer: bf16 (default) or fp32", 4},
-    {"shard-seqs", OPTION_SHARD_SEQS, "N", 0, "sequences a shard, without a trainer (default 16)", 4},
-    {"scale-rows", OPTION_SCALE_ROWS, "N", 0,
-     "rows over which the scale is measured, without a trainer (default 16384)", 4},
-    {"input", OPTION_INPUT, "PATH", 0, "recording: its folder; npy: a file, or one per site; safetensors: files", 4},
-    {"verify", OPTION_VERIFY, 0, 0, "check a recording's checksums first", 4},
-    {"npy-dtype", OPTION_NPY_DTYPE, "bf16", 0, "16-bit integers in .npy are bfloat16", 4},
-    {0},
+enum source_kind { SOURCE_MODEL, SOURCE_SYNTHETIC, SOURCE_RECORDING, SOURCE_NPY, SOURCE_SAFETENSORS, SOURCE_GPT2 };
+static const char *const source_names[] = {"model", "synthetic", "recording", "npy", "safetensors", "gpt2", NULL};
+#define N_SOURCES SOURCE_GPT2 /* which is an older name of SOURCE_MODEL */
+
+enum compute_type { COMPUTE_FP32, COMPUTE_BF16 };
+static const char *const compute_names[] = {"fp32", "bf16", NULL};
+
+/* What a flag belongs to: sources, and of serving a trainer and recording without one the one that uses it, if not both. */
+enum {
+    MODEL = 1 << SOURCE_MODEL,
+    SYNTHETIC = 1 << SOURCE_SYNTHETIC,
+    RECORDING = 1 << SOURCE_RECORDING,
+    NPY = 1 << SOURCE_NPY,
+    SAFETENSORS = 1 << SOURCE_SAFETENSORS,
+    RECORDABLE = MODEL | SYNTHETIC | NPY | SAFETENSORS,
+    ALL = RECORDABLE | RECORDING,
+    SERVING = 1 << 16,
+    RECORDING_ALONE = 1 << 17,
 };
 
 struct arguments {
-    const char *connect, *curve_secret, *curve_server, *scale, *truth;
-    enum kind kind;
-    const char *inputs[MAX_INPUTS];
-    struct import_options import;
+    const char *connect, *curve_secret, *curve_server, *scale, *truth, *npy_dtype;
+    enum source_kind source;
+    struct flag_list models, inputs;
     bool verify;
-    struct record_options record;
-    struct source_gpt2_options gpt2;
-    const char *models[STREAM_MAX_MODELS];
+    uint32_t seq_len;
+    enum compute_type compute;
+    struct source_gpt2_options model;
     struct synthetic_options planted;
-    int threads, give_up_s;
+    struct record_options record;
+    uint32_t threads, give_up_s;
     char name[64];
 };
 
-/* What goes with which source. */
-static void check_together(const struct arguments *a, struct argp_state *state)
+static int check_scale(const char *text, struct err *e)
 {
-    const char *source = source_names[a->kind];
-    bool model = a->gpt2.n_models || a->gpt2.tokens, input = a->import.n_files > 0;
-    if (!a->curve_secret != !a->curve_server)
-        argp_error(state, "--curve-secret and --curve-server go together");
-    if (a->kind == SOURCE_GPT2 && (a->gpt2.n_models == 0 || !a->gpt2.tokens))
-        argp_error(state, "--model and --tokens are required (or another --source)");
-    if (a->kind != SOURCE_GPT2 && model)
-        argp_error(state, "--model and --tokens do not go with --source %s", source);
-    if (a->truth && a->kind != SOURCE_SYNTHETIC)
-        argp_error(state, "--truth goes with --source synthetic only");
-    if ((a->kind >= SOURCE_RECORDING) != input)
-        argp_error(state, input ? "--input does not go with --source %s" : "--source %s needs --input", source);
-    if (a->kind == SOURCE_RECORDING && a->import.n_files > 1)
-        argp_error(state, "--source recording takes one --input");
-    if (a->kind == SOURCE_RECORDING && a->record.folder)
-        argp_error(state, "--record does not go with --source recording");
-    if (a->record.resume && !a->record.folder)
-        argp_error(state, "--resume goes with --record only");
+    float scale[STREAM_MAX_SITES];
+    uint32_t n;
+    return stream_parse_scale(text, scale, &n, e);
 }
 
-static error_t parse(int key, char *text, struct argp_state *state)
+static int check_npy_dtype(const char *text, struct err *e)
 {
-    struct arguments *a = state->input;
-    switch (key) {
-    case OPTION_CONNECT:
-        a->connect = text;
-        return 0;
-    case OPTION_CURVE_SECRET:
-        a->curve_secret = text;
-        return 0;
-    case OPTION_CURVE_SERVER:
-        a->curve_server = text;
-        return 0;
-    case OPTION_SOURCE:
-        a->kind = 0;
-        while (a->kind < N_SOURCES && strcmp(text, source_names[a->kind]) != 0)
-            a->kind++;
-        if (a->kind == N_SOURCES)
-            argp_error(state, "--source '%s': must be gpt2, synthetic, recording, npy or safetensors", text);
-        return 0;
-    case OPTION_MODEL:
-        if (a->gpt2.n_models == STREAM_MAX_MODELS)
-            argp_error(state, "--model more than %d times", STREAM_MAX_MODELS);
-        a->models[a->gpt2.n_models++] = text;
-        return 0;
-    case OPTION_TOKENS:
-        a->gpt2.tokens = text;
-        return 0;
-    case OPTION_LENGTHS:
-        a->gpt2.lengths = text;
-        return 0;
-    case OPTION_SITES:
-        a->gpt2.sites = text;
-        return 0;
-    case OPTION_SEQ_LEN:
-        a->gpt2.seq_len = a->planted.seq_len = a->import.seq_len =
-            (uint32_t)cli_whole(text, 1, UINT32_MAX, "seq-len", state);
-        return 0;
-    case OPTION_KEEP_BOS:
-        a->gpt2.keep_bos = true;
-        return 0;
-    case OPTION_CENTER:
-        a->gpt2.center_writing_weights = true;
-        return 0;
-    case OPTION_COMPUTE:
-        a->gpt2.bf16 = strcmp(text, "bf16") == 0;
-        if (!a->gpt2.bf16 && strcmp(text, "fp32") != 0)
-            argp_error(state, "--compute '%s': must be fp32 or bf16", text);
-        return 0;
-    case OPTION_SCALE:
-        a->scale = text;
-        return 0;
-    case OPTION_THREADS:
-        a->threads = (int)cli_whole(text, 1, 4096, "threads", state);
-        return 0;
-    case OPTION_NAME:
-        if (strlen(text) >= sizeof a->name)
-            argp_error(state, "--name of %zu characters, at most %zu", strlen(text), sizeof a->name - 1);
-        snprintf(a->name, sizeof a->name, "%s", text);
-        return 0;
-    case OPTION_GIVE_UP:
-        a->give_up_s = (int)cli_whole(text, 1, 1000000, "give-up-after", state);
-        return 0;
-    case OPTION_D_MODEL:
-        a->planted.d_model = (uint32_t)cli_whole(text, 1, 1 << 20, "d-model", state);
-        return 0;
-    case OPTION_N_SITES:
-        a->planted.n_sites = (uint32_t)cli_whole(text, 1, STREAM_MAX_SITES, "n-sites", state);
-        return 0;
-    case OPTION_N_MODELS:
-        a->planted.n_models = (uint32_t)cli_whole(text, 1, 2, "n-models", state);
-        return 0;
-    case OPTION_LATENTS:
-        a->planted.n_latents = (uint32_t)cli_whole(text, 1, 1 << 24, "latents", state);
-        return 0;
-    case OPTION_ACTIVE:
-        a->planted.active = cli_number(text, 0, 1e6, "active", state);
-        return 0;
-    case OPTION_NOISE:
-        a->planted.noise = cli_number(text, 0, 1e6, "noise", state);
-        return 0;
-    case OPTION_N_SEQ:
-        a->planted.n_seq = (uint32_t)cli_whole(text, 1, UINT32_MAX, "n-seq", state);
-        return 0;
-    case OPTION_SEED:
-        a->planted.seed = cli_whole(text, 0, (uint64_t)1 << 53, "seed", state);
-        return 0;
-    case OPTION_TRUTH:
-        a->truth = text;
-        return 0;
-    case ARGP_KEY_ARG:
-        argp_error(state, "unexpected argument '%s'", text);
-        return 0;
-    case OPTION_RECORD:
-        a->record.folder = text;
-        return 0;
-    case OPTION_RESUME:
-        a->record.resume = true;
-        return 0;
-    case OPTION_DTYPE: {
-        struct err e;
-        if (row_dtype_parse(&a->record.dtype, text, &e))
-            argp_error(state, "--%s", e.message);
-        return 0;
+    return strcmp(text, "bf16") == 0 ? 0 : err_set(e, ERR_INPUT, "npy-dtype '%s': only bf16 needs saying", text);
+}
+
+/* A row: the name, kind and field, what it belongs to, what stands for the value in --help, the help, then more fields of
+ * the flag; GROUP is the heading above it. */
+#define FLAG(text, of_kind, field, belongs_to, of_arg, of_help, ...) \
+    {                                                                \
+        .flag = {.name = text,                                       \
+                 .kind = of_kind,                                    \
+                 FLAG_FIELD(struct arguments, field),                \
+                 .arg = of_arg,                                      \
+                 .group = GROUP,                                     \
+                 .help = of_help,                                    \
+                 __VA_ARGS__},                                       \
+        .belongs = belongs_to                                        \
     }
-    case OPTION_SHARD_SEQS:
-        a->record.shard_seqs = (uint32_t)cli_whole(text, 1, 1 << 24, "shard-seqs", state);
-        return 0;
-    case OPTION_SCALE_ROWS:
-        a->record.scale_rows = cli_whole(text, 1, (uint64_t)1 << 40, "scale-rows", state);
-        return 0;
-    case OPTION_INPUT:
-        if (a->import.n_files == MAX_INPUTS)
-            argp_error(state, "--input more than %d times", MAX_INPUTS);
-        a->inputs[a->import.n_files++] = text;
-        return 0;
-    case OPTION_VERIFY:
-        a->verify = true;
-        return 0;
-    case OPTION_NPY_DTYPE:
-        a->import.npy_bf16 = true;
-        if (strcmp(text, "bf16") != 0)
-            argp_error(state, "--npy-dtype '%s': only bf16 needs saying", text);
-        return 0;
-    case ARGP_KEY_END:
-        check_together(a, state);
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
+#define RANGE(from, to) .low = (from), .high = (to)
+
+static const struct actgen_flag {
+    struct flag flag;
+    unsigned belongs;
+} flags[] = {
+#define GROUP "Trainer"
+    FLAG("connect", FLAG_STRING, connect, ALL, "ENDPOINT", "of the trainer (default " DEFAULT_ENDPOINT ")"),
+    FLAG("curve-secret", FLAG_STRING, curve_secret, ALL | SERVING, "FILE",
+         "this producer's key pair (xckeys make), if the trainer wants keys"),
+    FLAG("curve-server", FLAG_STRING, curve_server, ALL | SERVING, "KEY",
+         "the trainer's public key, or a file that holds it"),
+    FLAG("name", FLAG_TEXT, name, ALL | SERVING, "TEXT", "in the trainer's messages (default: host and process id)"),
+    FLAG("give-up-after", FLAG_COUNT, give_up_s, ALL | SERVING, "SECONDS", "end when no trainer is heard for so long",
+         RANGE(1, 1e6)),
+#undef GROUP
+#define GROUP "Source"
+    FLAG("source", FLAG_CHOICE, source, ALL, "KIND",
+         "where activations come from: model (older name: gpt2), synthetic, recording, npy or safetensors",
+         .choices = source_names),
+    FLAG(
+        "seq-len", FLAG_COUNT, seq_len, RECORDABLE, "N",
+        "tokens a sequence (model: default all that the token tensor has), or rows a sequence (synthetic: default 128; "
+        "npy, safetensors: default 1 or as the tensors say)",
+        RANGE(1, UINT32_MAX)),
+    FLAG("scale", FLAG_STRING, scale, ALL, "LIST",
+         "the scale of the rows, one number per site; the run must have the same (default: the run's)",
+         .check = check_scale),
+    FLAG("threads", FLAG_COUNT, threads, ALL, "N", "threads to compute with (default: one a core)", RANGE(1, 4096)),
+#undef GROUP
+#define GROUP "Source model"
+    FLAG("model", FLAG_LIST, models, MODEL, "DIR",
+         "folder with config.json and model.safetensors; twice for a base/chat pair", .high = STREAM_MAX_MODELS),
+    FLAG("tokens", FLAG_STRING, model.tokens, MODEL, "FILE", "token tensor, .npy [n_seq, seq_len]"),
+    FLAG("lengths", FLAG_STRING, model.lengths, MODEL, "FILE",
+         "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training"),
+    FLAG("sites", FLAG_STRING, model.sites, MODEL, "GLOBS",
+         "hook points, comma-separated (default blocks.*.hook_resid_post)"),
+    FLAG("keep-bos", FLAG_SWITCH, model.keep_bos, MODEL, NULL, "keep the first position of each sequence"),
+    FLAG("center-writing-weights", FLAG_SWITCH, model.center_writing_weights, MODEL, NULL,
+         "centre the weights that write to the residual stream, as TransformerLens does"),
+    FLAG("compute", FLAG_CHOICE, compute, MODEL, NULL,
+         "bf16: products with weights in bf16, faster; the error is printed", .choices = compute_names),
+#undef GROUP
+#define GROUP "Source synthetic"
+    FLAG("d-model", FLAG_COUNT, planted.d_model, SYNTHETIC, "N", "elements of a vector", RANGE(1, 1 << 20)),
+    FLAG("n-sites", FLAG_COUNT, planted.n_sites, SYNTHETIC, "N", "sites", RANGE(1, STREAM_MAX_SITES)),
+    FLAG("n-models", FLAG_COUNT, planted.n_models, SYNTHETIC, "N", "1 or 2: half of the sites each", RANGE(1, 2)),
+    FLAG("latents", FLAG_COUNT, planted.n_latents, SYNTHETIC, "N", "planted latents", RANGE(1, 1 << 24)),
+    FLAG("active", FLAG_NUMBER, planted.active, SYNTHETIC, "N", "expected active latents a row", RANGE(0, 1e6)),
+    FLAG("noise", FLAG_NUMBER, planted.noise, SYNTHETIC, "STD", "standard deviation of the noise", RANGE(0, 1e6)),
+    FLAG("n-seq", FLAG_COUNT, planted.n_seq, SYNTHETIC, "N", "sequences", RANGE(1, UINT32_MAX)),
+    FLAG("seed", FLAG_COUNT, planted.seed, SYNTHETIC, "N", "of the planted dictionary and the rows", RANGE(0, 9e15)),
+    FLAG("truth", FLAG_STRING, truth, SYNTHETIC, "FILE", "write the planted dictionary there (safetensors)"),
+#undef GROUP
+#define GROUP "Sources recording, npy and safetensors"
+    FLAG("input", FLAG_LIST, inputs, RECORDING | NPY | SAFETENSORS, "PATH",
+         "recording: its folder; npy: a file, or one per site; safetensors: files", .high = MAX_INPUTS),
+    FLAG("verify", FLAG_SWITCH, verify, RECORDING, NULL, "check a recording's checksums first"),
+    FLAG("npy-dtype", FLAG_STRING, npy_dtype, NPY, "bf16", "16-bit integers in .npy are bfloat16",
+         .check = check_npy_dtype),
+#undef GROUP
+#define GROUP "Recording"
+    FLAG("record", FLAG_STRING, record.folder, RECORDABLE, "DIR",
+         "store the activations there; without --connect all of them and no trainer, with it a copy of what is served"),
+    FLAG("resume", FLAG_SWITCH, record.resume, RECORDABLE, NULL, "go on with the recording in DIR, if there is one"),
+    FLAG("dtype", FLAG_CHOICE, record.dtype, RECORDABLE | RECORDING_ALONE, NULL, "of the rows, without a trainer",
+         .choices = row_dtype_names),
+    FLAG("shard-seqs", FLAG_COUNT, record.shard_seqs, RECORDABLE | RECORDING_ALONE, "N",
+         "sequences a shard, without a trainer", RANGE(1, 1 << 24)),
+    FLAG("scale-rows", FLAG_COUNT, record.scale_rows, RECORDABLE | RECORDING_ALONE, "N",
+         "rows over which the scale is measured, without a trainer", RANGE(1, (uint64_t)1 << 40)),
+};
+#define N_FLAGS (sizeof flags / sizeof flags[0])
+
+static bool given[N_FLAGS];
+
+static bool is_given(const char *name)
+{
+    size_t i = 0;
+    while (strcmp(flags[i].flag.name, name) != 0)
+        i++;
+    return given[i];
+}
+
+/* Writes the names of the sources in a mask: "recording, npy or safetensors". */
+static void list_sources(unsigned mask, char *list, size_t size)
+{
+    *list = '\0';
+    for (unsigned i = 0; i < N_SOURCES; i++) {
+        size_t used = strlen(list);
+        bool last = (mask & (ALL << i)) == (mask & (1u << i));
+        if (mask & 1u << i)
+            snprintf(list + used, size - used, "%s%s", !used ? "" : last ? " or " : ", ", source_names[i]);
     }
+}
+
+/* Refuses a flag that the source, or what is done with it, does not use. */
+static int check_belongs(const struct arguments *a, struct err *e)
+{
+    bool alone = a->record.folder && !a->connect;
+    for (size_t i = 0; i < N_FLAGS; i++) {
+        const char *name = flags[i].flag.name;
+        unsigned belongs = flags[i].belongs;
+        char list[100];
+        if (!given[i])
+            continue;
+        list_sources(belongs & ALL, list, sizeof list);
+        if (!(belongs & 1u << a->source))
+            return err_set(e, ERR_INPUT, "--%s belongs to --source %s, not to --source %s", name, list,
+                           source_names[a->source]);
+        if ((belongs & RECORDING_ALONE) && !alone)
+            return err_set(e, ERR_INPUT, "--%s belongs to --record without --connect: with a trainer, the run says it",
+                           name);
+        if ((belongs & SERVING) && alone)
+            return err_set(e, ERR_INPUT, "--%s belongs to a trainer; --record without --connect has none", name);
+    }
+    return 0;
+}
+
+/* Refuses flags that do not go together. */
+static int check_together(void *context, struct err *e)
+{
+    struct arguments *a = context;
+    if (a->source == SOURCE_GPT2)
+        a->source = SOURCE_MODEL;
+    if (check_belongs(a, e))
+        return e->code;
+    if (!a->curve_secret != !a->curve_server)
+        return err_set(e, ERR_INPUT, "--curve-secret and --curve-server go together");
+    if (a->source == SOURCE_MODEL && (a->models.n == 0 || !a->model.tokens))
+        return err_set(e, ERR_INPUT, "--model and --tokens are required (or another --source)");
+    if (a->source >= SOURCE_RECORDING && a->inputs.n == 0)
+        return err_set(e, ERR_INPUT, "--source %s needs --input", source_names[a->source]);
+    if (a->source == SOURCE_RECORDING && a->inputs.n > 1)
+        return err_set(e, ERR_INPUT, "--source recording takes one --input, not %zu", a->inputs.n);
+    if (a->record.resume && !a->record.folder)
+        return err_set(e, ERR_INPUT, "--resume goes with --record only");
+    if (is_given("scale-rows") && a->scale)
+        return err_set(e, ERR_INPUT,
+                       "--scale-rows and --scale exclude each other: a scale that is given is not measured");
+    return 0;
 }
 
 static int open_source(struct source *s, const struct arguments *a, struct err *e)
 {
-    switch (a->kind) {
-    case SOURCE_GPT2:
-        return source_gpt2_open(s, &a->gpt2, e);
+    struct source_gpt2_options model = a->model;
+    struct synthetic_options planted = a->planted;
+    struct import_options import = {.files = a->inputs.items,
+                                    .n_files = a->inputs.n,
+                                    .safetensors = a->source == SOURCE_SAFETENSORS,
+                                    .npy_bf16 = a->npy_dtype != NULL,
+                                    .seq_len = a->seq_len};
+    switch (a->source) {
+    case SOURCE_SYNTHETIC:
+        planted.seq_len = a->seq_len ? a->seq_len : planted.seq_len;
+        if (source_synthetic_open(s, &planted, e))
+            return e->code;
+        return a->truth ? source_synthetic_write_truth(s, a->truth, e) : 0;
     case SOURCE_RECORDING:
-        return source_recording_open(s, a->inputs[0], a->verify, e);
+        return source_recording_open(s, a->inputs.items[0], a->verify, e);
     case SOURCE_NPY:
     case SOURCE_SAFETENSORS:
-        return source_import_open(s, &a->import, e);
+        return source_import_open(s, &import, e);
     default:
-        break;
+        model.models = a->models.items;
+        model.n_models = (uint32_t)a->models.n;
+        model.seq_len = a->seq_len;
+        model.bf16 = a->compute == COMPUTE_BF16;
+        return source_gpt2_open(s, &model, e);
     }
-    if (source_synthetic_open(s, &a->planted, e))
-        return e->code;
-    return a->truth ? source_synthetic_write_truth(s, a->truth, e) : 0;
 }
 
+/* Gives the stream the scale of --scale, if there is one. */
 static int set_scale(struct stream *s, const char *text, struct err *e)
 {
     uint32_t n;
@@ -324,15 +285,15 @@ static int set_scale(struct stream *s, const char *text, struct err *e)
     return 0;
 }
 
-/* Serves a trainer, keeping a copy if asked. */
+/* Serves a trainer, and keeps a copy of what it computes if --record says so. */
 static int serve_trainer(struct source *source, const struct arguments *a, struct err *e)
 {
     struct serve_options so = {.endpoint = a->connect ? a->connect : DEFAULT_ENDPOINT,
                                .producer = a->name,
-                               .give_up_after_ms = a->give_up_s * 1000,
+                               .give_up_after_ms = (int)a->give_up_s * 1000,
                                .stop = &cli_stop};
     struct serve_report report = {0};
-    struct recorder *tee = NULL;
+    struct recorder *recorder = NULL;
     struct curve_client keys;
     if (a->curve_secret) {
         if (curve_pair_read(&keys.own, a->curve_secret, e) || curve_public_read(keys.server, a->curve_server, e))
@@ -340,10 +301,10 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
         so.keys = &keys;
     }
     if (a->record.folder) {
-        if (recorder_new(&tee, source, a->record.folder, a->record.resume, e))
+        if (recorder_new(&recorder, source, a->record.folder, a->record.resume, e))
             return e->code;
         so.keep = recorder_keep;
-        so.keep_context = tee;
+        so.keep_context = recorder;
     }
     log_line("connecting to %s", so.endpoint);
     int rc = serve(source, &so, &report, e);
@@ -354,39 +315,44 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
                  report.seconds[SERVE_WAITING]);
     if (report.absent)
         log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
-    if (rc == 0 && tee)
-        rc = recorder_finish(tee, e);
-    recorder_free(tee);
+    if (rc == 0 && recorder)
+        rc = recorder_finish(recorder, e);
+    recorder_free(recorder);
     return rc;
+}
+
+static int parse(struct arguments *a, int argc, char **argv, struct err *e)
+{
+    static struct cli cli;
+    cli = (struct cli){.doc = doc, .footer = footer, .check = check_together, .context = a};
+    for (size_t i = 0; i < N_FLAGS; i++)
+        cli_add(&cli, &flags[i].flag, a, &given[i]);
+    return cli_parse(&cli, argc, argv, e);
 }
 
 int main(int argc, char **argv)
 {
-    static struct arguments a = {
-        .planted.n_latents = 0, .record.dtype = ROW_BF16, .record.shard_seqs = 16, .record.scale_rows = 16384};
-    struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
+    static const char *inputs[MAX_INPUTS];
+    const char *models[STREAM_MAX_MODELS];
+    struct arguments a = {.models.items = models,
+                          .inputs.items = inputs,
+                          .planted = synthetic_defaults(),
+                          .record = {.dtype = ROW_BF16, .shard_seqs = 16, .scale_rows = 16384, .stop = &cli_stop},
+                          .give_up_s = 300};
     struct source source = {0};
     struct err e = {0};
     char host[40] = "";
     gethostname(host, sizeof host - 1);
     snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
-    a.gpt2.models = a.models;
-    a.import.files = a.inputs;
-    a.record.stop = &cli_stop;
-    a.planted = synthetic_defaults();
-    a.threads = omp_get_num_procs();
-    a.give_up_s = 300;
     log_init("actgen");
     bus_error_catch("actgen");
-    argp_err_exit_status = 2;
-    argp_parse(&argp, argc, argv, 0, NULL, &a);
-    a.import.safetensors = a.kind == SOURCE_SAFETENSORS;
-
+    int rc = parse(&a, argc, argv, &e);
+    int threads = a.threads ? (int)a.threads : omp_get_num_procs();
     cli_catch_signals();
-    omp_set_num_threads(a.threads);
-    gemm_set_threads(a.threads);
-
-    int rc = open_source(&source, &a, &e);
+    omp_set_num_threads(threads);
+    gemm_set_threads(threads);
+    if (rc == 0)
+        rc = open_source(&source, &a, &e);
     if (rc == 0) {
         const struct stream *s = &source.stream;
         log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites,

@@ -138,8 +138,51 @@ class Actgen(BadInput):
         self.refuse([], "--model", "--tokens", status=2)
         self.refuse(SYNTHETIC + ["--nonsense"], "--nonsense", status=2)
         self.refuse(SYNTHETIC + ["--threads", "0"], "--threads '0'", "1 to", status=2)
-        self.refuse(SYNTHETIC + ["--model", BASE], "--model", "synthetic", status=2)
-        self.refuse(SYNTHETIC + ["--connect", "nonsense"], "endpoint 'nonsense'", "tcp://")
+        self.refuse(SYNTHETIC + ["--scale", "1,0"], "--scale '1,0'", "value 1", status=2)
+        self.refused(self.producer(SYNTHETIC, endpoint="nonsense"), "endpoint 'nonsense'", "tcp://")
+
+    def test_flags_of_another_source(self):
+        """A flag that the chosen source does not use would do nothing, in silence."""
+        model, recording = ["--model", BASE, "--tokens", TOKENS], ["--source", "recording", "--input", self.folder]
+        npy, safetensors = (["--source", kind, "--input", self.path("acts")] for kind in ("npy", "safetensors"))
+        of_model = [["--model", BASE], ["--tokens", TOKENS], ["--lengths", "/nonexistent"], ["--sites", "nonsense"], ["--keep-bos"],
+                    ["--center-writing-weights"], ["--compute", "bf16"]]
+        of_synthetic = [["--truth", "t"], *([f"--{name}", "1"] for name in ("d-model", "n-sites", "n-models", "latents", "active",
+                                                                            "noise", "n-seq", "seed"))]
+        for args, name, *others in ((SYNTHETIC, "synthetic", *of_model, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
+                                    (model, "model", *of_synthetic, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
+                                    (recording, "recording", *of_model, *of_synthetic, ["--seq-len", "4"], ["--record", "r"],
+                                     ["--npy-dtype", "bf16"]),
+                                    (npy, "npy", *of_model, *of_synthetic, ["--verify"]),
+                                    (safetensors, "safetensors", *of_model, *of_synthetic, ["--verify"], ["--npy-dtype", "bf16"])):
+            for flag in others:
+                self.refuse([*args, *flag], f"{flag[0]} belongs to --source .*, not to --source {name}$", status=2)
+        self.refuse([*SYNTHETIC, "--sites", "x"], "--sites belongs to --source model, not to --source synthetic", status=2)
+        self.refuse([*model, "--input", "x"], "--input belongs to --source recording, npy or safetensors, not", status=2)
+        self.refuse([*model, "--source", "gpt2", "--seed", "1"], "not to --source model", status=2)  # its older name
+
+    def test_flags_that_do_nothing(self):
+        """Of recording without a trainer, or of serving one, where the other is done."""
+        for flag in ["--dtype", "fp32"], ["--shard-seqs", "4"], ["--scale-rows", "100"]:
+            for more in [], ["--record", self.path("r")]:  # --connect is there
+                self.refuse([*SYNTHETIC, *more, *flag], f"{flag[0]} belongs to --record without --connect", status=2)
+        for flag in ["--name", "x"], ["--give-up-after", "9"], ["--curve-secret", "x"], ["--curve-server", "x"]:
+            self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), *flag], "record"),
+                         f"{flag[0]} belongs to a trainer", status=2)
+        self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), "--scale", "1,1", "--scale-rows", "9"], "record"),
+                     "--scale-rows and --scale", status=2)
+        self.refuse([*SYNTHETIC, "--resume"], "--resume goes with --record", status=2)
+        self.assertFalse(os.path.exists(self.path("r")))
+
+    def test_given_twice(self):
+        """Numbers may be said again, the last one holds; of files the first one would be dropped."""
+        self.refuse(["--model", BASE, "--tokens", TOKENS, "--tokens", "other.npy"], "--tokens is given twice",
+                    re.escape(TOKENS), "other.npy", status=2)
+        self.refuse([*SYNTHETIC, "--record", "a", "--record", "b"], "--record is given twice: 'a' and 'b'", status=2)
+        self.refused(self.trainer(["--out", "b"]), "--out is given twice", "'b'", status=2)
+        self.refuse([*SYNTHETIC, "--d-model", "8", "--noise", "1e7"], "--noise '1e7'", status=2)
+        self.refuse(["--source", "npy"], "--source npy needs --input", status=2)
+        self.refuse(["--source", "recording", "--input", "a", "--input", "b"], "takes one --input", status=2)
 
     def test_truth_unwritable(self):
         self.refuse(SYNTHETIC + ["--truth", self.path("nowhere", "truth")], "nowhere/truth", "No such file")

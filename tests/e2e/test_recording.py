@@ -77,14 +77,18 @@ class Recorded(harness.ProgramTest):
         cls.addClassCleanup(shutil.rmtree, cls.shared, ignore_errors=True)
         cls.tokens, cls.recording = f"{cls.shared}/tokens.npy", f"{cls.shared}/recording"
         first_sequences(cls.tokens)
-        cls.source = ["--model", f"{harness.DEMO}/base", "--model", f"{harness.DEMO}/chat", "--tokens", cls.tokens, "--sites", SITES,
-                      "--scale-rows", "2000"]
+        cls.source = ["--model", f"{harness.DEMO}/base", "--model", f"{harness.DEMO}/chat", "--tokens", cls.tokens, "--sites", SITES]
         cls.record_now(cls.recording)
         cls.scale = scale_of(cls.recording)
 
+    @staticmethod
+    def measured(flags):
+        """Over how many rows the scale is measured, unless the flags give it."""
+        return [] if "--scale" in flags else ["--scale-rows", "2000"]
+
     @classmethod
     def record_now(cls, folder, *more):
-        subprocess.run([harness.ACTGEN, *THREADS, *cls.source, "--record", folder, *more], check=True, capture_output=True,
+        subprocess.run([harness.ACTGEN, *THREADS, *cls.source, *cls.measured(more), "--record", folder, *more], check=True, capture_output=True,
                        timeout=harness.LIMIT)
 
     def trainer(self, *more, out="out"):
@@ -97,7 +101,7 @@ class Recorded(harness.ProgramTest):
         return self.producer(["--source", "recording", "--input", folder], out, name)
 
     def record(self, folder, *more):
-        return self.start(harness.ACTGEN, [*THREADS, *self.source, "--record", folder, *more], "record")
+        return self.start(harness.ACTGEN, [*THREADS, *self.source, *self.measured(more), "--record", folder, *more], "record")
 
     def weights(self, out="out"):
         return harness.sha256(self.path(out, "crosscoder.safetensors"))
@@ -286,10 +290,11 @@ class Refused(Recorded):
                 (["--dtype", "fp32"], ["bf16", "fp32"]),
                 (["--shard-seqs", "8"], ["shards of 16", "shards of 8"]),
                 (["--scale", "1,1,1,1"], ["scale of site 0", "asked for 1"]),
-                (["--keep-bos"], ["128", "127"]),
-                (["--sites", "blocks.[25].hook_resid_post"], ["blocks.4.hook_resid_post", "blocks.5.hook_resid_post"])):
+                (["--keep-bos"], ["128", "127"])):
             with self.subTest(more=more):
                 self.refuse(self.record(self.path("copy"), "--resume", *more), self.path("copy"), *words)
+        self.source = [*self.source[:-1], "blocks.[25].hook_resid_post"]
+        self.refuse(self.record(self.path("copy"), "--resume"), "blocks.4.hook_resid_post", "blocks.5.hook_resid_post")
 
     def test_resumed_when_complete(self):
         before = hashes(self.recording)
