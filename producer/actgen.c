@@ -311,8 +311,7 @@ static int serve_trainer(struct source *source, const struct arguments *a, struc
     if (rc == 0)
         log_line("%s: sent %llu rows in %llu blocks; computing %.1f s, sending %.1f s, waiting for leases %.1f s",
                  *report.end_reason ? report.end_reason : "left", (unsigned long long)report.rows,
-                 (unsigned long long)report.blocks, report.seconds[SERVE_COMPUTING], report.seconds[SERVE_SENDING],
-                 report.seconds[SERVE_WAITING]);
+                 (unsigned long long)report.blocks, report.computing_s, report.sending_s, report.waiting_s);
     if (report.absent)
         log_line("%llu leases were for sequences that are not recorded", (unsigned long long)report.absent);
     if (rc == 0 && recorder)

@@ -1,8 +1,7 @@
 /* serve.h - a producer at work: answers the trainer's leases with the rows of a source.
  *
- * Two threads. The communication thread owns the link: HELLO, heartbeats, leases in, chunks out. The calling thread
- * computes, so that PING and PONG flow during a forward pass. Between them stand the queue of leases and two outgoing
- * blocks (one computed while the other is sent); that and the trainer's credit bound the memory. */
+ * Two threads, so that PING and PONG flow during a forward pass: the calling one computes (compute.h), another one owns the
+ * link and talks to the trainer (session.h). */
 #ifndef CROSSFEED_SERVE_H
 #define CROSSFEED_SERVE_H
 
@@ -27,18 +26,16 @@ struct serve_options {
     void *keep_context;
 };
 
-/* What the computing thread does: it computes, idles while what it computed is still on its way out, or idles. */
-enum serve_activity { SERVE_WAITING, SERVE_COMPUTING, SERVE_SENDING, SERVE_ACTIVITIES };
-
 struct serve_report {
     uint64_t blocks, rows; /* sent */
     uint64_t absent;       /* leases refused because their rows are not recorded; the first is logged */
-    double seconds[SERVE_ACTIVITIES];
+    /* What the calling thread did: it computed, idled while what it computed was still on its way out, or idled. */
+    double computing_s, sending_s, waiting_s;
     char end_reason[512]; /* what END said; empty if we left first */
 };
 
 /* Serves until END (0 if the run ended well, ERR_PEER if it failed), a REJECT (ERR_MISMATCH), a signal (0) or an error.
- */
+ * The report is filled unless serving could not begin. */
 int serve(struct source *source, const struct serve_options *options, struct serve_report *report, struct err *e);
 
 #endif
