@@ -1,4 +1,4 @@
-/* record.c - measures the scale, then computes and stores what is missing; see record.h.
+/* recorder.c - measures the scale, then computes and stores what is missing; see recorder.h.
  *
  * The scale is measured over the first shards in order of sequence and is part of the manifest, so a recording that is
  * continued has the same one. */
@@ -17,6 +17,7 @@
 #include "recording.h"
 #include "scale.h"
 
+/* Measures the source's scale over its first shards and puts it into its stream. */
 static int measure(struct source *source, const struct record_options *o, struct rows *rows, struct err *e)
 {
     struct stream *s = &source->stream;
@@ -37,7 +38,7 @@ static int measure(struct source *source, const struct record_options *o, struct
     return 0;
 }
 
-/* Prints the budget; *need: bytes still to write, *available: on the disk. */
+/* Prints the disk budget. *need becomes the bytes still to write, *available those free on the disk. */
 static int disk_budget(const struct recording *r, size_t *need, size_t *available, struct err *e)
 {
     struct statvfs fs;
@@ -66,7 +67,7 @@ static int check_disk(const struct recording *r, struct err *e)
     return 0;
 }
 
-/* A recording to go on with must be of this source. */
+/* Opens a recording to go on with, and refuses one that is not of this source, dtype, shard and scale. */
 static int open_again(struct recording *r, struct source *source, const struct record_options *o, struct err *e)
 {
     struct stream *s = &source->stream;
@@ -89,6 +90,7 @@ static int open_again(struct recording *r, struct source *source, const struct r
     return 0;
 }
 
+/* Returns whether the folder holds a recording. */
 static bool is_there(const char *folder)
 {
     char path[4096 + 16];
@@ -96,6 +98,7 @@ static bool is_there(const char *folder)
     return access(path, F_OK) == 0;
 }
 
+/* Computes and writes the shards that are missing, until asked to stop. */
 static int record_shards(struct source *source, const struct record_options *o, struct recording *r, struct rows *rows,
                          struct err *e)
 {
@@ -155,7 +158,7 @@ struct recorder {
     const char *folder;
     bool resume, opened;
     struct recording recording;
-    struct message_lease *raw; /* [n_raw] leases whose blocks are still to be kept */
+    struct message_lease *raw; /* [n_raw] leases whose blocks were raw and are still to be kept */
     size_t n_raw, raw_capacity;
 };
 
@@ -171,6 +174,7 @@ int recorder_new(struct recorder **out, struct source *source, const char *folde
     return 0;
 }
 
+/* Opens the folder under the terms of a scaled block. */
 static int recorder_open(struct recorder *t, uint32_t block_seqs, struct rows *rows, struct err *e)
 {
     struct source scaled = *t->source; /* its stream with the run's scale */
@@ -186,13 +190,14 @@ static int recorder_open(struct recorder *t, uint32_t block_seqs, struct rows *r
     return rc ? rc : disk_budget(&t->recording, &need, &available, e);
 }
 
+/* Returns whether the lease's sequences are those of its block's shard. */
 static bool is_shard(const struct recording *r, const struct message_lease *l)
 {
     return l->block < r->n_shards && l->first == recording_shard_first(r, l->block) &&
            l->count == recording_shard_count(r, l->block);
 }
 
-/* A producer that outlives its trainer may join a run of other terms. */
+/* Refuses a block of other terms than the recording's: a producer that outlives its trainer may join another run. */
 static int check_terms(const struct recording *r, const struct message_lease *l, uint32_t block_seqs, struct rows *rows,
                        struct err *e)
 {
@@ -212,6 +217,7 @@ static int check_terms(const struct recording *r, const struct message_lease *l,
     return 0;
 }
 
+/* Adds a lease to those that recorder_finish computes again. */
 static int remember_raw(struct recorder *t, const struct message_lease *lease, struct err *e)
 {
     if (t->n_raw == t->raw_capacity) {

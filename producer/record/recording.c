@@ -21,11 +21,12 @@
 #define PATH_SIZE 4096
 #define FORMAT "crossfeed-recording"
 #define FORMAT_VERSION 1
-#define MANIFEST_SHARE 20 /* of a writer's time, at most one part in so many goes into manifests */
+#define MANIFEST_SHARE 20 /* At most one part in so many of a writer's time goes into manifests. */
 
+/* A mapped shard. */
 struct recording_shard {
     uint32_t shard;
-    uint64_t used; /* 0: free */
+    uint64_t used; /* recording.uses when it was used last; 0: the place is free */
     struct safetensors file;
 };
 
@@ -61,7 +62,7 @@ static int set_folder(struct recording *r, const char *folder, struct err *e)
     return 0;
 }
 
-/* This process is the folder's only writer from now on, and what an earlier one left half-written is gone. */
+/* Makes this process the folder's only writer, and removes what an earlier one left half-written. */
 static int begin_writing(struct recording *r, struct err *e)
 {
     r->lock = open(r->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -128,7 +129,7 @@ int recording_create(struct recording *r, const char *folder, const struct strea
     return rc;
 }
 
-/* The list of finished shards. */
+/* Reads the list of finished shards. */
 static int read_shards(struct recording *r, const json_t *shards, const char *path, struct err *e)
 {
     const char *key;
@@ -346,7 +347,7 @@ static int open_shard(const struct recording *r, uint32_t shard, struct safetens
     return rc;
 }
 
-/* The shard's map; NULL with e filled. */
+/* Returns the shard's map, opened if it is not open yet; NULL with e filled. */
 static const struct safetensors *find_shard(struct recording *r, uint32_t shard, struct err *e)
 {
     struct recording_shard *oldest = &r->open[0];

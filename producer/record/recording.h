@@ -44,23 +44,26 @@ struct recording {
 int recording_create(struct recording *r, const char *folder, const struct stream *stream, enum row_dtype dtype,
                      uint32_t shard_seqs, struct err *e);
 
-/* Opens one for reading. */
+/* Opens a recording for reading. */
 int recording_open(struct recording *r, const char *folder, struct err *e);
-/* Opens one for going on with it: locks it and removes what an interrupted writer left half-written. */
+/* Opens a recording to go on with it: locks it and removes what an interrupted writer left half-written. */
 int recording_continue(struct recording *r, const char *folder, struct err *e);
-/* Safe on a zeroed struct. A writer calls recording_flush first. */
+/* Closes a recording; a writer calls recording_flush first. Safe on a zeroed struct. */
 void recording_close(struct recording *r);
 
-uint32_t recording_shard_first(const struct recording *r, uint32_t shard); /* its first sequence */
-uint32_t recording_shard_count(const struct recording *r, uint32_t shard); /* its sequences */
+/* Return a shard's first sequence, its number of sequences, whether it is recorded, and its bytes on disk without the
+ * header. */
+uint32_t recording_shard_first(const struct recording *r, uint32_t shard);
+uint32_t recording_shard_count(const struct recording *r, uint32_t shard);
 bool recording_has(const struct recording *r, uint32_t shard);
-size_t recording_shard_bytes(const struct recording *r, uint32_t shard); /* on disk, without the header */
+size_t recording_shard_bytes(const struct recording *r, uint32_t shard);
 
 /* Writes one shard from the rows of exactly its sequences, of the recording's dtype, scaled. */
 int recording_write(struct recording *r, uint32_t shard, struct rows *rows, struct err *e);
-int recording_flush(struct recording *r, struct err *e); /* the manifest names all that is finished */
+/* Writes the manifest, if there are finished shards that it does not name yet. */
+int recording_flush(struct recording *r, struct err *e);
 
-/* Rows of sequences first .. first + n - 1, if recorded, up to the end of first's shard: acts [n * rows_per_seq,
+/* Finds the rows of sequences first .. first + n - 1, up to the end of first's shard: acts [n * rows_per_seq,
  * n_sites, d_model] in the map, valid until RECORDING_MAX_OPEN - 1 other shards have been read; origins likewise as
  * three tensors' data. Checks the shard's layout when it opens it. ERR_ABSENT naming the sequences if they are not
  * recorded. */
