@@ -43,13 +43,9 @@ static void default_text(const struct cli_flag *row, char *text, size_t size)
     if (f->initial) {
         snprintf(text, size, "%s", f->initial);
     } else if (f->kind == FLAG_COUNT || f->kind == FLAG_NUMBER || f->kind == FLAG_CHOICE) {
-        json_t *value = flag_to_json(f, row->fields);
-        bool none = f->kind != FLAG_CHOICE && json_number_value(value) == 0;
-        if (json_is_real(value) && !none)
-            snprintf(text, size, "%.15g", json_real_value(value));
-        else if (!none && !flag_text_of_json(value, text, size))
+        flag_text(f, row->fields, text, size);
+        if (strcmp(text, "0") == 0)
             *text = '\0';
-        json_decref(value);
     }
 }
 

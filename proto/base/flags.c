@@ -13,6 +13,17 @@ static void *field_of(const struct flag *f, void *fields)
     return (unsigned char *)fields + f->offset;
 }
 
+static const void *value_of(const struct flag *f, const void *fields)
+{
+    return (const unsigned char *)fields + f->offset;
+}
+
+static uint64_t count_of(const struct flag *f, const void *fields)
+{
+    const void *field = value_of(f, fields);
+    return f->size == sizeof(uint32_t) ? *(const uint32_t *)field : *(const uint64_t *)field;
+}
+
 static int set_number(const struct flag *f, void *field, const char *text, struct err *e)
 {
     char *end;
@@ -98,13 +109,41 @@ void flag_set_initial(const struct flag *f, void *fields)
         assert(!"a default that its own flag refuses");
 }
 
-json_t *flag_to_json(const struct flag *f, const void *fields)
+void flag_text(const struct flag *f, const void *fields, char *text, size_t size)
 {
-    const void *field = (const unsigned char *)fields + f->offset;
+    const void *field = value_of(f, fields);
     switch (f->kind) {
     case FLAG_COUNT:
-        return json_integer(f->size == sizeof(uint32_t) ? (json_int_t) * (const uint32_t *)field
-                                                        : (json_int_t) * (const uint64_t *)field);
+        snprintf(text, size, "%llu", (unsigned long long)count_of(f, fields));
+        break;
+    case FLAG_NUMBER:
+        snprintf(text, size, "%.15g", *(const double *)field);
+        break;
+    case FLAG_CHOICE:
+        snprintf(text, size, "%s", f->choices[*(const unsigned *)field]);
+        break;
+    case FLAG_SWITCH:
+        snprintf(text, size, "%s", *(const bool *)field ? "true" : "false");
+        break;
+    default:
+        snprintf(text, size, "%s", (const char *)field);
+    }
+}
+
+bool flag_equal(const struct flag *f, const void *a, const void *b)
+{
+    const void *x = value_of(f, a), *y = value_of(f, b);
+    if (f->kind == FLAG_NUMBER)
+        return *(const double *)x == *(const double *)y;
+    return f->kind == FLAG_TEXT ? strcmp(x, y) == 0 : memcmp(x, y, f->size) == 0;
+}
+
+json_t *flag_to_json(const struct flag *f, const void *fields)
+{
+    const void *field = value_of(f, fields);
+    switch (f->kind) {
+    case FLAG_COUNT:
+        return json_integer((json_int_t)count_of(f, fields));
     case FLAG_NUMBER:
         return json_real(*(const double *)field);
     case FLAG_CHOICE:

@@ -52,6 +52,12 @@ int flag_set(const struct flag *f, void *fields, const char *text, struct err *e
 /* Sets the field to the row's default, if it has one. The row's own default is of its kind. */
 void flag_set_initial(const struct flag *f, void *fields);
 
+/* Writes the field's value as a user would: numbers with 15 digits. Not of FLAG_STRING and FLAG_LIST. */
+void flag_text(const struct flag *f, const void *fields, char *text, size_t size);
+
+/* Returns whether the row's field has the same value in both structs. Not of FLAG_STRING and FLAG_LIST. */
+bool flag_equal(const struct flag *f, const void *a, const void *b);
+
 /* Returns the field's value as a new JSON value, NULL if memory is out. Not of FLAG_STRING and FLAG_LIST,
  * which no file keeps. */
 json_t *flag_to_json(const struct flag *f, const void *fields);

@@ -130,6 +130,23 @@ static void what_is_refused(void **state)
     refused(LIST, "three", "list 'three': more than 2 of them");
 }
 
+static void texts_and_equality(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"400000000", "7", "0.1", "green", "true", "abc"};
+    static const char *const others[] = {"5", "5", "0.10000000000000002", "red", "false", "abcd"};
+    for (size_t i = 0; i <= TEXT; i++) {
+        struct fields other = x;
+        char text[64];
+        flag_text(&flags[i], &x, text, sizeof text);
+        assert_string_equal(text, texts[i]);
+        memset(other.text + 4, 'x', 3); /* behind the text's end, which does not count */
+        assert_true(flag_equal(&flags[i], &x, &other));
+        assert_int_equal(flag_set(&flags[i], &other, others[i], NULL), 0);
+        assert_false(flag_equal(&flags[i], &x, &other));
+    }
+}
+
 /* To JSON, from there to a text, and from that to the same value. */
 static void through_json(void **state)
 {
@@ -169,9 +186,9 @@ static void names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(defaults, set_up),        cmocka_unit_test_setup(what_is_taken, set_up),
-        cmocka_unit_test_setup(what_is_refused, set_up), cmocka_unit_test_setup(through_json, set_up),
-        cmocka_unit_test_setup(names, set_up),
+        cmocka_unit_test_setup(defaults, set_up),           cmocka_unit_test_setup(what_is_taken, set_up),
+        cmocka_unit_test_setup(what_is_refused, set_up),    cmocka_unit_test_setup(through_json, set_up),
+        cmocka_unit_test_setup(texts_and_equality, set_up), cmocka_unit_test_setup(names, set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 json_t *settings_to_json(const struct setting *rows, size_t n, const void *fields)
 {
@@ -25,25 +24,16 @@ union value {
     char text[SETTING_TEXT_SIZE];
 };
 
-/* ERR_MISMATCH if the given value of a fixed row is not the run's. */
-static int compare(const struct setting *s, const void *fields, const struct flag *alone, const union value *saved,
-                   const char *path, struct err *e)
+/* Refuses a resumed run whose flag says otherwise than the run did; words and texts are named in quotes. */
+static int refuse_other(const struct setting *s, const void *fields, const struct flag *alone, const union value *saved,
+                        const char *path, struct err *e)
 {
-    json_t *ours = flag_to_json(&s->flag, fields), *theirs = flag_to_json(alone, saved);
-    int rc = 0;
-    if (!ours || !theirs) {
-        rc = err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    } else if (!json_equal(ours, theirs)) {
-        char *now = json_dumps(ours, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)),
-             *before = json_dumps(theirs, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
-        rc = err_set(e, ERR_MISMATCH, "cannot resume: %s is %s, the run in %s has %s", s->flag.name, now ? now : "?",
-                     path, before ? before : "?");
-        free(now);
-        free(before);
-    }
-    json_decref(ours);
-    json_decref(theirs);
-    return rc;
+    char now[SETTING_TEXT_SIZE], before[SETTING_TEXT_SIZE];
+    const char *quote = s->flag.kind == FLAG_TEXT || s->flag.kind == FLAG_CHOICE ? "\"" : "";
+    flag_text(&s->flag, fields, now, sizeof now);
+    flag_text(alone, saved, before, sizeof before);
+    return err_set(e, ERR_MISMATCH, "cannot resume: %s is %s%s%s, the run in %s has %s%s%s", s->flag.name, quote, now,
+                   quote, path, quote, before, quote);
 }
 
 int settings_resume(const struct setting *rows, size_t n, void *fields, const bool *given, const json_t *saved,
@@ -64,8 +54,8 @@ int settings_resume(const struct setting *rows, size_t n, void *fields, const bo
             return err_set(e, ERR_INPUT, "%s: key %s is missing or wrong", path, s->flag.name);
         if (!given[i])
             flag_set(&s->flag, fields, text, e);
-        else if (s->fixed && compare(s, fields, &alone, &value, path, e))
-            return e->code;
+        else if (s->fixed && !flag_equal(&alone, (const unsigned char *)fields + s->flag.offset, &value))
+            return refuse_other(s, fields, &alone, &value, path, e);
     }
     return 0;
 }
