@@ -183,7 +183,7 @@ static void list_sources(unsigned mask, char *list, size_t size)
     *list = '\0';
     for (unsigned i = 0; i < N_SOURCES; i++) {
         size_t used = strlen(list);
-        bool last = (mask & (ALL << i)) == (mask & (1u << i));
+        bool last = mask >> (i + 1) == 0;
         if (mask & 1u << i)
             snprintf(list + used, size - used, "%s%s", !used ? "" : last ? " or " : ", ", source_names[i]);
     }
