@@ -1,4 +1,4 @@
-/* test_pace.c - credit by speed, speed by what can be known of it. */
+/* test_speed.c - credit by speed, speed by what can be known of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -2,7 +2,7 @@
 """The crosscoder's training step in PyTorch autograd: the yardstick for trainer/learn/step.c.
 
 An independent implementation of the reference repository's algorithm (its crosscoder.py and trainer.py): its names and
-shapes, torch.optim.Adam, clip_grad_norm_, LambdaLR. It shares nothing with the C code but DESIGN.md, section 4.
+shapes, torch.optim.Adam, clip_grad_norm_, LambdaLR. It shares nothing with the C code but ARCHITECTURE.md, "The crosscoder".
 
     crosscoder_reference.py --write     generates tests/data/crosscoder_golden.safetensors
     crosscoder_reference.py --check     generates it again, compares, and says how far float32 PyTorch is from it

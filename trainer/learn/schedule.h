@@ -3,8 +3,8 @@
  * With T = total_steps, step counted from 0:
  *   lr(step)       = lr * min(1, (step + 1) / (lr_warmup_fraction * T), (T - step) / (lr_decay_fraction * T))
  *   l1_coeff(step) = l1_coeff * min(1, step / (l1_warmup_fraction * T))
- * The decay and l1_coeff are the reference's (trainer.py: lr_lambda, get_l1_coeff); the learning rate's warm-up is ours
- * and starts above 0, so that no step is wasted. A fraction of 0 leaves its term out. */
+ * Both are the reference's (utils.py of neelnanda-io/Crosscoders: lr_lambda, get_l1_coeff) but for the first step: there the
+ * learning rate starts at 0, here one step further, so that no step is wasted. A fraction of 0 leaves its term out. */
 #ifndef CROSSFEED_SCHEDULE_H
 #define CROSSFEED_SCHEDULE_H
 
@@ -28,7 +28,7 @@ struct schedule {
  * than 1. */
 int schedule_check(const struct schedule *s, struct err *e);
 
-/* Return the values at a step. Any step is fine; at and after total_steps lr is 0 (with a decay). */
+/* Any step is fine; at and after total_steps lr is 0 (with a decay). */
 double schedule_lr(const struct schedule *s, uint64_t step);
 double schedule_l1_coeff(const struct schedule *s, uint64_t step);
 
