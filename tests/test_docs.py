@@ -166,6 +166,8 @@ class Docs(unittest.TestCase):
         for folder in folders.values():
             if not re.search(rf"^\| \[?`{folder}`", text, re.M):
                 self.wrong.append(f"ARCHITECTURE.md's table of rooms lacks {folder}")
+            if (ROOT / folder / "README.md").exists() and f"](../{folder}/README.md)" not in text:
+                self.wrong.append(f"ARCHITECTURE.md has no link to {folder}/README.md")
 
 
 if __name__ == "__main__":
