@@ -43,7 +43,7 @@ def exists(name, page):
     """A path from the top or from the page's folder, or the name of a file somewhere; capitals stand for any word."""
     for pattern in (name, re.sub(r"[A-Z]{3,}", "*", name)):
         for path in FILES:
-            if path.name == pattern or any(fnmatch.fnmatch(str(path), str(base / pattern)) for base in (pathlib.Path(), page.parent)):
+            if path.name == pattern or any(fnmatch.fnmatch(str(path), os.path.normpath(base / pattern)) for base in (pathlib.Path(), page.parent)):
                 return True
             if "/" not in pattern and fnmatch.fnmatch(path.name, pattern):
                 return True
