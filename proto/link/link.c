@@ -1,4 +1,4 @@
-/* link.c - ZeroMQ sockets with the options that ARCHITECTURE.md's measurements ask for; see link.h.
+/* link.c - ZeroMQ sockets with the options that DESIGN's measurements ask for; see link.h.
  *
  * Both HWMs are off (0): what can be in flight is bounded by leases, and the guard closes a connection that sends more. (With a
  * receive HWM, a peer that fills its queue, sends a ZMTP PING and resets the connection ends the process by an assertion
