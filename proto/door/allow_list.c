@@ -1,16 +1,16 @@
-/* allow_list.c - see allow_list.h. */
+/* allow_list.c - reads the allowed keys, and reads them again when their files change; see allow_list.h. */
 #include "allow_list.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include <xxhash.h>
 
 #include "file.h"
+#include "mem.h"
 
 #define MAX_KEYS 65536
 
@@ -19,10 +19,17 @@ static int add(void *context, const char *key, struct err *e)
     struct allow_list *a = context;
     if (a->n == MAX_KEYS)
         return err_set(e, ERR_INPUT, "%s: more than %d keys", a->path, MAX_KEYS);
-    char(*more)[CURVE_KEY_SIZE] = realloc(a->keys, (a->n + 1) * sizeof *more);
-    if (!more)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", a->path);
-    a->keys = more;
+    if (a->n == a->room) {
+        size_t room = a->room ? 2 * a->room : 16;
+        char(*more)[CURVE_KEY_SIZE] = mem_alloc(room, sizeof *more, "allowed keys", e);
+        if (!more)
+            return ERR_MEMORY;
+        if (a->n)
+            memcpy(more, a->keys, a->n * sizeof *more);
+        mem_free(a->keys);
+        a->keys = more;
+        a->room = room;
+    }
     memcpy(a->keys[a->n++], key, CURVE_KEY_SIZE);
     return 0;
 }
@@ -33,7 +40,7 @@ static bool is_key_file(const char *name)
     return name[0] != '.' && size > ending && strcmp(name + size - ending, ".public") == 0;
 }
 
-/* visit(context, path) for the file, or each key file of the folder, until one returns non-zero. */
+/* Calls visit(context, path) for the file, or for each key file of the folder, until a call returns non-zero; returns that. */
 static int for_each_file(const char *path, int (*visit)(void *context, const char *path, struct err *e), void *context,
                          struct err *e)
 {
@@ -58,7 +65,7 @@ static int read_file(void *context, const char *path, struct err *e)
     return curve_public_each(path, add, context, e);
 }
 
-/* Sums, so that the order in which a folder is listed does not matter. */
+/* Adds what can be seen of a file without reading it to a hash. It is a sum, so that the order of a folder does not matter. */
 static int look_at_file(void *context, const char *path, struct err *e)
 {
     uint64_t *state = context;
@@ -95,9 +102,9 @@ int allow_list_init(struct allow_list *a, const char *path, struct err *e)
 
 void allow_list_release(struct allow_list *a)
 {
-    free(a->keys);
+    mem_free(a->keys);
     a->keys = NULL;
-    a->n = 0;
+    a->n = a->room = 0;
 }
 
 bool allow_list_has(const struct allow_list *a, const char *key)

@@ -1,7 +1,7 @@
 /* allow_list.h - the public keys of the producers that may join: a file with a key a line, or a folder of *.public files.
  *
- * Read anew when the file, the folder or a file in it has changed; a list that cannot be read then leaves the old one in
- * force. One thread. */
+ * The list is read anew when the file, the folder or a file in it has changed. If it cannot be read then, the old list stays in force.
+ * A list belongs to one thread. */
 #ifndef CROSSFEED_ALLOW_LIST_H
 #define CROSSFEED_ALLOW_LIST_H
 
@@ -14,19 +14,21 @@
 
 struct allow_list {
     char path[4096];
-    char (*keys)[CURVE_KEY_SIZE]; /* [n] */
-    size_t n;
-    uint64_t state; /* of what was read last: names, sizes and times of change */
+    char (*keys)[CURVE_KEY_SIZE]; /* [n], room for `room` */
+    size_t n, room;
+    uint64_t state; /* hash of names, sizes and times of change of the files that were read last */
 };
 
-/* Reads it; at least one key, none malformed. */
+/* Reads the file or folder at path. It is an error if it has no key, or a malformed one. */
 int allow_list_init(struct allow_list *a, const char *path, struct err *e);
-void allow_list_release(struct allow_list *a); /* safe on a zeroed struct */
+/* Frees the keys. A zeroed list is fine. */
+void allow_list_release(struct allow_list *a);
 
+/* Returns whether the key is on the list. */
 bool allow_list_has(const struct allow_list *a, const char *key);
 
-/* 1: it had changed and is another list now; 0: as it was; or an error, the old list stays and the change is not looked
- * at again. */
+/* Looks whether the files have changed. Returns 1 if they have, and the list is the new one now; 0 if they have not; or an error if the
+ * new list cannot be read: then the old one stays, and this change is not looked at again. */
 int allow_list_refresh(struct allow_list *a, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* connections.c - see connections.h. */
+/* connections.c - the table of connections and the rules by which they go; see connections.h. */
 #include "connections.h"
 
 #include <arpa/inet.h>
@@ -6,13 +6,14 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
 
-#define AMBIGUOUS_MS 2000 /* at most, however busy the link is */
-#define MAX_AFTER 16      /* messages from a connection that was refused before it is shut at once */
+#include "mem.h"
+
+#define AMBIGUOUS_MS 2000 /* a connection is ambiguous for no longer than this, however busy the link is */
+#define MAX_AFTER 16      /* messages from a refused connection, after which it is shut at once */
 
 void connections_init(struct connections *c, const struct connection_limits *limits, struct refusals *refusals)
 {
@@ -21,11 +22,12 @@ void connections_init(struct connections *c, const struct connection_limits *lim
 
 void connections_release(struct connections *c)
 {
-    free(c->connections);
-    free(c->members);
+    mem_free(c->connections);
+    mem_free(c->members);
     *c = (struct connections){0};
 }
 
+/* Returns the connection at fd; NULL if there is none. */
 static struct connection *find(const struct connections *c, int fd)
 {
     bool here = fd >= 0 && (size_t)fd < c->n_connections && c->connections[fd].state != CONNECTION_ABSENT;
@@ -48,18 +50,55 @@ static bool get_peer(int fd, struct sockaddr_storage *peer)
     return getpeername(fd, (struct sockaddr *)peer, &size) == 0;
 }
 
+/* Writes where the peer is that is connected at fd. */
+static void describe(int fd, const struct sockaddr_storage *peer, char address[CONNECTION_ADDRESS_SIZE])
+{
+    struct ucred process;
+    socklen_t size = sizeof process;
+    snprintf(address, CONNECTION_ADDRESS_SIZE, "somebody");
+    if (peer->ss_family == AF_INET) {
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)peer)->sin_addr, address, CONNECTION_ADDRESS_SIZE);
+    } else if (peer->ss_family == AF_INET6) {
+        const struct in6_addr *a = &((const struct sockaddr_in6 *)peer)->sin6_addr;
+        if (IN6_IS_ADDR_V4MAPPED(a))
+            inet_ntop(AF_INET, a->s6_addr + 12, address, CONNECTION_ADDRESS_SIZE);
+        else
+            inet_ntop(AF_INET6, a, address, CONNECTION_ADDRESS_SIZE);
+    } else if (peer->ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &process, &size) == 0) {
+        snprintf(address, CONNECTION_ADDRESS_SIZE, "process %ld", (long)process.pid);
+    }
+}
+
+/* Makes the table large enough for the descriptor. */
+static bool make_room(struct connections *c, int fd)
+{
+    if ((size_t)fd < c->n_connections)
+        return true;
+    size_t n = 2 * ((size_t)fd + 1);
+    struct connection *more = mem_alloc(n, sizeof *more, "connections", NULL);
+    if (!more)
+        return false;
+    if (c->n_connections)
+        memcpy(more, c->connections, c->n_connections * sizeof *more);
+    mem_free(c->connections);
+    c->connections = more;
+    c->n_connections = n;
+    return true;
+}
+
 void connections_enter(struct connections *c, int fd, int64_t now_ms)
 {
     if (fd < 0)
         return;
-    if ((size_t)fd >= c->n_connections) {
-        size_t n = 2 * ((size_t)fd + 1);
-        struct connection *more = realloc(c->connections, n * sizeof *more);
-        if (!more)
-            return; /* not watched, then */
-        memset(more + c->n_connections, 0, (n - c->n_connections) * sizeof *more);
-        c->connections = more;
-        c->n_connections = n;
+    if (!make_room(c, fd)) {
+        struct sockaddr_storage peer;
+        char address[CONNECTION_ADDRESS_SIZE];
+        get_peer(fd, &peer);
+        describe(fd, &peer, address);
+        refusals_note(c->refusals, REFUSAL_TOO_MANY, "closed a connection from %s: no memory is left to watch it",
+                      address);
+        shutdown(fd, SHUT_RDWR);
+        return;
     }
     struct connection *k = &c->connections[fd];
     connections_leave(c, fd);
@@ -79,13 +118,14 @@ void connections_leave(struct connections *c, int fd)
         set_state(c, k, CONNECTION_ABSENT);
 }
 
-/* Bytes that ZeroMQ holds: received, less what still lies in the kernel and what we were given. 0 if the kernel does not say. */
+/* Returns the bytes that ZeroMQ holds: those received, less those that still lie in the kernel and those that we were given. Returns 0
+ * if the kernel does not say. */
 static uint64_t held(int fd, uint64_t given)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
     int unread = 0;
-    /* unread first: what comes in between makes the result larger by that, not negative */
+    /* unread is asked first: what comes in between makes the result larger by that much, and not negative */
     if (ioctl(fd, SIOCINQ, &unread) != 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
         size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
         return 0;
@@ -98,7 +138,8 @@ void connections_empty(struct connections *c)
     c->empties++;
 }
 
-/* Messages of who had the descriptor before may still come. Two emptinesses, as one may have been seen before and told after. */
+/* Returns whether messages of whoever had the descriptor before may still come. The queue must have been empty twice since, because the
+ * first time may have been seen before the connection came and told after. */
 static bool ambiguous(const struct connections *c, const struct connection *k, int64_t now_ms)
 {
     return k->used_before && c->empties < k->entered_empties + 2 && now_ms - k->entered_ms < AMBIGUOUS_MS;
@@ -117,7 +158,7 @@ static struct connection_member *find_member(const struct connections *c, const 
     return NULL;
 }
 
-/* The peer's connection; NULL if it is not known to be at fd. */
+/* Returns the connection at fd if it is bound to the peer, else NULL. */
 static struct connection *find_bound(const struct connections *c, int fd, const struct routing_id *peer)
 {
     struct connection *k = find(c, fd);
@@ -130,7 +171,7 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
     struct connection *k = find(c, fd);
     if (k && !k->bound.size && !ambiguous(c, k, now_ms)) {
         k->bound = *peer;
-        k->given = held(fd, wire_bytes); /* what came before, all of it */
+        k->given = held(fd, wire_bytes); /* all that came before this message */
         const struct connection_member *m = find_member(c, peer);
         if (k->state == CONNECTION_STRANGER && m) {
             k->allowed = m->allowed;
@@ -146,6 +187,7 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
     return k->state != CONNECTION_REFUSED && k->state != CONNECTION_SHUT;
 }
 
+/* Writes down for how much of the peer somebody vouches; with 0, forgets the peer. */
 static void remember_member(struct connections *c, const struct routing_id *peer, uint64_t allowed)
 {
     struct connection_member *m = find_member(c, peer);
@@ -155,10 +197,17 @@ static void remember_member(struct connections *c, const struct routing_id *peer
         *m = c->members[--c->n_members];
     if (m || !allowed)
         return;
-    struct connection_member *more = realloc(c->members, (c->n_members + 1) * sizeof *more);
-    if (!more)
-        return; /* it will be taken for a stranger */
-    c->members = more;
+    if (c->n_members == c->members_room) {
+        size_t room = c->n_members ? 2 * c->n_members : 16;
+        struct connection_member *more = mem_alloc(room, sizeof *more, "members", NULL);
+        if (!more)
+            return; /* a connection of it that is yet to be bound will be taken for a stranger's */
+        if (c->n_members)
+            memcpy(more, c->members, c->n_members * sizeof *more);
+        mem_free(c->members);
+        c->members = more;
+        c->members_room = room;
+    }
     c->members[c->n_members++] = (struct connection_member){*peer, allowed};
 }
 
@@ -184,37 +233,24 @@ void connections_refuse(struct connections *c, int fd, const struct routing_id *
 
 void connections_address(const struct connections *c, int fd, char address[CONNECTION_ADDRESS_SIZE])
 {
-    const struct connection *k = fd >= 0 && (size_t)fd < c->n_connections ? &c->connections[fd] : NULL;
-    struct ucred process;
-    socklen_t size = sizeof process;
-    snprintf(address, CONNECTION_ADDRESS_SIZE, "somebody");
-    if (!k)
-        return;
-    if (k->peer.ss_family == AF_INET) {
-        inet_ntop(AF_INET, &((const struct sockaddr_in *)&k->peer)->sin_addr, address, CONNECTION_ADDRESS_SIZE);
-    } else if (k->peer.ss_family == AF_INET6) {
-        const struct in6_addr *a = &((const struct sockaddr_in6 *)&k->peer)->sin6_addr;
-        if (IN6_IS_ADDR_V4MAPPED(a))
-            inet_ntop(AF_INET, a->s6_addr + 12, address, CONNECTION_ADDRESS_SIZE);
-        else
-            inet_ntop(AF_INET6, a, address, CONNECTION_ADDRESS_SIZE);
-    } else if (k->peer.ss_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &process, &size) == 0) {
-        snprintf(address, CONNECTION_ADDRESS_SIZE, "process %ld", (long)process.pid);
-    }
+    static const struct sockaddr_storage unknown;
+    bool known = fd >= 0 && (size_t)fd < c->n_connections;
+    describe(fd, known ? &c->connections[fd].peer : &unknown, address);
 }
 
 /* ---- what must go ---- */
 
+/* Shuts the connection, unless it has gone by itself and its descriptor is another one's, of which we have yet to hear. */
 static void shut(struct connections *c, struct connection *k)
 {
     int fd = (int)(k - c->connections);
     struct sockaddr_storage peer;
-    /* gone by itself, or another one already whose coming we have yet to hear of: not ours to shut */
     if (get_peer(fd, &peer) && memcmp(&peer, &k->peer, sizeof peer) == 0)
         shutdown(fd, SHUT_RDWR);
     set_state(c, k, CONNECTION_SHUT);
 }
 
+/* Shuts the connection, counts it and says why. */
 static void turn_out(struct connections *c, struct connection *k, enum refusal kind, const char *why)
 {
     char address[CONNECTION_ADDRESS_SIZE];
@@ -223,40 +259,33 @@ static void turn_out(struct connections *c, struct connection *k, enum refusal k
     shut(c, k);
 }
 
-static int by_number(const void *a, const void *b)
-{
-    const struct connection *const *x = a, *const *y = b;
-    return ((*x)->number > (*y)->number) - ((*x)->number < (*y)->number);
-}
-
-/* The oldest strangers go until there are no more than may be. */
+/* Closes the oldest strangers until there are no more than may be. */
 static void thin_out(struct connections *c)
 {
-    struct connection **all = malloc(c->n_strangers * sizeof *all);
-    size_t n = 0;
-    for (size_t i = 0; all && i < c->n_connections; i++)
-        if (c->connections[i].state == CONNECTION_STRANGER)
-            all[n++] = &c->connections[i];
-    if (all)
-        qsort(all, n, sizeof *all, by_number);
-    for (size_t i = 0; i + c->limits.strangers < n; i++)
-        turn_out(c, all[i], REFUSAL_TOO_MANY, "is the oldest of too many that did not become producers");
-    free(all);
+    while (c->n_strangers > c->limits.strangers) {
+        struct connection *oldest = NULL;
+        for (size_t i = 0; i < c->n_connections; i++) {
+            struct connection *k = &c->connections[i];
+            if (k->state == CONNECTION_STRANGER && (!oldest || k->number < oldest->number))
+                oldest = k;
+        }
+        turn_out(c, oldest, REFUSAL_TOO_MANY, "is the oldest of too many that did not become producers");
+    }
 }
 
-/* Whether ZeroMQ holds more of this connection than it may. */
+/* Returns whether ZeroMQ holds more for this connection than it may. */
 static bool too_much(const struct connections *c, const struct connection *k, int64_t now_ms)
 {
     if (k->state == CONNECTION_MEMBER)
         return k->held > k->allowed;
-    /* while messages may be another's, those of its own are not counted as given either */
+    /* while messages over it may be another peer's, its own ones are not counted as given either */
     return k->state == CONNECTION_STRANGER && !ambiguous(c, k, now_ms) && k->held > c->limits.stranger_held;
 }
 
 void connections_tick(struct connections *c, int64_t now_ms)
 {
     uint64_t others = 0;
-    struct connection *largest = NULL; /* of the others */
+    struct connection *largest = NULL; /* of those that are not members */
     size_t left = c->n_here;
     for (size_t i = 0; left && i < c->n_connections; i++) {
         struct connection *k = &c->connections[i];
@@ -281,6 +310,5 @@ void connections_tick(struct connections *c, int64_t now_ms)
     }
     if (others > c->limits.others_held)
         turn_out(c, largest, REFUSAL_MEMORY, "sends the most while strangers together send too much at a time");
-    if (c->n_strangers > c->limits.strangers)
-        thin_out(c);
+    thin_out(c);
 }

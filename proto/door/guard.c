@@ -1,39 +1,42 @@
-/* guard.c - see guard.h.
+/* guard.c - the guard's thread, and what the listener's thread tells it; see guard.h.
  *
- * ZeroMQ tells its socket's events at a monitor socket. A failed handshake is told without a descriptor, but the same I/O
- * thread tells the closing of that connection, with it, right after. The monitor blocks ZeroMQ's I/O thread when it is not read: the
- * thread reads it whatever else happens, until the context ends. */
+ * ZeroMQ tells the events of its socket at a monitor socket. It tells a failed handshake without a descriptor, but the same I/O thread
+ * tells the closing of that connection, with the descriptor, right after. A monitor that is not read blocks ZeroMQ's I/O thread, so
+ * this thread reads it whatever else happens, until the context ends. */
 #include "guard.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include <zmq.h>
 
 #include "clock.h"
-#include "link.h"
+#include "connections.h"
 #include "log.h"
+#include "mem.h"
 #include "monitor.h"
 #include "zap.h"
 
 #define MONITOR_ENDPOINT "inproc://monitor"
-#define TICK_MS 20    /* while there are connections: what comes in meanwhile goes beyond the limits */
-#define IDLE_MS 1000  /* without any */
+#define TICK_MS 20    /* between looks at the connections: what arrives within that time comes on top of the limits */
+#define IDLE_MS 1000  /* the same while there are no connections */
 #define ALLOW_MS 1000 /* between looks at the allow-list's files */
 #define MAX_STRANGERS 1024
+#define STRANGER_MS 30000
+#define REFUSED_MS 1000
+#define OTHERS_HELD ((uint64_t)1 << 30)
 
 struct guard {
     pthread_t thread;
     bool started;
-    void *zap, *monitor; /* the thread's own */
+    void *zap, *monitor; /* sockets of the thread */
     struct allow_list allowed;
     bool keys;
-    int64_t looked_ms;
-    const char *failed;   /* the handshake whose closing is told next; NULL: none */
+    int64_t looked_ms;    /* when the thread last looked at the allow-list's files */
+    const char *failed;   /* why the handshake failed whose closing is told next; NULL: none did */
     pthread_mutex_t lock; /* guards connections */
     struct connections connections;
     struct refusals refusals;
@@ -72,6 +75,7 @@ static void answer_zap(struct guard *g)
 
 /* ---- connections ---- */
 
+/* Returns why a handshake failed, for the log. */
 static const char *handshake_failure(const struct guard *g, unsigned event, uint32_t value)
 {
     if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL && value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
@@ -110,6 +114,14 @@ static void take_event(struct guard *g, unsigned event, uint32_t value)
     pthread_mutex_unlock(&g->lock);
 }
 
+static void close_sockets(struct guard *g)
+{
+    if (g->zap)
+        zmq_close(g->zap);
+    if (g->monitor)
+        zmq_close(g->monitor);
+}
+
 static void *guard_thread(void *argument)
 {
     struct guard *g = argument;
@@ -135,15 +147,13 @@ static void *guard_thread(void *argument)
         wait = g->connections.n_here ? TICK_MS : IDLE_MS;
         pthread_mutex_unlock(&g->lock);
     }
-    zmq_close(g->monitor);
-    if (g->zap)
-        zmq_close(g->zap);
+    close_sockets(g);
     return NULL;
 }
 
 /* ---- life ---- */
 
-/* Connections cost descriptors, and a checkpoint needs one: at most a quarter of them for strangers. */
+/* Returns the limits. Every connection costs a descriptor, and a checkpoint needs some: strangers get at most a quarter of them. */
 static struct connection_limits limits(void)
 {
     struct rlimit files = {0};
@@ -153,10 +163,10 @@ static struct connection_limits limits(void)
     }
     size_t quarter = getrlimit(RLIMIT_NOFILE, &files) == 0 ? (size_t)files.rlim_cur / 4 : 64;
     return (struct connection_limits){.strangers = quarter < MAX_STRANGERS ? quarter : MAX_STRANGERS,
-                                      .stranger_ms = 30000,
-                                      .refused_ms = 1000,
+                                      .stranger_ms = STRANGER_MS,
+                                      .refused_ms = REFUSED_MS,
                                       .stranger_held = 2 * MESSAGE_MAX_BYTES,
-                                      .others_held = (uint64_t)1 << 30};
+                                      .others_held = OTHERS_HELD};
 }
 
 static void *open_socket(void *context, int type, const char *endpoint, bool bind)
@@ -175,12 +185,22 @@ static void *open_socket(void *context, int type, const char *endpoint, bool bin
     return socket;
 }
 
-int guard_new(struct guard **out, void *context, void *socket, struct allow_list *allowed, struct err *e)
+static int open_sockets(struct guard *g, struct link *link, struct err *e)
 {
-    struct guard *g = calloc(1, sizeof *g);
+    void *context = link_context(link);
+    if ((g->keys && !(g->zap = open_socket(context, ZMQ_REP, ZAP_ENDPOINT, true))) ||
+        zmq_socket_monitor(link_socket(link), MONITOR_ENDPOINT, ZMQ_EVENT_ALL) != 0 ||
+        !(g->monitor = open_socket(context, ZMQ_PAIR, MONITOR_ENDPOINT, false)))
+        return err_set(e, ERR_SYSTEM, "cannot watch connections: %s", zmq_strerror(errno));
+    return 0;
+}
+
+int guard_new(struct guard **out, struct link *link, struct allow_list *allowed, struct err *e)
+{
     *out = NULL;
+    struct guard *g = mem_alloc(1, sizeof *g, "guard", e);
     if (!g)
-        return err_set(e, ERR_MEMORY, "guard: out of memory");
+        return ERR_MEMORY;
     if (allowed) {
         g->keys = true;
         g->allowed = *allowed;
@@ -190,18 +210,11 @@ int guard_new(struct guard **out, void *context, void *socket, struct allow_list
     refusals_init(&g->refusals);
     struct connection_limits l = limits();
     connections_init(&g->connections, &l, &g->refusals);
-    int rc = 0, failed;
-    if ((g->keys && !(g->zap = open_socket(context, ZMQ_REP, ZAP_ENDPOINT, true))) ||
-        zmq_socket_monitor(socket, MONITOR_ENDPOINT, ZMQ_EVENT_ALL) != 0 ||
-        !(g->monitor = open_socket(context, ZMQ_PAIR, MONITOR_ENDPOINT, false)))
-        rc = err_set(e, ERR_SYSTEM, "cannot watch connections: %s", zmq_strerror(errno));
-    else if ((failed = pthread_create(&g->thread, NULL, guard_thread, g)) != 0)
+    int rc = open_sockets(g, link, e), failed;
+    if (rc == 0 && (failed = pthread_create(&g->thread, NULL, guard_thread, g)) != 0)
         rc = err_errno(e, failed, "cannot start the guard's thread");
     if (rc) {
-        if (g->zap)
-            zmq_close(g->zap);
-        if (g->monitor)
-            zmq_close(g->monitor);
+        close_sockets(g);
         guard_free(g);
         return rc;
     }
@@ -220,10 +233,17 @@ void guard_free(struct guard *g)
     refusals_release(&g->refusals);
     allow_list_release(&g->allowed);
     pthread_mutex_destroy(&g->lock);
-    free(g);
+    mem_free(g);
 }
 
-/* ---- for the link's thread ---- */
+/* ---- for the listener's thread ---- */
+
+static struct routing_id routing_id(const struct link_peer *peer)
+{
+    struct routing_id id = {.size = peer->size};
+    memcpy(id.id, peer->id, peer->size);
+    return id;
+}
 
 void guard_empty(struct guard *g)
 {
@@ -232,40 +252,45 @@ void guard_empty(struct guard *g)
     pthread_mutex_unlock(&g->lock);
 }
 
-bool guard_heard(struct guard *g, int fd, const struct routing_id *peer, uint64_t wire_bytes)
+bool guard_heard(struct guard *g, const struct link_peer *peer, uint64_t wire_bytes)
 {
+    struct routing_id id = routing_id(peer);
     pthread_mutex_lock(&g->lock);
-    bool here = connections_heard(&g->connections, fd, peer, wire_bytes, clock_ms());
+    bool here = connections_heard(&g->connections, peer->fd, &id, wire_bytes, clock_ms());
     pthread_mutex_unlock(&g->lock);
     return here;
 }
 
-void guard_vouch(struct guard *g, int fd, const struct routing_id *peer, uint64_t allowed)
+void guard_vouch(struct guard *g, const struct link_peer *peer, uint64_t allowed)
 {
+    struct routing_id id = routing_id(peer);
     pthread_mutex_lock(&g->lock);
-    connections_vouch(&g->connections, fd, peer, allowed, clock_ms());
+    connections_vouch(&g->connections, peer->fd, &id, allowed, clock_ms());
     pthread_mutex_unlock(&g->lock);
 }
 
-void guard_address(struct guard *g, int fd, char address[CONNECTION_ADDRESS_SIZE])
+void guard_expel(struct guard *g, const struct link_peer *peer)
 {
+    struct routing_id id = routing_id(peer);
     pthread_mutex_lock(&g->lock);
-    connections_address(&g->connections, fd, address);
+    connections_refuse(&g->connections, peer->fd, &id, clock_ms());
     pthread_mutex_unlock(&g->lock);
 }
 
-void guard_complain(struct guard *g, int fd, const char *who, const char *key, const char *why)
+void guard_describe(struct guard *g, const struct link_peer *peer, char *text, size_t size)
 {
     char address[CONNECTION_ADDRESS_SIZE];
-    guard_address(g, fd, address);
-    refusals_note(&g->refusals, REFUSAL_MESSAGE, "%s: %s (from %s%s%s)", who, why, address, *key ? ", key " : "", key);
+    pthread_mutex_lock(&g->lock);
+    connections_address(&g->connections, peer->fd, address);
+    pthread_mutex_unlock(&g->lock);
+    snprintf(text, size, "%s%s%s", address, *peer->key ? ", key " : "", peer->key);
 }
 
-void guard_expel(struct guard *g, int fd, const struct routing_id *peer)
+void guard_complain(struct guard *g, const struct link_peer *peer, const char *who, const char *why)
 {
-    pthread_mutex_lock(&g->lock);
-    connections_refuse(&g->connections, fd, peer, clock_ms());
-    pthread_mutex_unlock(&g->lock);
+    char where[CONNECTION_ADDRESS_SIZE + CURVE_KEY_SIZE + 8];
+    guard_describe(g, peer, where, sizeof where);
+    refusals_note(&g->refusals, REFUSAL_MESSAGE, "%s: %s (from %s)", who, why, where);
 }
 
 void guard_counts(struct guard *g, uint64_t counts[REFUSAL_KINDS])

@@ -1,4 +1,4 @@
-/* refusals.c - see refusals.h. */
+/* refusals.c - see refusals.h. Lines are remembered by their hashes, the newest REFUSALS_REMEMBERED of them. */
 #include "refusals.h"
 
 #include <stdarg.h>
@@ -10,8 +10,8 @@
 
 #include "clock.h"
 
-#define BURST 64 /* lines */
-#define SILENT_MS 60000
+#define BURST 64        /* lines before the limit of one a second holds */
+#define SILENT_MS 60000 /* for which the same line is not logged again */
 
 const char *refusal_name(enum refusal kind)
 {
@@ -30,7 +30,7 @@ void refusals_release(struct refusals *r)
     pthread_mutex_destroy(&r->lock);
 }
 
-/* Remembers that it is being said. */
+/* Returns whether the line was logged lately; if not, remembers that it is logged now. */
 static bool said_lately(struct refusals *r, const char *line)
 {
     int64_t now = clock_ms();

@@ -1,7 +1,7 @@
-/* refusals.h - strangers turned away: counted by kind, said once a stranger.
+/* refusals.h - counts those who were turned away, by kind, and says so in the log.
  *
- * A line for the first such refusal of a stranger, then none like it for a minute; and in the long run at most one line a second,
- * whoever they are, as addresses can be had by the thousand. Thread-safe. */
+ * A refusal is logged the first time; the same line is then not logged again for a minute. In the long run there is at most one line a
+ * second, whoever they are about, because addresses can be had by the thousand. Any thread may call these functions. */
 #ifndef CROSSFEED_REFUSALS_H
 #define CROSSFEED_REFUSALS_H
 
@@ -11,16 +11,17 @@
 #include "log_limit.h"
 
 enum refusal {
-    REFUSAL_KEY,       /* a key that is not allowed */
-    REFUSAL_HANDSHAKE, /* no ZeroMQ, no keys or keys where there are none, another key of the trainer, or silent there */
-    REFUSAL_MESSAGE,   /* broke the rules of messages, or a HELLO that does not fit the run */
-    REFUSAL_IDLE,      /* connected and never was accepted as a producer */
-    REFUSAL_TOO_MANY,  /* too many such at a time; the oldest goes */
-    REFUSAL_MEMORY,    /* sent more than the trainer holds for one connection */
+    REFUSAL_KEY, /* a key that is not allowed */
+    REFUSAL_HANDSHAKE, /* did not speak ZeroMQ, had no keys or had keys for a trainer without, had a wrong key of the trainer, or was silent */
+    REFUSAL_MESSAGE,  /* broke the rules of messages, or said a HELLO that does not fit the run */
+    REFUSAL_IDLE,     /* connected and never was accepted as a producer */
+    REFUSAL_TOO_MANY, /* was one too many of those that are no producers; the oldest of them goes */
+    REFUSAL_MEMORY,   /* sent more than the trainer holds for one connection */
     REFUSAL_KINDS,
 };
 
-const char *refusal_name(enum refusal kind); /* "key", "handshake", ... */
+/* Returns "key", "handshake" and so on. */
+const char *refusal_name(enum refusal kind);
 
 #define REFUSALS_REMEMBERED 128
 
@@ -29,7 +30,7 @@ struct refusals {
     uint64_t counts[REFUSAL_KINDS];
     struct log_limit limit;
     struct {
-        uint64_t hash; /* of the line */
+        uint64_t hash; /* of a line that was logged */
         int64_t until_ms;
     } said[REFUSALS_REMEMBERED];
     unsigned next;
@@ -37,9 +38,11 @@ struct refusals {
 
 void refusals_init(struct refusals *r);
 void refusals_release(struct refusals *r);
-/* The line says who and why, and is the same for the same stranger. */
+/* Counts a refusal of that kind and logs the line, which should be the same for the same stranger. */
 void refusals_note(struct refusals *r, enum refusal kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Fills in the counts. */
 void refusals_counts(struct refusals *r, uint64_t counts[REFUSAL_KINDS]);
 
 #endif

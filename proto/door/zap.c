@@ -1,5 +1,5 @@
-/* zap.c - see zap.h. A request is version, request id, domain, address, identity, mechanism, credentials; a reply version,
- * request id, status code, status text, user id, metadata. */
+/* zap.c - see zap.h. The frames of a request are version, request id, domain, address, identity, mechanism, credentials; those of a reply
+ * are version, request id, status code, status text, user id, metadata. */
 #include "zap.h"
 
 #include <string.h>
@@ -13,7 +13,7 @@ static bool more_follows(void *socket)
     return zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size) == 0 && more;
 }
 
-/* The next frame as a string; "" if it has none, does not fit or is not text. */
+/* Takes the next frame as a string; "" if there is no frame, or it does not fit. */
 static void take_text(void *socket, char *text, size_t size)
 {
     text[0] = '\0';

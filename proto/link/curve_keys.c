@@ -1,4 +1,4 @@
-/* curve_keys.c - see curve_keys.h. */
+/* curve_keys.c - makes, writes and reads CURVE keys; see curve_keys.h. ZeroMQ has the arithmetic. */
 #include "curve_keys.h"
 
 #include <errno.h>
@@ -23,12 +23,13 @@ int curve_pair_make(struct curve_pair *p, struct err *e)
     return 0;
 }
 
+/* Writes text to NAME.ending; with text NULL it only checks that no such file is there. */
 static int write_key_file(const char *name, const char *ending, mode_t mode, const char *text, struct err *e)
 {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s.%s", name, ending) >= sizeof path)
         return err_set(e, ERR_INPUT, "%.80s...: longer than a path may be", name);
-    if (access(path, F_OK) == 0) /* before anything is written */
+    if (access(path, F_OK) == 0)
         return err_errno(e, EEXIST, "%s: not overwritten", path);
     return text ? file_write_new(path, mode, text, strlen(text), e) : 0;
 }
@@ -52,11 +53,11 @@ int curve_pair_write(const struct curve_pair *p, const char *name, struct err *e
 struct line {
     const char *path;
     unsigned number;
-    char *kind, *key; /* NULL: neither on this line */
-    char *next;       /* of the text; NULL: none */
+    char *kind, *key; /* NULL: the line has none */
+    char *next;       /* where the next line begins; NULL: there is none */
 };
 
-/* Cuts the line at l->next into its words; "public" stands before a key that has no word before it. */
+/* Cuts the line at l->next into its words. A key that has no word before it is taken for a public one. */
 static void cut_line(struct line *l)
 {
     static char public[] = "public";
@@ -96,7 +97,7 @@ static int take_key(const struct line *l, char key[CURVE_KEY_SIZE], struct err *
     return 0;
 }
 
-/* mode_t that others than its owner may have: read here, not by path, so that it is the file that is read. */
+/* Checks that nobody but its owner may read the file. */
 static int check_private(const char *path, struct err *e)
 {
     struct stat st;
@@ -135,7 +136,7 @@ int curve_pair_read(struct curve_pair *p, const char *path, struct err *e)
     if (rc == 0 && zmq_curve_public(belongs, p->secret_key) != 0)
         rc = err_set(e, ERR_SYSTEM, "%s: cannot work out the public key: %s", path, zmq_strerror(errno));
     if (rc == 0 && *p->public_key && strcmp(p->public_key, belongs) != 0)
-        /* what stands there is not shown: it may be the secret key once more */
+        /* the line's own key is not shown, because it may be the secret key once more */
         rc = err_set(e, ERR_INPUT, "%s: its public key does not belong to its secret key, %s would", path, belongs);
     if (rc == 0)
         memcpy(p->public_key, belongs, sizeof belongs);

@@ -1,4 +1,4 @@
-/* endpoint.c - see endpoint.h. */
+/* endpoint.c - what can be said of an endpoint before ZeroMQ gets it; see endpoint.h. */
 #include "endpoint.h"
 
 #include <arpa/inet.h>
@@ -8,7 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* ZeroMQ would say no more than "Invalid argument". */
+/* This is checked here because ZeroMQ would say no more than "Invalid argument". */
 int endpoint_check(const char *endpoint, struct err *e)
 {
     const char *port = strrchr(endpoint, ':');
@@ -18,8 +18,7 @@ int endpoint_check(const char *endpoint, struct err *e)
     return err_set(e, ERR_INPUT, "endpoint '%s': must be tcp://HOST:PORT or ipc://PATH", endpoint);
 }
 
-/* ZeroMQ writes IPv4 as mapped into IPv6, tcp://[::ffff:127.0.0.1]:5555; a user expects what he can give to --connect.
- */
+/* ZeroMQ writes IPv4 as mapped into IPv6, tcp://[::ffff:127.0.0.1]:5555. A user expects what can be given to --connect. */
 void endpoint_plain_ipv4(char *endpoint)
 {
     static const char mapped[] = "tcp://[::ffff:";
@@ -30,7 +29,7 @@ void endpoint_plain_ipv4(char *endpoint)
     memmove(endpoint + strlen("tcp://"), address, strlen(address) + 1);
 }
 
-/* tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port, ipc:// */
+/* Local are tcp://127.x.y.z:port, tcp://localhost:port, tcp://[::1]:port and ipc://. */
 bool endpoint_is_local(const char *endpoint)
 {
     if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
@@ -46,7 +45,7 @@ bool endpoint_is_local(const char *endpoint)
     return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
-/* ZeroMQ silently takes over an ipc path that another process is listening on, and deletes a file that lies there; ask
+/* ZeroMQ silently takes over an ipc path that another process is listening on, and deletes a file that lies there, so one has to ask
  * first. */
 bool endpoint_in_use(const char *endpoint)
 {

@@ -1,8 +1,10 @@
-/* link.h - the sockets: a ROUTER that the trainer binds, a DEALER that a producer connects. The only file with ZeroMQ.
+/* link.h - ZeroMQ sockets that carry the protocol's messages: a DEALER for a producer, a ROUTER for the trainer.
  *
- * A link belongs to one thread at a time. It carries messages (message.h), a BATCH with one payload frame beside it.
- * Nothing here blocks except link_poll. What a peer may not do (more frames, too large, not a message) is reported as
- * ERR_PEER or ERR_DAMAGED with the peer, and drained, so that the caller can drop it. */
+ * A link belongs to one thread at a time. It carries messages (message.h); a BATCH has one payload frame beside it. No function here
+ * blocks except link_poll. A message that breaks the rules (more frames than it may have, too large, not a message at all) is read to
+ * its end and reported as ERR_PEER or ERR_DAMAGED together with its sender, so that the caller can drop the sender.
+ *
+ * The trainer does not make its ROUTER here but through listener.h (proto/door), which also decides who may come in. */
 #ifndef CROSSFEED_LINK_H
 #define CROSSFEED_LINK_H
 
@@ -13,89 +15,78 @@
 #include "curve_keys.h"
 #include "err.h"
 #include "message.h"
-#include "refusals.h"
 
 struct link;
 
-/* A connection of a ROUTER: the id that ZeroMQ gave it. Each connection has a fresh one; peers cannot choose it. */
+/* One connection of a ROUTER, named by the id that ZeroMQ gave it. Every connection gets a new id, and peers cannot choose it. */
 struct link_peer {
     unsigned char id[16];
-    size_t size;              /* 0 on a DEALER */
-    int fd;                   /* its connection, for the guard; -1: unknown */
-    char key[CURVE_KEY_SIZE]; /* its public key; "" without CURVE */
-    char host[64];            /* with a HELLO: the address it comes from, without the port; "" if unknown (ipc) */
+    size_t size;              /* of id; 0 on a DEALER, which has one peer only */
+    int fd;                   /* descriptor of the connection; -1 if it is not known */
+    char key[CURVE_KEY_SIZE]; /* the peer's public key; "" without CURVE */
+    char host[64]; /* filled with a HELLO: the peer's address without the port; "" if it is not known (ipc) */
 };
 
-/* Who may come in. */
-struct link_door {
-    const char *curve_secret; /* file of the trainer's key pair; NULL: no keys */
-    const char *curve_allow;  /* file or folder of the public keys that may connect; NULL if there are no keys */
-    bool insecure;            /* without keys, other machines may reach us all the same */
-};
-
-/* A received payload: valid, and its memory held, until link_payload_release. */
+/* A payload that was received. It is valid, and its memory is held, until link_payload_release. */
 struct link_payload {
-    const unsigned char *data; /* NULL: none. NOT aligned */
+    const unsigned char *data; /* NULL if there is none. NOT aligned */
     size_t size;
     void *frame;
 };
 
-/* Binds every endpoint (tcp://127.0.0.1:5555, tcp://127.0.0.1:*, ipc:///path). Anything but loopback TCP and ipc is
- * refused without keys unless insecure. An endpoint in use is an error. door NULL: no keys, not insecure. With keys,
- * they are asked for at every endpoint. A thread of the link's own guards it (guard.h). */
-int link_listen(struct link **l, const char *const *endpoints, size_t n, const struct link_door *door, struct err *e);
-/* The i-th endpoint as bound (with the port that '*' became). Valid until link_close. */
-const char *link_endpoint(const struct link *l, size_t i);
-
-/* ROUTER. A connection that nobody vouches for is closed after a while, and is one of a limited number. A producer that was
- * accepted is vouched for: so many bytes may come from it before they are read; 0 when it is dropped. */
-void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes);
-/* For that: the answers to so many leases of so many rows each, at most, and short messages. */
-uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases);
-/* ROUTER. Counts a fault of a peer and logs "who: why", in measure. */
-void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why);
-/* ROUTER. The same, and sends REJECT; a moment later the connection is closed. No more is heard of it. */
-void link_refuse(struct link *l, const struct link_peer *peer, const char *who, const char *why);
-/* ROUTER. Whom we turned away, by kind. From any thread while the link is open. */
-void link_refusals(const struct link *l, uint64_t counts[REFUSAL_KINDS]);
-/* ROUTER. "10.0.0.7, key rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7" */
-#define LINK_DESCRIPTION_SIZE 128
-void link_describe(const struct link *l, const struct link_peer *peer, char text[LINK_DESCRIPTION_SIZE]);
-
-/* Connects (in the background: returns at once, the peer may come later). keys NULL: without CURVE. */
+/* Makes a DEALER that connects to the endpoint. It returns at once and connects in the background, also to a trainer that is started
+ * later. keys: NULL for a connection without CURVE. */
 int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e);
-/* DEALER. Why there is no connection, as far as link_poll has heard; NULL: there is one, or none was tried. */
+
+/* Returns why a DEALER has no connection, as far as link_poll has heard; NULL if it has one or has not tried yet. */
 const char *link_trouble(const struct link *l);
-/* DEALER. Whether link_poll has heard that a connection, once there, has ended. What came before that can still be
- * received. ZeroMQ connects again by itself (not after bytes that it could not read: with keys, any that were changed on
- * the way), but to the other side that is a stranger, who sends the rest of what the old connection was to carry. */
+
+/* Returns whether link_poll has heard that the DEALER's connection, once made, has ended. What came before that can still be received.
+ * ZeroMQ connects again by itself (unless it could not read some bytes: with keys, these are any bytes that were changed on the way),
+ * but the other side takes the new connection for a stranger who sends the rest of what the old one was to carry. */
 bool link_lost(const struct link *l);
 
-/* Closes; what was sent has linger_ms to leave. NULL is fine. */
+/* Closes the link. ZeroMQ goes on sending for at most linger_ms what was sent before. l may be NULL. */
 void link_close(struct link *l, int linger_ms);
 
-/* Sends m (to peer on a ROUTER; NULL on a DEALER). ERR_PEER if the peer is gone or its queue is full. */
+/* Sends m, to `peer` on a ROUTER; peer is NULL on a DEALER. Returns ERR_PEER if the peer is gone or its queue is full. */
 int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e);
 
-/* The short messages. A failure is not reported: a peer that is gone is noticed by its silence. lease 0: not about one. */
+/* Sends an ERROR about a lease; lease 0 means that it is about none. A failure to send is not reported, because a peer that is gone
+ * is noticed by its silence. */
 void link_send_error(struct link *l, const struct link_peer *peer, uint64_t lease, const char *code, const char *text);
-/* type: MESSAGE_REJECT or MESSAGE_BYE; MESSAGE_BYE_ACK, whose reason is not sent. */
+
+/* Sends a REJECT or BYE with its reason, or a BYE_ACK, which has none. A failure to send is not reported. */
 void link_send_text(struct link *l, const struct link_peer *peer, enum message_type type, const char *reason);
 
-/* Sends m and data as its payload frame without copying. data must stay until release(context) is called, on any
- * thread, exactly once, also when sending fails. */
+/* Sends m from a DEALER with data as its payload frame, without copying data. It must stay unchanged until release(context) is called,
+ * which happens exactly once, on any thread, and also when sending fails. */
 int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,
                       void (*release)(void *context), void *context, struct err *e);
 
-/* Takes one message if there is one. Returns 1 (m filled; peer on a ROUTER; payload for a BATCH, to be released), 0
- * (none waiting), ERR_PEER (this peer broke the protocol), ERR_DAMAGED (its message was changed on the way, and what it
- * was is lost: begin anew) or another negative code (the socket is of no more use). */
+/* Takes one message if one is waiting. Returns 1 if there was one: m is filled, on a ROUTER also peer, and for a BATCH also payload,
+ * which must be released. Returns 0 if none is waiting; ERR_PEER if this peer broke the protocol; ERR_DAMAGED if its message was
+ * changed on the way, so that what it said is lost and the two must begin anew; or another negative code if the socket is of no more
+ * use. */
 int link_receive(struct link *l, struct link_peer *peer, struct message *m, struct link_payload *payload,
                  struct err *e);
-void link_payload_release(struct link_payload *p); /* safe on an empty one */
 
-/* Waits for a message, for a change of a DEALER's connection, or for fd (an eventfd; -1: none) to become readable,
- * timeout_ms at most. */
+/* Gives a payload's memory back and empties it. An empty payload is fine. */
+void link_payload_release(struct link_payload *p);
+
+/* Waits for at most timeout_ms until a message is there, a DEALER's connection changes, or fd (an eventfd; -1: none) is readable. */
 void link_poll(struct link *l, int fd, int timeout_ms);
+
+/* ---- for listener.c, which binds the socket and judges whom a message comes from ---- */
+
+/* Makes a ROUTER that is not bound to any endpoint yet. keys: the pair of a CURVE server; NULL: without CURVE. */
+int link_new_router(struct link **l, const struct curve_pair *keys, struct err *e);
+
+/* Return the link's ZeroMQ context and socket. The link goes on owning them. */
+void *link_context(const struct link *l);
+void *link_socket(const struct link *l);
+
+/* Returns how many bytes the message that link_receive took last, good or bad, was on the wire. */
+size_t link_received_bytes(const struct link *l);
 
 #endif

@@ -1,4 +1,4 @@
-/* monitor.c - see monitor.h. */
+/* monitor.c - see monitor.h. An event has two frames: its number and value, and the endpoint, which is not used. */
 #include "monitor.h"
 
 #include <string.h>
@@ -7,7 +7,7 @@
 
 bool monitor_next(void *monitor, unsigned *event, uint32_t *value)
 {
-    unsigned char frame[6]; /* u16 event, u32 value; a second frame has the endpoint */
+    unsigned char frame[6]; /* u16 event, u32 value */
     char endpoint[256];
     int got;
     while ((got = zmq_recv(monitor, frame, sizeof frame, ZMQ_DONTWAIT)) >= 0) {

@@ -19,16 +19,10 @@ static int open_link(struct link **l, bool router)
     return 0;
 }
 
-int link_listen(struct link **l, const char *const *endpoints, size_t n, const struct link_door *door, struct err *e)
+int link_new_router(struct link **l, const struct curve_pair *keys, struct err *e)
 {
-    (void)endpoints, (void)n, (void)door, (void)e;
+    (void)keys, (void)e;
     return open_link(l, true);
-}
-
-const char *link_endpoint(const struct link *l, size_t i)
-{
-    (void)l, (void)i;
-    return "nowhere";
 }
 
 int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e)
@@ -52,43 +46,6 @@ bool link_lost(const struct link *l)
 void fake_disconnect(void)
 {
     disconnected = true;
-}
-
-void link_vouch(struct link *l, const struct link_peer *peer, uint64_t bytes)
-{
-    (void)peer, (void)bytes;
-    MUST(l && l->router);
-}
-
-uint64_t link_answer_bytes(const struct stream *s, enum row_dtype dtype, size_t rows, size_t leases)
-{
-    return rows * stream_row_bytes(s, dtype) * leases;
-}
-
-void link_complain(struct link *l, const struct link_peer *peer, const char *who, const char *why)
-{
-    (void)peer, (void)why;
-    MUST(l && l->router && who);
-}
-
-void link_refuse(struct link *l, const struct link_peer *peer, const char *who, const char *why)
-{
-    MUST(l && l->router && who);
-    if (peer->size)
-        link_send_text(l, peer, MESSAGE_REJECT, why);
-}
-
-void link_refusals(const struct link *l, uint64_t counts[REFUSAL_KINDS])
-{
-    MUST(l && l->router);
-    memset(counts, 0, REFUSAL_KINDS * sizeof *counts);
-}
-
-void link_describe(const struct link *l, const struct link_peer *peer, char text[LINK_DESCRIPTION_SIZE])
-{
-    (void)peer;
-    MUST(l && l->router);
-    strcpy(text, "somewhere");
 }
 
 void link_close(struct link *l, int linger_ms)
@@ -115,6 +72,21 @@ static int send_message(const struct link *l, const struct link_peer *peer, cons
 int link_send(struct link *l, const struct link_peer *peer, const struct message *m, struct err *e)
 {
     return send_message(l, peer, m, NULL, 0, e);
+}
+
+void link_send_error(struct link *l, const struct link_peer *peer, uint64_t lease, const char *code, const char *text)
+{
+    struct message m = {.type = MESSAGE_ERROR, .error.lease = lease};
+    snprintf(m.error.code, sizeof m.error.code, "%s", code);
+    snprintf(m.error.text, sizeof m.error.text, "%s", text);
+    link_send(l, peer, &m, NULL);
+}
+
+void link_send_text(struct link *l, const struct link_peer *peer, enum message_type type, const char *reason)
+{
+    struct message m = {.type = type};
+    snprintf(m.text.reason, sizeof m.text.reason, "%s", reason);
+    link_send(l, peer, &m, NULL);
 }
 
 int link_send_payload(struct link *l, const struct message *m, const void *data, size_t size,

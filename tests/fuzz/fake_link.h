@@ -1,6 +1,6 @@
-/* fake_link.h - link.h without sockets: a fuzz target is the other side of the wire.
+/* fake_link.h - link.h and listener.h without sockets: a fuzz target is the other side of the wire.
  *
- * fake_link.c takes the place of link.c in the program. What the code under test receives, and what becomes of what it
+ * fake_link.c takes the place of link.c in the program, and fake_listener.c (the trainer's side) that of listener.c. What the code under test receives, and what becomes of what it
  * sends, are three functions of the target. All that is sent must encode, and decode to the same. */
 #ifndef CROSSFEED_FAKE_LINK_H
 #define CROSSFEED_FAKE_LINK_H

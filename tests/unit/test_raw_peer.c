@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "clock.h"
-#include "link.h"
+#include "listener.h"
 
 #define PATIENCE_MS 10000
 
@@ -21,7 +21,7 @@ static struct message m; /* 50 KB */
 static struct link_peer peer;
 static struct link_payload payload;
 static struct err e;
-static struct link *router;
+static struct listener *router;
 
 /* ---- helpers ---- */
 
@@ -29,13 +29,13 @@ static int open_router(void **state)
 {
     (void)state;
     const char *endpoint = "tcp://127.0.0.1:*";
-    return link_listen(&router, &endpoint, 1, NULL, &e);
+    return listener_open(&router, &endpoint, 1, NULL, &e);
 }
 
 static int close_router(void **state)
 {
     (void)state;
-    link_close(router, 0);
+    listener_close(router, 0);
     return 0;
 }
 
@@ -46,7 +46,7 @@ static int connect_raw(void)
                                 "DEALER";
     unsigned char greeting[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0, 'N', 'U', 'L', 'L'}, answer[64 + 32];
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    address.sin_port = htons((uint16_t)atoi(strrchr(link_endpoint(router, 0), ':') + 1));
+    address.sin_port = htons((uint16_t)atoi(strrchr(listener_endpoint(router, 0), ':') + 1));
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(send(fd, greeting, sizeof greeting, 0), sizeof greeting);
@@ -68,20 +68,20 @@ static void reset(int fd)
     close(fd);
 }
 
-/* The next message, or what link_receive says instead of it; 0 if nothing comes. */
+/* The next message, or what listener_receive says instead of it; 0 if nothing comes. */
 static int receive(int timeout_ms)
 {
     int got;
     int64_t until = clock_ms() + timeout_ms;
-    while ((got = link_receive(router, &peer, &m, &payload, &e)) == 0 && clock_ms() < until)
-        link_poll(router, -1, 20);
+    while ((got = listener_receive(router, &peer, &m, &payload, &e)) == 0 && clock_ms() < until)
+        link_poll(listener_link(router), -1, 20);
     return got;
 }
 
 static void expect_alive(void)
 {
     struct link *dealer;
-    assert_int_equal(link_connect(&dealer, link_endpoint(router, 0), NULL, &e), 0);
+    assert_int_equal(link_connect(&dealer, listener_endpoint(router, 0), NULL, &e), 0);
     memset(&m, 0, sizeof m);
     m.type = MESSAGE_PING;
     m.ping.token = 77;
@@ -96,7 +96,7 @@ static void expect_alive(void)
 static uint64_t refused(enum refusal kind)
 {
     uint64_t counts[REFUSAL_KINDS];
-    link_refusals(router, counts);
+    listener_refusals(router, counts);
     return counts[kind];
 }
 
@@ -155,7 +155,7 @@ static void a_producer_beyond_its_leases(void **state)
     send_times(fd, "\x00\x01x", 3, 1);
     assert_int_equal(receive(PATIENCE_MS), ERR_DAMAGED);
     struct link_peer producer = peer;
-    link_vouch(router, &producer, ALLOWED);
+    listener_vouch(router, &producer, ALLOWED);
     assert_int_equal(send_without_end(fd, 16 << 10), 16 << 10); /* half of it */
     usleep(100000);
     assert_int_equal(refused(REFUSAL_MEMORY), 0);

@@ -13,7 +13,7 @@
 
 #include "bf16.h"
 #include "clock.h"
-#include "link.h"
+#include "listener.h"
 #include "scratch.h"
 #include "serve.h"
 
@@ -76,7 +76,7 @@ static void *producer_thread(void *argument)
 
 /* ---- the trainer: this test ---- */
 
-static struct link *trainer;
+static struct listener *trainer;
 static char endpoint[300];
 static struct message m; /* 50 KB: sent, or received last */
 static struct link_peer peer, producer;
@@ -111,13 +111,13 @@ static int set_up(void **state)
     memset(&report, 0, sizeof report);
     result = 1;
     const char *endpoints[] = {endpoint};
-    return link_listen(&trainer, endpoints, 1, NULL, &e);
+    return listener_open(&trainer, endpoints, 1, NULL, &e);
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    link_close(trainer, 0);
+    listener_close(trainer, 0);
     trainer = NULL;
     return 0;
 }
@@ -141,8 +141,8 @@ static bool receive(int timeout_ms)
     int got;
     int64_t until = clock_ms() + timeout_ms;
     link_payload_release(&payload);
-    while ((got = link_receive(trainer, &peer, &m, &payload, &e)) == 0 && clock_ms() < until)
-        link_poll(trainer, -1, 10);
+    while ((got = listener_receive(trainer, &peer, &m, &payload, &e)) == 0 && clock_ms() < until)
+        link_poll(listener_link(trainer), -1, 10);
     if (got < 0)
         fail_msg("%s", e.message);
     return got == 1;
@@ -151,7 +151,7 @@ static bool receive(int timeout_ms)
 static void say(enum message_type type)
 {
     m.type = type;
-    if (link_send(trainer, &producer, &m, &e))
+    if (link_send(listener_link(trainer), &producer, &m, &e))
         fail_msg("%s", e.message);
 }
 
@@ -544,8 +544,8 @@ static void connects_again_when_its_connection_ends(void **state)
     lease(1, 0, 4, true);
     expect_block(1, 0, 4, true); /* it is welcome */
     lease(2, 4, 4, true);
-    link_close(trainer, 0);
-    assert_int_equal(link_listen(&trainer, endpoints, 1, NULL, &e), 0);
+    listener_close(trainer, 0);
+    assert_int_equal(listener_open(&trainer, endpoints, 1, NULL, &e), 0);
     assert_true(receive(PATIENCE_MS));
     assert_int_equal(m.type, MESSAGE_HELLO);
     producer = peer;
@@ -586,7 +586,7 @@ static void alive_while_it_computes(void **state)
 static void nobody_is_there(void **state)
 {
     (void)state;
-    link_close(trainer, 0);
+    listener_close(trainer, 0);
     trainer = NULL;
     options.give_up_after_ms = 400;
     int64_t begin = clock_ms();

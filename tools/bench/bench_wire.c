@@ -15,7 +15,7 @@
 #include "bf16.h"
 #include "clock.h"
 #include "fingerprint.h"
-#include "link.h"
+#include "listener.h"
 #include "mem.h"
 #include "rng.h"
 #include "scale.h"
@@ -31,7 +31,8 @@ struct bench {
     uint32_t *slots;                             /* [rows] a permutation */
     float *batch;                                /* [chunk_rows, row] */
     uint64_t checksum;
-    struct link *listener, *sender;
+    struct listener *listener;
+    struct link *sender;
     double seconds[QUANTITIES][BENCH_MAX_REPS];
 };
 
@@ -52,8 +53,8 @@ static int make(struct bench *b, struct err *e)
         !(b->acts = mem_alloc(b->bytes, 1, "rows", e)) || !(b->window = mem_alloc(b->bytes, 1, "window", e)) ||
         !(b->slots = mem_alloc(b->rows, sizeof *b->slots, "slots", e)) ||
         !(b->batch = mem_alloc(b->chunk_rows * b->row, sizeof(float), "batch", e)) ||
-        link_listen(&b->listener, endpoint, 1, NULL, e) ||
-        link_connect(&b->sender, link_endpoint(b->listener, 0), NULL, e))
+        listener_open(&b->listener, endpoint, 1, NULL, e) ||
+        link_connect(&b->sender, listener_endpoint(b->listener, 0), NULL, e))
         return e->code;
     struct rng r;
     rng_init(&r, 5, RNG_TEST, 0);
@@ -99,8 +100,8 @@ static int time_socket(struct bench *b, size_t rep, struct err *e)
     if (pthread_create(&thread, NULL, send_chunks, b))
         return err_set(e, ERR_SYSTEM, "cannot start a thread");
     while (got < b->chunks && clock_s() - start < 60) {
-        link_poll(b->listener, -1, 1000);
-        for (int n; (n = link_receive(b->listener, &peer, &m, &payload, e)) != 0; got++) {
+        link_poll(listener_link(b->listener), -1, 1000);
+        for (int n; (n = listener_receive(b->listener, &peer, &m, &payload, e)) != 0; got++) {
             link_payload_release(&payload);
             if (n < 0)
                 break;
@@ -181,7 +182,7 @@ int bench_wire(const struct bench_options *o, struct err *e)
     if (rc == 0)
         print(b);
     link_close(b->sender, 0);
-    link_close(b->listener, 0);
+    listener_close(b->listener, 0);
     mem_free(b->vectors);
     mem_free(b->acts);
     mem_free(b->window);

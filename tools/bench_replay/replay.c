@@ -12,14 +12,15 @@
 
 #include "clock.h"
 #include "fingerprint.h"
-#include "link.h"
+#include "listener.h"
 #include "rng.h"
 
 #define SILENCE_MS 20000
 
 struct receiver {
     const struct replay_options *o;
-    struct link *link;
+    struct listener *listener;
+    struct link *link; /* the listener's */
     struct link_peer peer;
     struct stream stream;
     enum row_dtype dtype;
@@ -85,7 +86,7 @@ static int welcome(struct receiver *r, struct err *e)
                                             .timeout_ms = SILENCE_MS};
     memcpy(r->m.welcome.scale, r->stream.scale, sizeof r->stream.scale);
     size_t block_rows = (size_t)r->o->block_seqs * r->stream.rows_per_seq;
-    link_vouch(r->link, &r->peer, link_answer_bytes(&r->stream, r->dtype, block_rows, r->o->credit));
+    listener_vouch(r->listener, &r->peer, listener_answer_bytes(&r->stream, r->dtype, block_rows, r->o->credit));
     int rc = link_send(r->link, &r->peer, &r->m, e);
     for (uint32_t i = 0; i < r->o->credit && rc == 0; i++)
         rc = lease(r, e);
@@ -115,7 +116,7 @@ static int receive(struct receiver *r, struct err *e)
         link_poll(r->link, -1, 100);
         if (clock_ms() - heard > SILENCE_MS)
             return err_set(e, ERR_PEER, "%s says nothing", r->o->actgen);
-        for (int got; rc == 0 && (got = link_receive(r->link, &r->peer, &r->m, &payload, e)) != 0;) {
+        for (int got; rc == 0 && (got = listener_receive(r->listener, &r->peer, &r->m, &payload, e)) != 0;) {
             heard = clock_ms();
             if (got < 0)
                 rc = got;
@@ -137,11 +138,12 @@ int replay(const struct replay_options *o, struct replay_result *result, struct 
     static struct receiver r; /* 40 KB of message */
     *result = (struct replay_result){0};
     r = (struct receiver){.o = o, .result = result};
-    if (link_listen(&r.link, &endpoint, 1, NULL, e))
+    if (listener_open(&r.listener, &endpoint, 1, NULL, e))
         return e->code;
-    pid_t actgen = start_actgen(o, link_endpoint(r.link, 0));
+    r.link = listener_link(r.listener);
+    pid_t actgen = start_actgen(o, listener_endpoint(r.listener, 0));
     int code = actgen < 0 ? err_errno(e, errno, "cannot start %s", o->actgen) : receive(&r, e);
-    link_close(r.link, 0);
+    listener_close(r.listener, 0);
     if (actgen > 0) { /* it has nothing to lose */
         kill(actgen, SIGKILL);
         waitpid(actgen, NULL, 0);

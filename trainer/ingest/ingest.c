@@ -69,7 +69,7 @@ static void receive_all(struct ingest *in, struct err *e)
 {
     struct link_peer from;
     struct link_payload payload;
-    for (int turn = 0, got; turn < 64 && (got = link_receive(in->link, &from, &in->message, &payload, e)) != 0;
+    for (int turn = 0, got; turn < 64 && (got = listener_receive(in->listener, &from, &in->message, &payload, e)) != 0;
          turn++) {
         if (got == 1) {
             take_message(in, &from, &payload, e);
@@ -101,7 +101,7 @@ static void synchronise(struct ingest *in)
     bool had_started = in->started;
     in->counters.producers = (uint32_t)in->producers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
-    link_refusals(in->link, in->counters.refused);
+    listener_refusals(in->listener, in->counters.refused);
     log_hidden(&in->comings);
     ingest_sync_turn(&in->sync, &in->counters, &in->started, &in->ending, &in->end);
     if (in->started && !had_started)
@@ -121,8 +121,8 @@ static void say_end(struct ingest *in)
         receive_all(in, &e);
     }
     synchronise(in);
-    link_close(in->link, 1000);
-    in->link = NULL;
+    listener_close(in->listener, 1000);
+    in->listener = NULL;
 }
 
 static void *ingest_thread(void *argument)
@@ -173,7 +173,8 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     ingest_sync_init(&in->sync);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int rc = in->wake < 0 ? err_errno(e, errno, "eventfd")
-                          : link_listen(&in->link, o->endpoints, o->n_endpoints, &o->door, e);
+                          : listener_open(&in->listener, o->endpoints, o->n_endpoints, &o->door, e);
+    in->link = rc == 0 ? listener_link(in->listener) : NULL;
     if (rc == 0 && (rc = pthread_create(&in->thread, NULL, ingest_thread, in)) != 0)
         rc = err_errno(e, rc, "cannot start the ingest thread");
     in->running = rc == 0;
@@ -190,7 +191,7 @@ void ingest_free(struct ingest *in)
     if (!in)
         return;
     ingest_finish(in, false, "trainer stopped");
-    link_close(in->link, 0);
+    listener_close(in->listener, 0);
     if (in->wake >= 0)
         close(in->wake);
     row_store_release(&in->row_store);
@@ -200,7 +201,7 @@ void ingest_free(struct ingest *in)
 
 const char *ingest_endpoint(const struct ingest *in, size_t i)
 {
-    return link_endpoint(in->link, i);
+    return listener_endpoint(in->listener, i);
 }
 
 int ingest_wake_fd(const struct ingest *in)

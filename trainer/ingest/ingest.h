@@ -14,7 +14,7 @@
 #include "err.h"
 #include "ingest_sync.h"
 #include "row_store.h"
-#include "link.h"
+#include "listener.h"
 #include "plan.h"
 #include "shuffle.h"
 #include "stream.h"
@@ -26,7 +26,7 @@ struct ingest;
 struct ingest_options {
     const char *const *endpoints;
     size_t n_endpoints;
-    struct link_door door;
+    struct listener_access door;
     const char *run_id; /* FINGERPRINT_SIZE - 1 characters at most */
     enum row_dtype dtype;
     const struct stream *expected; /* a resumed run's, others are rejected; NULL: the first producer fixes it */

@@ -156,9 +156,9 @@ void ingest_first_credit(struct ingest *in, int index)
 static uint64_t bytes_to_come(const struct ingest *in, int index)
 {
     const struct producer *p = &in->producers.list[index];
-    return link_answer_bytes(&in->stream, in->n_scale ? in->options.dtype : ROW_F32,
-                             in->row_store.c.plan->max_block_rows,
-                             leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
+    return listener_answer_bytes(&in->stream, in->n_scale ? in->options.dtype : ROW_F32,
+                                 in->row_store.c.plan->max_block_rows,
+                                 leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
 void ingest_trust(struct ingest *in)
@@ -209,7 +209,7 @@ void ingest_lease_blocks(struct ingest *in)
         unproven -= p->blocks == 0;
         leases_grant(&in->leases, t, answer, i);
         speed_leased(&p->speed, t->n_rows, now);
-        link_vouch(in->link, &p->address, bytes_to_come(in, i));
+        listener_vouch(in->listener, &p->address, bytes_to_come(in, i));
         struct message *m = &in->message;
         m->type = MESSAGE_LEASE;
         m->lease = (struct message_lease){.lease = t->answers[answer].lease,

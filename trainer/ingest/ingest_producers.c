@@ -50,10 +50,10 @@ void ingest_drop(struct ingest *in, int index, const char *why)
         log_limited(&in->comings, "producer %s %s; %zu blocks leased again", p->name, why, n);
     else
         log_limited(&in->comings, "producer %s %s", p->name, why);
-    link_vouch(in->link, &p->address, 0);
+    listener_vouch(in->listener, &p->address, 0);
     producers_remove(&in->producers, index);
     if (in->producers.n == 0 && !in->ending)
-        log_limited(&in->comings, "no producer is left; waiting for one at %s", link_endpoint(in->link, 0));
+        log_limited(&in->comings, "no producer is left; waiting for one at %s", listener_endpoint(in->listener, 0));
 }
 
 void ingest_lose(struct ingest *in, int index, const char *why)
@@ -112,18 +112,18 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
         in->counters.rejected++;
         char who[MESSAGE_NAME_SIZE + 32];
         snprintf(who, sizeof who, "producer %s rejected", name);
-        link_refuse(in->link, from, who, e->message);
+        listener_refuse(in->listener, from, who, e->message);
         return;
     }
-    link_vouch(in->link, from, link_answer_bytes(&h->stream, in->options.dtype, 0, 0));
+    listener_vouch(in->listener, from, listener_answer_bytes(&h->stream, in->options.dtype, 0, 0));
     if (!in->stream_fixed)
         fix_stream(in, &h->stream);
     if (ingest_send_welcome(in, &in->producers.list[index])) { /* it said HELLO on another connection since */
         producers_remove(&in->producers, index);
         return;
     }
-    char where[LINK_DESCRIPTION_SIZE];
-    link_describe(in->link, from, where);
+    char where[LISTENER_DESCRIPTION_SIZE];
+    listener_describe(in->listener, from, where);
     in->counters.producers_seen++;
     log_limited(&in->comings, "producer %s joins (%s)", name, where);
 }
@@ -134,7 +134,7 @@ void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct
     char who[MESSAGE_NAME_SIZE + 32];
     snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
     in->counters.bad_chunks++;
-    link_refuse(in->link, from, who, e->message);
+    listener_refuse(in->listener, from, who, e->message);
     if (index >= 0)
         ingest_lose(in, index, "broke the protocol, dropped");
 }
@@ -145,7 +145,7 @@ void ingest_start_anew(struct ingest *in, const struct link_peer *from, const st
     char who[MESSAGE_NAME_SIZE + 32];
     snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
     in->counters.bad_chunks++;
-    link_complain(in->link, from, who, e->message);
+    listener_complain(in->listener, from, who, e->message);
     link_send_error(in->link, from, 0, "unknown-peer", e->message);
     if (index >= 0)
         ingest_lose(in, index, "shall join again");

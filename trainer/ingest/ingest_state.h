@@ -12,7 +12,7 @@
 #include "ingest.h"
 #include "row_store.h"
 #include "leases.h"
-#include "link.h"
+#include "listener.h"
 #include "log_limit.h"
 #include "message.h"
 #include "producers.h"
@@ -23,7 +23,8 @@ _Static_assert(PRODUCERS_MAX <= LEASES_HOLDERS, "a producer's index is a holder"
 
 struct ingest {
     struct ingest_options options;
-    struct link *link;
+    struct listener *listener;
+    struct link *link; /* the listener's, to send and to poll */
     int wake;
     pthread_t thread;
     bool running;

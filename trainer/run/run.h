@@ -8,12 +8,12 @@
 
 #include "err.h"
 #include "learner.h"
-#include "link.h"
+#include "listener.h"
 
 struct run_options {
     const char *const *endpoints;
     size_t n_endpoints;
-    struct link_door door;      /* keys */
+    struct listener_access door; /* keys */
     const char *metrics_listen; /* address:port of the metrics endpoint; NULL: none */
     const char *provenance;     /* file: u32 sequence, position, token of each row, in the order of training; or NULL */
     volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, tell the producers, return 0 */
