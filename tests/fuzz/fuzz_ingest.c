@@ -13,7 +13,7 @@
 #include "fake_link.h"
 #include "fuzz.h"
 #include "ingest.h"
-#include "status.h"
+#include "row_store.h"
 
 enum { N_PEERS = 4, BLOCK_SEQS = 2, N_LEASES = 64, MAX_STREAM_BYTES = 1 << 20, MAX_ROWS = 1 << 14, EPOCHS = 3 };
 enum { RUN_F32 = 1, RUN_GIVEN_SCALE = 2, RUN_NO_EVALUATION = 4, RUN_LONG = 8, RUN_EXPECTED = 16 };
@@ -382,6 +382,9 @@ static void check_end(struct ingest *in)
             MUST(measured[i] > 0);
     if (ingest_evaluation_rows(in, &held_out, &n_held_out, 0, &e) == 0)
         MUST(n_held_out * stream_row_bytes(&stream, dtype) <= MAX_STREAM_BYTES);
+    static struct ingest_snapshot snapshot; /* 70 KB */
+    ingest_snapshot(in, &snapshot);
+    MUST(snapshot.n_producers <= N_PEERS && snapshot.n_producers == snapshot.counters.producers);
     ingest_counters(in, &counters);
     MUST(counters.blocks_done <= counters.blocks_leased);
 }
@@ -419,7 +422,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         o.scale = given;
         o.n_scale = run_kind & RUN_LONG ? 1 : 2;
     }
-    MUST(status_new(&o.status, fuzz_folder(), &e) == 0 && ingest_new(&in, &o, &e) == 0);
+    MUST(ingest_new(&in, &o, &e) == 0);
     wait_for(&for_main);
     int64_t ahead = fake_clock_set(0);
     if (!over) { /* the ingest thread waits, and somebody was welcome */
@@ -434,7 +437,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fake_clock_set(0);
     check_end(in);
     ingest_free(in);
-    status_free(o.status);
     shuffle_free(shuffle);
     plan_release(&plan);
     free(scale_blocks);

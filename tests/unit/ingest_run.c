@@ -7,6 +7,7 @@
 
 #include "bf16.h"
 #include "clock.h"
+#include "row_store.h"
 #include "scratch.h"
 
 /* ---- the trainer ---- */

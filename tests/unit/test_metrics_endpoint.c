@@ -19,7 +19,7 @@ static struct err e;
 
 static int set_up(void **state)
 {
-    return scratch_open(state) || status_new(&status, scratch_folder, &e);
+    return scratch_open(state) || status_new(&status, &e);
 }
 
 static int tear_down(void **state)

@@ -1,4 +1,5 @@
 /* test_status.c - the run's status: rates that forget, status.json and the Prometheus text of a snapshot. */
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,14 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "clock.h"
 #include "json_file.h"
 #include "ledger.h"
 #include "scratch.h"
 #include "status.h"
+#include "status_json.h"
 #include "status_text.h"
+#include "status_writer.h"
 
 static struct status_snapshot s;
 
@@ -28,9 +33,9 @@ static int set_up(void **state)
 
 static void add_producer(const char *name)
 {
-    struct status_producer *p = &s.producers[s.n_producers++];
+    struct ingest_producer *p = &s.ingest.producers[s.ingest.n_producers++];
     memset(p, 0, sizeof *p);
-    p->number = s.n_producers;
+    p->number = s.ingest.n_producers;
     snprintf(p->name, sizeof p->name, "%s", name);
 }
 
@@ -73,29 +78,28 @@ static void shares_of_producers(void **state)
     add_producer("two");
     assert_true(isnan(status_mean_share(&s, STATUS_WAITING)));
     for (int i = 1; i < 3; i++)
-        s.producers[i].reports = true;
-    s.producers[1].computing = 0.25f;
-    s.producers[1].sending = 0.5f;
-    s.producers[2].computing = 1;
-    assert_true(isnan(status_share(&s.producers[0], STATUS_COMPUTING)));
-    assert_float_equal(status_share(&s.producers[1], STATUS_WAITING), 0.25, 1e-9);
+        s.ingest.producers[i].reports = true;
+    s.ingest.producers[1].computing = 0.25f;
+    s.ingest.producers[1].sending = 0.5f;
+    s.ingest.producers[2].computing = 1;
+    assert_true(isnan(status_share(&s.ingest.producers[0], STATUS_COMPUTING)));
+    assert_float_equal(status_share(&s.ingest.producers[1], STATUS_WAITING), 0.25, 1e-9);
     assert_float_equal(status_mean_share(&s, STATUS_WAITING), 0.125, 1e-9);
     assert_float_equal(status_mean_share(&s, STATUS_SENDING), 0.25, 1e-9);
-    s.producers[2].sending = 1; /* says more than there is */
-    assert_float_equal(status_share(&s.producers[2], STATUS_WAITING), 0, 0);
+    s.ingest.producers[2].sending = 1; /* says more than there is */
+    assert_float_equal(status_share(&s.ingest.producers[2], STATUS_WAITING), 0, 0);
 }
 
-/* ---- what the threads say, and the file ---- */
+/* ---- what the threads tell, and the file ---- */
 
-static struct status_ingest ingest;
+static struct ingest_snapshot ingest;
 
 static void two_sides(void **state)
 {
     (void)state;
     struct status *status;
     struct err e = {0};
-    assert_int_equal(status_new(&status, scratch_folder, &e), 0);
-    assert_true(status_due(status));
+    assert_int_equal(status_new(&status, &e), 0);
     status_run(status, "cafe", 10, 100, 4);
     status_phase(status, STATUS_TRAINING);
     struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
@@ -108,30 +112,55 @@ static void two_sides(void **state)
     ingest.window_slots = 4;
     ingest.n_producers = 2;
     for (uint64_t i = 0; i < 2; i++) {
-        ingest.producers[i] = (struct status_producer){.number = i + 1, .here_s = 10, .rows = 100 * (i + 1)};
+        ingest.producers[i] = (struct ingest_producer){.number = i + 1, .here_s = 10, .rows = 100 * (i + 1)};
         snprintf(ingest.producers[i].name, sizeof ingest.producers[i].name, "p%d", (int)i + 1);
     }
     status_ingest(status, &ingest);
-    assert_false(status_due(status));
     status_snapshot(status, &s);
     assert_int_equal(s.step, 11);
     assert_true(status_rows_per_s(&s) > 0);
     assert_true(status_waiting(&s) > 0 && status_waiting(&s) <= 1);
-    assert_float_equal(rate_value(&s.producers[1].rows_rate), 20, 1e-6);
+    assert_float_equal(rate_value(&s.producer_rates[1]), 20, 1e-6);
 
     /* The first one leaves: the other keeps its rate. */
     ingest.producers[0] = ingest.producers[1];
     ingest.n_producers = 1;
     status_ingest(status, &ingest);
     status_snapshot(status, &s);
-    assert_int_equal(s.n_producers, 1);
-    double rate = rate_value(&s.producers[0].rows_rate);
+    assert_int_equal(s.ingest.n_producers, 1);
+    double rate = rate_value(&s.producer_rates[0]);
     assert_true(rate > 15 && rate <= 20);
     char text[128];
     status_sides(status, text, sizeof text);
     assert_string_equal(text, "window 75 %, 1 producer");
 
-    status_finish(status, STATUS_DONE, "");
+    /* A third one gets the place of the first, before the second: that keeps its rate too. */
+    ingest.producers[1] = ingest.producers[0];
+    ingest.producers[0] = (struct ingest_producer){.number = 3, .here_s = 1};
+    ingest.producers[1].here_s = 1e6;
+    ingest.n_producers = 2;
+    status_ingest(status, &ingest);
+    status_snapshot(status, &s);
+    assert_true(rate_value(&s.producer_rates[0]) == 0);
+    assert_true(rate_value(&s.producer_rates[1]) > 15);
+    status_free(status);
+}
+
+static void the_file(void **state)
+{
+    (void)state;
+    struct status *status;
+    struct status_writer *writer;
+    struct err e = {0};
+    assert_int_equal(status_new(&status, &e), 0);
+    assert_int_equal(status_writer_start(&writer, status, scratch_folder, &e), 0);
+    status_run(status, "cafe", 10, 100, 4);
+    struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
+    status_step(status, &r, NAN);
+    ingest.counters.rows_received = 123;
+    status_ingest(status, &ingest);
+    status_end(status, STATUS_DONE, "");
+    status_writer_stop(writer);
     status_free(status);
     json_t *value;
     assert_int_equal(json_read_object(scratch_path("status.json"), &value, &e), 0);
@@ -140,7 +169,7 @@ static void two_sides(void **state)
     assert_string_equal(json_string_value(json_object_get(value, "path")), "sparse");
     assert_true(json_is_null(json_object_get(value, "fvu")));
     assert_int_equal(json_integer_value(json_object_get(json_object_get(value, "ledger"), "rows_received")), 123);
-    const json_t *p = json_array_get(json_object_get(value, "producers"), 0);
+    const json_t *p = json_array_get(json_object_get(value, "producers"), 1);
     assert_string_equal(json_string_value(json_object_get(p, "name")), "p2");
     assert_true(json_is_null(json_object_get(p, "waiting")));
     json_decref(value);
@@ -151,11 +180,48 @@ static void a_folder_that_is_gone(void **state)
 {
     (void)state;
     struct status *status;
+    struct status_writer *writer;
     struct err e = {0};
-    assert_int_equal(status_new(&status, scratch_path("nowhere"), &e), 0);
-    status_ingest(status, &ingest); /* says so on stderr, once, and goes on */
+    assert_int_equal(status_new(&status, &e), 0);
+    assert_int_equal(status_writer_start(&writer, status, scratch_path("nowhere"), &e), 0);
+    status_end(status, STATUS_FAILED, "disk gone"); /* it says so on stderr, once, and goes on */
+    status_writer_stop(writer);
+    status_free(status);
+}
+
+/* The disk hangs: the temporary is a pipe, which cannot be opened for writing until somebody reads it. Everybody else goes on. */
+static void a_disk_that_hangs(void **state)
+{
+    (void)state;
+    struct status *status;
+    struct status_writer *writer;
+    struct err e = {0};
+    char pipe[128], file[128], some[100];
+    assert_int_equal(mkdir(scratch_path("slow"), 0700), 0);
+    snprintf(pipe, sizeof pipe, "%s", scratch_path("slow/.status.json.tmp"));
+    snprintf(file, sizeof file, "%s", scratch_path("slow/status.json"));
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(status_new(&status, &e), 0);
+    assert_int_equal(status_writer_start(&writer, status, scratch_path("slow"), &e), 0);
+    usleep(100000); /* the writer hangs by now; if not yet, it will below */
+    double before = clock_s();
+    struct step_report r = {.step = 1};
+    status_phase(status, STATUS_TRAINING);
+    status_step(status, &r, NAN);
+    status_waited(status, 0.1);
     status_ingest(status, &ingest);
-    status_finish(status, STATUS_FAILED, "disk gone");
+    status_snapshot(status, &s);
+    status_writer_watch(writer, NULL);
+    assert_int_equal(s.step, 2);
+    assert_true(clock_s() - before < 5);
+    assert_int_not_equal(access(file, F_OK), 0);
+    int fd = open(pipe, O_RDONLY); /* the disk is back */
+    assert_true(fd >= 0 && read(fd, some, sizeof some) > 0);
+    for (int turn = 0; turn < 1000 && access(file, F_OK) != 0; turn++)
+        usleep(10000);
+    assert_int_equal(access(file, F_OK), 0);
+    close(fd);
+    status_writer_stop(writer);
     status_free(status);
 }
 
@@ -202,10 +268,10 @@ static void labels_are_escaped(void **state)
 {
     (void)state;
     add_producer("a\"b\\c\nd\xc3\xb6");
-    snprintf(s.producers[0].address, sizeof s.producers[0].address, "::1");
-    s.producers[0].rows = (uint64_t)1 << 40;
-    s.producers[0].reports = true;
-    s.producers[0].sending = 0.25f;
+    snprintf(s.ingest.producers[0].address, sizeof s.ingest.producers[0].address, "::1");
+    s.ingest.producers[0].rows = (uint64_t)1 << 40;
+    s.ingest.producers[0].reports = true;
+    s.ingest.producers[0].sending = 0.25f;
     render();
     has_line(
         "crossfeed_producer_rows_total{number=\"1\",name=\"a\\\"b\\\\c\\nd\xc3\xb6\",address=\"::1\"} 1099511627776");
@@ -218,7 +284,7 @@ static void well_formed(void **state)
     (void)state;
     add_producer("one");
     add_producer("two");
-    s.counters.bad_chunks = UINT64_MAX;
+    s.ingest.counters.bad_chunks = UINT64_MAX;
     render();
     has_line("crossfeed_bad_chunks_total 18446744073709551615");
     char *copy = strdup(text), *rest = copy, metric[128] = "", seen[8192] = " ";
@@ -256,10 +322,16 @@ static void well_formed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(rates_forget, set_up),          cmocka_unit_test_setup(remaining_time, set_up),
-        cmocka_unit_test_setup(shares_of_producers, set_up),   cmocka_unit_test_setup(two_sides, set_up),
-        cmocka_unit_test_setup(a_folder_that_is_gone, set_up), cmocka_unit_test_setup(unknown_is_nan, set_up),
-        cmocka_unit_test_setup(labels_are_escaped, set_up),    cmocka_unit_test_setup(well_formed, set_up),
+        cmocka_unit_test_setup(rates_forget, set_up),
+        cmocka_unit_test_setup(remaining_time, set_up),
+        cmocka_unit_test_setup(shares_of_producers, set_up),
+        cmocka_unit_test_setup(two_sides, set_up),
+        cmocka_unit_test_setup(the_file, set_up),
+        cmocka_unit_test_setup(a_folder_that_is_gone, set_up),
+        cmocka_unit_test_setup(a_disk_that_hangs, set_up),
+        cmocka_unit_test_setup(unknown_is_nan, set_up),
+        cmocka_unit_test_setup(labels_are_escaped, set_up),
+        cmocka_unit_test_setup(well_formed, set_up),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -1,37 +1,31 @@
-/* ingest.c - the ingest thread's turns, and what the training thread asks of it; see ingest.h and PROTOCOL.md.
+/* ingest.c - the ingest thread's turns, and what other threads ask of it; see ingest.h and PROTOCOL.md.
  *
- * ingest_producers.c deals with producers, ingest_leases.c gives them blocks, ingest_rows.c takes what they send. All that
- * the thread alone uses is free of locks; what the two threads tell each other goes through ingest_sync.h. */
+ * ingest_producers.c deals with producers as such, ingest_leases.c gives them blocks, ingest_rows.c takes what they send, ingest_drop.c
+ * lets them go. What only the thread uses needs no lock; what it and other threads tell each other goes through ingest_sync.h. */
 #include "ingest.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "ingest_describe.h"
+#include "ingest_drop.h"
 #include "ingest_leases.h"
 #include "ingest_producers.h"
 #include "ingest_rows.h"
-#include "ingest_status.h"
 #include "ingest_state.h"
-#include "log.h"
+#include "mem.h"
 #include "wake.h"
 
 #define POLL_MS 100
-#define END_WAIT_MS 3000 /* for the producers' BYEs */
+#define END_WAIT_MS 3000      /* for the producers' BYEs */
+#define SNAPSHOT_WAIT_MS 1000 /* for a snapshot, of a thread that answers within POLL_MS */
 
 /* ---- the thread ---- */
-
-void ingest_fail(struct ingest *in, const struct err *why)
-{
-    ingest_sync_fail(&in->sync, why);
-    if (in->started) /* before that there is no shuffle */
-        shuffle_fail(in->row_store.c.shuffle, why);
-}
 
 static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
                          struct err *e)
@@ -40,13 +34,13 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     enum message_type type = in->message.type;
     if (index >= 0)
         in->producers.list[index].last_heard_ms = clock_ms();
-    if (type == MESSAGE_HELLO && in->ending) {
+    if (type == MESSAGE_HELLO && in->orders.ending) {
         ingest_send_end(in, from);
     } else if (type == MESSAGE_HELLO) {
         ingest_take_hello(in, from, e);
     } else if (type == MESSAGE_BYE) {
         if (index >= 0)
-            ingest_drop(in, index, in->ending ? "leaves, the run is over" : "leaves");
+            ingest_drop(in, index, in->orders.ending ? "leaves, the run is over" : "leaves");
         link_send_text(in->link, from, MESSAGE_BYE_ACK, "");
     } else if (index < 0) {
         link_send_error(in->link, from, 0, "unknown-peer", "say HELLO first");
@@ -56,7 +50,6 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
         ingest_take_error(in, index, e);
     } else if (type == MESSAGE_PING) {
         ingest_take_ping(in, index);
-        ingest_adjust_credit(in, index);
         in->message.type = MESSAGE_PONG; /* with the same token */
         link_send(in->link, from, &in->message, NULL);
     } else if (type != MESSAGE_PONG) {
@@ -64,7 +57,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     }
 }
 
-/* What is waiting on the socket, up to a bound so that the other duties get their turn. */
+/* Takes what is waiting on the socket, up to a bound, so that the other duties get their turn. */
 static void receive_all(struct ingest *in, struct err *e)
 {
     struct link_peer from;
@@ -84,7 +77,7 @@ static void receive_all(struct ingest *in, struct err *e)
     }
 }
 
-/* The training thread has done its part: blocks are wanted. */
+/* Makes the first blocks wanted, now that the training thread has made what leasing needs. */
 static void begin(struct ingest *in)
 {
     const struct row_store_config *c = &in->row_store.c;
@@ -96,20 +89,22 @@ static void begin(struct ingest *in)
         ingest_add_tasks(in, c->scale_blocks, c->n_scale_blocks, FOR_SCALE);
 }
 
+/* Tells other threads how things are and takes their orders. */
 static void synchronise(struct ingest *in)
 {
-    bool had_started = in->started;
+    bool had_started = in->orders.started;
     in->counters.producers = (uint32_t)in->producers.n;
     in->counters.blocks_leased_again = in->leases.leased_again;
     listener_refusals(in->listener, in->counters.refused);
     log_hidden(&in->comings);
-    ingest_sync_turn(&in->sync, &in->counters, &in->started, &in->ending, &in->end);
-    if (in->started && !had_started)
+    ingest_sync_turn(&in->sync, &in->counters, &in->orders);
+    if (in->orders.started && !had_started)
         begin(in);
-    ingest_status(in, in->ending);
+    if (in->orders.snapshot_wanted)
+        ingest_describe(in, false);
 }
 
-/* Everybody hears it, and we stay until they have said BYE, so that nothing is lost in a closing socket. */
+/* Tells everybody the end, and stays until they have said BYE, so that nothing is lost in a closing socket. */
 static void say_end(struct ingest *in)
 {
     struct err e = {0};
@@ -121,6 +116,7 @@ static void say_end(struct ingest *in)
         receive_all(in, &e);
     }
     synchronise(in);
+    ingest_describe(in, true);
     listener_close(in->listener, 1000);
     in->listener = NULL;
 }
@@ -130,8 +126,8 @@ static void *ingest_thread(void *argument)
     struct ingest *in = argument;
     struct err e = {0};
     in->last_listened_ms = clock_ms();
-    while (!in->ending) {
-        if (in->started)
+    while (!in->orders.ending) {
+        if (in->orders.started)
             ingest_lease_blocks(in);
         link_poll(in->link, in->wake, POLL_MS);
         uint64_t count;
@@ -149,7 +145,7 @@ static void *ingest_thread(void *argument)
 
 /* ---- life ---- */
 
-/* The pointers in o are not kept. */
+/* Copies the options and what they point at. */
 static void copy_options(struct ingest *in, const struct ingest_options *o)
 {
     in->options = *o;
@@ -164,10 +160,10 @@ static void copy_options(struct ingest *in, const struct ingest_options *o)
 
 int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)
 {
-    struct ingest *in = calloc(1, sizeof *in);
     *out = NULL;
+    struct ingest *in = mem_alloc(1, sizeof *in, "ingest", e);
     if (!in)
-        return err_set(e, ERR_MEMORY, "ingest: out of memory");
+        return ERR_MEMORY;
     copy_options(in, o);
     in->comings = (struct log_limit){.burst = 200, .per_s = 5};
     ingest_sync_init(&in->sync);
@@ -196,7 +192,7 @@ void ingest_free(struct ingest *in)
         close(in->wake);
     row_store_release(&in->row_store);
     ingest_sync_release(&in->sync);
-    free(in);
+    mem_free(in);
 }
 
 const char *ingest_endpoint(const struct ingest *in, size_t i)
@@ -209,7 +205,7 @@ int ingest_wake_fd(const struct ingest *in)
     return in->wake;
 }
 
-/* ---- for the training thread ---- */
+/* ---- for other threads ---- */
 
 int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct err *e)
 {
@@ -223,8 +219,9 @@ int ingest_start(struct ingest *in, const struct row_store_config *c, struct err
             e, ERR_INPUT,
             "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
             c->plan->n_eval, c->n_scale_blocks, LEASES_MAX / 2);
-    if (row_store_init(&in->row_store, c, e))
-        return e->code;
+    int rc = row_store_init(&in->row_store, c, e);
+    if (rc)
+        return rc;
     ingest_sync_start(&in->sync);
     wake(in->wake);
     return 0;
@@ -238,14 +235,19 @@ int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
 int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)
 {
     int rc = ingest_sync_wait_evaluation(&in->sync, timeout_ms, e);
-    *rows = in->row_store.evaluation;
-    *n_rows = in->row_store.evaluation_rows;
+    *rows = rc == 0 ? in->row_store.evaluation : NULL; /* until then the ingest thread writes there */
+    *n_rows = rc == 0 ? in->row_store.evaluation_rows : 0;
     return rc;
 }
 
 void ingest_counters(struct ingest *in, struct ingest_counters *c)
 {
     ingest_sync_counters(&in->sync, c);
+}
+
+void ingest_snapshot(struct ingest *in, struct ingest_snapshot *s)
+{
+    ingest_sync_snapshot(&in->sync, s, in->wake, SNAPSHOT_WAIT_MS);
 }
 
 void ingest_finish(struct ingest *in, bool ok, const char *reason)

@@ -1,72 +1,60 @@
-/* ingest.h - the trainer's side of the protocol: producers in, leases out, rows into their places.
+/* ingest.h - the trainer's side of the protocol: producers come, leases go out, rows get to their places.
  *
- * A thread of its own owns the socket, from the moment it is bound: producers are answered while the run is being set
- * up. Once the run is started it decides which block is leased to whom, checks what comes back and stores the rows: the
- * first blocks raw while the scale is measured, then the held-out rows, then the shuffle's windows. The training thread
- * talks to it through the functions below only. */
+ * A thread of its own owns the socket from the moment it is bound, so that producers are answered while the run is still being set up.
+ * Once the run is started, the thread decides which block is leased to whom, checks what comes back and stores the rows: those of the
+ * first blocks raw while the scale is measured, then the held-out rows, then those of the shuffle's windows. All other threads talk to
+ * it only through the functions below, which copy under a lock. */
 #ifndef CROSSFEED_INGEST_H
 #define CROSSFEED_INGEST_H
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 #include "err.h"
-#include "ingest_sync.h"
-#include "row_store.h"
-#include "listener.h"
-#include "plan.h"
-#include "shuffle.h"
-#include "stream.h"
-
-#define INGEST_FIRST_CREDIT 2 /* leases of a producer that is near: one computed, the next one under way */
+#include "ingest_options.h"
+#include "ingest_snapshot.h"
 
 struct ingest;
+struct row_store_config;
 
-struct ingest_options {
-    const char *const *endpoints;
-    size_t n_endpoints;
-    struct listener_access door;
-    const char *run_id; /* FINGERPRINT_SIZE - 1 characters at most */
-    enum row_dtype dtype;
-    const struct stream *expected; /* a resumed run's, others are rejected; NULL: the first producer fixes it */
-    const float *scale; /* [n_scale] of a resumed run, or given: a producer with another one is rejected. NULL: the
-                                      first producer's, if it has one, else it is measured */
-    uint32_t n_scale;
-    uint32_t block_seqs;    /* of a run with at least so many sequences */
-    uint32_t credit;        /* the most leases a producer may hold */
-    uint32_t heartbeat_ms;  /* a producer pings this often; */
-    uint32_t timeout_ms;    /* silent for this long, it is dropped and its leases go elsewhere */
-    double audit;           /* share of the window's blocks that are computed twice and compared, */
-    double audit_tolerance; /* and how far apart, relative to a vector's length, they may be: beyond, the run fails */
-    struct status *status;  /* borrowed: hears of the producers and the window every few seconds; NULL: nobody does */
-};
-
-/* Binds, and starts the thread: producers are welcomed from now on. Copies what it needs of o. */
+/* Binds the endpoints and starts the thread, which welcomes producers from now on. It copies what it needs of o. */
 int ingest_new(struct ingest **in, const struct ingest_options *o, struct err *e);
-void ingest_free(struct ingest *in); /* after ingest_finish, or instead of it; NULL is fine */
-const char *ingest_endpoint(const struct ingest *in, size_t i);
-int ingest_wake_fd(const struct ingest *in); /* for shuffle_config.wake */
 
-/* Waits at most timeout_ms for the first producer: 0 and its stream, which is the run's; 1 if none has come yet; or the
+/* Frees the ingest, after ingest_finish if it was not finished. in may be NULL. */
+void ingest_free(struct ingest *in);
+
+/* Returns the i-th endpoint as it was bound. */
+const char *ingest_endpoint(const struct ingest *in, size_t i);
+
+/* Returns the eventfd by which the shuffle tells the ingest thread that there is room (shuffle_config.wake). */
+int ingest_wake_fd(const struct ingest *in);
+
+/* Waits for at most timeout_ms for the first producer. Returns 0 and its stream, which is the run's; 1 if none has come yet; or the
  * error that ended the ingest. */
 int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct err *e);
 
-/* Leases begin. Copies what it needs of c but the pointers to stream, plan and shuffle, which must outlive the ingest.
- * c->n_scale_blocks is 0 exactly if the scale was given or is the first producer's. */
+/* Starts leasing. It copies what it needs of c, but not what its pointers stream, plan and shuffle point at, which must outlive the
+ * ingest. c->n_scale_blocks is 0 exactly if the scale was given or is the first producer's. */
 int ingest_start(struct ingest *in, const struct row_store_config *c, struct err *e);
 
-/* Waits at most timeout_ms: 0 and the scale [n_sites]; 1 not yet known; or the error that ended the ingest. */
+/* Waits for at most timeout_ms for the scale. Returns 0 and scale [n_sites]; 1 if it is not known yet; or the error that ended the
+ * ingest. */
 int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e);
 
-/* Waits at most timeout_ms for the held-out rows: 0 and rows [*n_rows, n_sites, d_model] of the dtype, valid until
- * ingest_free; 1 not all there yet; or the error. No held-out blocks: 0 and *n_rows = 0. */
+/* Waits for at most timeout_ms for the held-out rows. Returns 0 and rows [*n_rows, n_sites, d_model] of the dtype, valid until
+ * ingest_free (*n_rows is 0 if there are no held-out blocks); 1 if they are not all there yet; or the error that ended the ingest. If it
+ * does not return 0, *rows is NULL and *n_rows 0. */
 int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms,
                            struct err *e);
 
+/* Copies the counters as they were at the thread's last turn, a tenth of a second ago at most. */
 void ingest_counters(struct ingest *in, struct ingest_counters *c);
 
-/* Tells every producer END, waits a moment for their BYEs, stops the thread, closes the socket. */
+/* Asks the thread to describe its state, waits for that (about as long as a message takes; a second at most, after which s is what was
+ * described last) and copies it. After ingest_finish, s is the state at the end. Any one thread may call this. */
+void ingest_snapshot(struct ingest *in, struct ingest_snapshot *s);
+
+/* Tells every producer END, waits a moment for their BYEs, stops the thread and closes the socket. */
 void ingest_finish(struct ingest *in, bool ok, const char *reason);
 
 #endif

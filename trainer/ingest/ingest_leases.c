@@ -1,5 +1,4 @@
-/* ingest_leases.c - which block goes to which producer, and what becomes of it when that cannot do it; see
- * ingest_leases.h. */
+/* ingest_leases.c - which block goes to which producer, and what becomes of it when that cannot do it; see ingest_leases.h. */
 #include "ingest_leases.h"
 
 #include <math.h>
@@ -7,16 +6,13 @@
 
 #include "audit.h"
 #include "clock.h"
-#include "ingest_producers.h"
+#include "ingest_drop.h"
 #include "log.h"
 
-#define MUCH_WAITING 0.1f /* shares of a producer's time */
-#define LITTLE_WAITING 0.02f
 #define MAX_FAILURES 3 /* of one block, by whatever producers, before the run fails */
-/* A block is late when another producer would be done with it so many times over; no less than some jitter. */
+/* A block is late when another producer could compute it LATE_FACTOR times before it comes, and LATE_MIN_MS (jitter) besides. */
 #define LATE_FACTOR 1.5
 #define LATE_MIN_MS 200
-#define DISTRUST_MS 1000
 
 void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enum lease_purpose purpose)
 {
@@ -31,7 +27,7 @@ void ingest_add_tasks(struct ingest *in, const uint32_t *blocks, uint32_t n, enu
     }
 }
 
-/* A block that is not in the table yet; its slots are reserved only now that somebody can compute it. */
+/* Adds a block that is not in the table yet; NULL if there is none. Its slots are reserved only now that somebody can compute it. */
 static struct lease_task *reserve_task(struct ingest *in)
 {
     const struct row_store_config *c = &in->row_store.c;
@@ -47,6 +43,8 @@ static struct lease_task *reserve_task(struct ingest *in)
     return t;
 }
 
+/* Returns whether a second producer may answer a window's block beside the first: the run will wait for it, and there is room to keep its
+ * rows apart. */
 static bool may_be_copied(const struct ingest *in, const struct lease_task *t, int under_way)
 {
     struct shuffle *shuffle = in->row_store.c.shuffle;
@@ -54,10 +52,10 @@ static bool may_be_copied(const struct ingest *in, const struct lease_task *t, i
            shuffle_urgent(shuffle, &t->ticket);
 }
 
-/* A block that another producer holds and that the run will wait for: this one, which has nothing else to do, would be done
- * with it well before. A window's block it may answer beside the other one, whose rows are kept apart; raw and held-out rows
- * have one place, so such a block is taken away, each time after twice the patience, or two who misjudge each other could go
- * on with that for ever. */
+/* Returns a block that another producer holds and that the run will wait for, if this producer, which has nothing else to do, would be done
+ * with it well before; else NULL. A window's block is answered by both, and their rows are kept apart. Raw and held-out rows have one place
+ * only, so such a block is taken away from the other, each time after twice the patience: two who misjudge each other could otherwise go on
+ * with that for ever. */
 static struct lease_task *late_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
 {
     struct leases *l = &in->leases;
@@ -82,7 +80,7 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
         *answer = 1 - under_way;
     }
     if (first && in->producers.list[first->answers[1 - *answer].holder].blocks == 0)
-        ingest_distrust(in);
+        probation_failed(&in->probation, in->options.timeout_ms, now);
     if (first && first->purpose != FOR_WINDOW) {
         leases_take_away(l, first, 1 - *answer);
         *answer = 0;
@@ -90,6 +88,7 @@ static struct lease_task *late_task(struct ingest *in, int index, double fastest
     return first;
 }
 
+/* Returns the time that a row takes the fastest producer; 0 if it is not known of any. */
 static double fastest_row_ms(const struct producers *producers)
 {
     double fastest = 0;
@@ -101,7 +100,7 @@ static double fastest_row_ms(const struct producers *producers)
     return fastest;
 }
 
-/* What this producer shall compute next, and which of the block's answers that is; NULL: nothing, for now. */
+/* Returns the block that this producer shall compute next, and which of the block's answers that will be; NULL if there is nothing now. */
 static struct lease_task *next_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
 {
     struct shuffle *shuffle = in->row_store.c.shuffle;
@@ -113,46 +112,11 @@ static struct lease_task *next_task(struct ingest *in, int index, double fastest
     if (!t && (t = late_task(in, index, fastest, now, answer)) != NULL)
         in->counters.blocks_duplicated++;
     if (t && *answer == 1 && t->copy == SHUFFLE_NO_COPY)
-        shuffle_copy_reserve(shuffle, &t->copy); /* there is room: both have looked */
+        shuffle_copy_reserve(shuffle, &t->copy); /* there is room: leases_waiting and late_task have looked */
     return t;
 }
 
-static float waiting_share(const struct producer *p)
-{
-    return 1 - p->computing - p->sending;
-}
-
-/* What the way to it asks for; less if it is slow, which one that waits is not. unproven: leases that there are for those who have
- * answered no block yet. */
-static uint32_t credit_of(const struct producer *p, double fastest, size_t unproven, int64_t now)
-{
-    if (!p->here || !p->blocks)
-        return p->here && unproven ? 1 : 0;
-    if (p->reports && waiting_share(p) > MUCH_WAITING)
-        return p->credit;
-    return speed_credit(&p->speed, fastest, p->credit, now);
-}
-
-/* A producer that has all the leases it may hold and yet waits, does so for the way: more of them must be under way.
- * One that never waits needs no more than two, and what is queued there could be done elsewhere. */
-void ingest_adjust_credit(struct ingest *in, int index)
-{
-    struct producer *p = &in->producers.list[index];
-    float waiting = waiting_share(p);
-    bool counts = p->computing > 0 || p->sending > 0; /* else it did nothing at all, or does not say */
-    if (counts && waiting > MUCH_WAITING && leases_held(&in->leases, index) >= p->credit)
-        p->credit = p->credit < in->options.credit / 2 ? 2 * p->credit : in->options.credit;
-    else if (waiting < LITTLE_WAITING && p->credit > INGEST_FIRST_CREDIT)
-        p->credit--;
-}
-
-void ingest_first_credit(struct ingest *in, int index)
-{
-    in->producers.list[index].credit =
-        in->options.credit < INGEST_FIRST_CREDIT ? in->options.credit : INGEST_FIRST_CREDIT;
-}
-
-/* What may come of a producer before we read it: its answers, and of leases that a bad chunk has ended the rest. */
+/* Returns how many bytes of a producer may wait to be read: its answers, and the rest of those that a bad chunk has ended. */
 static uint64_t bytes_to_come(const struct ingest *in, int index)
 {
     const struct producer *p = &in->producers.list[index];
@@ -161,46 +125,19 @@ static uint64_t bytes_to_come(const struct ingest *in, int index)
                                  leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
-void ingest_trust(struct ingest *in)
-{
-    in->distrust_ms = in->distrust_until_ms = 0;
-}
-
-void ingest_distrust(struct ingest *in)
-{
-    int64_t longer = in->distrust_ms ? 2 * in->distrust_ms : DISTRUST_MS, most = in->options.timeout_ms;
-    in->distrust_ms = longer < most ? longer : most;
-    in->distrust_until_ms = clock_ms() + in->distrust_ms;
-}
-
-/* How many more leases there are for producers that have answered no block yet: together they hold as many as there are producers
- * that have. So few blocks are in the hands of those who only say that they compute. */
-static size_t leases_for_unproven(const struct ingest *in, int64_t now)
-{
-    size_t proven = 0, held = 0;
-    for (int i = 0; i < PRODUCERS_MAX; i++) {
-        const struct producer *p = &in->producers.list[i];
-        proven += p->here && p->blocks;
-        held += p->here && !p->blocks ? leases_held(&in->leases, i) : 0;
-    }
-    if (proven == 0)
-        return LEASES_MAX;
-    return proven > held && now >= in->distrust_until_ms ? proven - held : 0;
-}
-
 void ingest_lease_blocks(struct ingest *in)
 {
     struct producers *producers = &in->producers;
     int64_t now = clock_ms();
     double fastest = fastest_row_ms(producers);
-    size_t idle = 0; /* producers passed in a row that could take nothing */
-    size_t unproven = leases_for_unproven(in, now);
+    size_t idle = 0; /* places passed in a row that could take nothing */
+    size_t unproven = credit_unproven(producers, &in->leases, &in->probation, now);
     while (producers->n && idle < PRODUCERS_MAX) {
         int i = (int)producers->next, answer;
         producers->next = (producers->next + 1) % PRODUCERS_MAX;
         struct producer *p = &producers->list[i];
         struct lease_task *t = NULL;
-        if (leases_held(&in->leases, i) < credit_of(p, fastest, unproven, now))
+        if (leases_held(&in->leases, i) < credit_now(p, fastest, unproven, now))
             t = next_task(in, i, fastest, now, &answer);
         if (!t) {
             idle++;
@@ -226,7 +163,7 @@ void ingest_lease_blocks(struct ingest *in)
     }
 }
 
-/* The producer is not asked for this block again; others may have it. */
+/* Asks the producer for this block no more; others may have it. */
 static void take_refusal(struct ingest *in, int index, struct lease_task *t, int answer, const char *text)
 {
     struct producer *p = &in->producers.list[index];
@@ -280,7 +217,7 @@ void ingest_take_error(struct ingest *in, int index, struct err *e)
     }
     p->failures++;
     log_line("producer %s: block %u: %s: %s; block leased again", p->name, t->block, m->code, m->text);
-    if (in->producers.n > 1) /* others are asked, so that one broken producer does not end the run */
+    if (in->producers.n > 1) /* another one is asked, so that one broken producer does not end the run */
         leases_refuse(&in->leases, t, answer);
     else
         leases_give_back(&in->leases, t, answer);

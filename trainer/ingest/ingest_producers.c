@@ -1,18 +1,14 @@
-/* ingest_producers.c - HELLO, WELCOME, REJECT, END, and producers that leave, fall silent or break the rules; see
- * ingest_producers.h.
- *
- * A producer is told REJECT and forgotten for what can only be wrong again. */
+/* ingest_producers.c - HELLO, WELCOME, PING and END, and producers that fall silent; see ingest_producers.h. */
 #include "ingest_producers.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "validate.h"
 #include "clock.h"
-#include "ingest_leases.h"
-#include "log.h"
+#include "ingest_drop.h"
+#include "validate.h"
 
-#define AWAY_MS 1000 /* a turn of the thread takes a tenth of that */
+#define AWAY_MS 1000 /* the trainer was away if a turn of the thread took this long; it takes a tenth of it */
 
 int ingest_send_welcome(struct ingest *in, const struct producer *p)
 {
@@ -36,33 +32,11 @@ int ingest_send_end(struct ingest *in, const struct link_peer *to)
 {
     struct message *m = &in->message;
     m->type = MESSAGE_END;
-    m->end = in->end;
+    m->end = in->orders.end;
     return link_send(in->link, to, m, NULL);
 }
 
-void ingest_drop(struct ingest *in, int index, const char *why)
-{
-    struct producer *p = &in->producers.list[index];
-    size_t n = leases_forget(&in->leases, index);
-    if (n && !p->blocks)
-        ingest_distrust(in);
-    if (n)
-        log_limited(&in->comings, "producer %s %s; %zu blocks leased again", p->name, why, n);
-    else
-        log_limited(&in->comings, "producer %s %s", p->name, why);
-    listener_vouch(in->listener, &p->address, 0);
-    producers_remove(&in->producers, index);
-    if (in->producers.n == 0 && !in->ending)
-        log_limited(&in->comings, "no producer is left; waiting for one at %s", listener_endpoint(in->listener, 0));
-}
-
-void ingest_lose(struct ingest *in, int index, const char *why)
-{
-    in->counters.producers_lost++;
-    ingest_drop(in, index, why);
-}
-
-/* The first producer's stream is the run's, and so is its scale if it has one. */
+/* Makes the first producer's stream the run's, and its scale too, if it has one. */
 static void fix_stream(struct ingest *in, const struct stream *stream)
 {
     in->stream = *stream;
@@ -74,8 +48,8 @@ static void fix_stream(struct ingest *in, const struct stream *stream)
     ingest_sync_stream(&in->sync, stream);
 }
 
-/* The new producer's index; -1: there is no place. Without keys anybody can say a HELLO that fits, and take places by it: whoever
- * has not answered a block yet gives way to the next. */
+/* Returns the new producer's index; -1 if there is no place. Without keys anybody can say a HELLO that fits, and so take a place: those who
+ * have not answered a block yet give way to the next. */
 static int add_producer(struct ingest *in, const struct link_peer *from, const char *name)
 {
     int unproven;
@@ -99,14 +73,14 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
                                    .stream_fixed = in->stream_fixed,
                                    .scale = in->n_scale ? in->scale : NULL,
                                    .n_scale = in->n_scale};
-    if (strikes_out(&in->strikes, name)) {
+    if (strikes_out(&in->strikes, strikes_identity(name, from->key))) {
         err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", name, STRIKES_OUT);
     } else if (validate_hello(&terms, h, e) == 0) {
         index = add_producer(in, from, name);
         if (index < 0)
             err_set(e, ERR_PEER, "run has %d producers already", PRODUCERS_MAX);
         else
-            ingest_first_credit(in, index);
+            credit_begin(&in->producers.list[index], in->options.credit);
     }
     if (index < 0) {
         in->counters.rejected++;
@@ -128,27 +102,13 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     log_limited(&in->comings, "producer %s joins (%s)", name, where);
 }
 
-void ingest_refuse(struct ingest *in, const struct link_peer *from, const struct err *e)
+void ingest_take_ping(struct ingest *in, int index)
 {
-    int index = producers_find(&in->producers, from);
-    char who[MESSAGE_NAME_SIZE + 32];
-    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
-    in->counters.bad_chunks++;
-    listener_refuse(in->listener, from, who, e->message);
-    if (index >= 0)
-        ingest_lose(in, index, "broke the protocol, dropped");
-}
-
-void ingest_start_anew(struct ingest *in, const struct link_peer *from, const struct err *e)
-{
-    int index = producers_find(&in->producers, from);
-    char who[MESSAGE_NAME_SIZE + 32];
-    snprintf(who, sizeof who, "producer %s", index >= 0 ? in->producers.list[index].name : "unknown");
-    in->counters.bad_chunks++;
-    listener_complain(in->listener, from, who, e->message);
-    link_send_error(in->link, from, 0, "unknown-peer", e->message);
-    if (index >= 0)
-        ingest_lose(in, index, "shall join again");
+    struct producer *p = &in->producers.list[index];
+    p->reports = true;
+    p->computing = in->message.ping.computing;
+    p->sending = in->message.ping.sending;
+    credit_adjust(p, leases_held(&in->leases, index), in->options.credit);
 }
 
 void ingest_ping(struct ingest *in)
@@ -173,8 +133,7 @@ void ingest_drop_silent(struct ingest *in)
         producers_forgive(&in->producers, away);
     for (int i = 0; i < PRODUCERS_MAX; i++) {
         const struct producer *p = &in->producers.list[i];
-        if (p->here && now - p->last_heard_ms > (int64_t)in->options.timeout_ms) {
+        if (p->here && now - p->last_heard_ms > (int64_t)in->options.timeout_ms)
             ingest_lose(in, i, "fell silent, dropped");
-        }
     }
 }

@@ -1,14 +1,15 @@
 /* ingest_rows.c - checks the chunks that come back and puts their rows where they belong; see ingest_rows.h.
  *
- * A bad chunk costs a producer the lease, and three without a good block between them its place. */
+ * A bad chunk costs a producer the lease, and three of them without a good block in between cost it its place. */
 #include "ingest_rows.h"
 
-#include "validate.h"
 #include "audit.h"
 #include "clock.h"
+#include "ingest_drop.h"
 #include "ingest_leases.h"
 #include "ingest_producers.h"
 #include "log.h"
+#include "validate.h"
 
 void ingest_announce_scale(struct ingest *in)
 {
@@ -17,6 +18,7 @@ void ingest_announce_scale(struct ingest *in)
     ingest_add_tasks(in, in->row_store.c.plan->eval_blocks, in->row_store.c.plan->n_eval, FOR_EVALUATION);
 }
 
+/* Ends a task whose rows are all there, and does what follows from it. */
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
 {
     enum row_store_event event;
@@ -40,7 +42,7 @@ static const char *name_of(const struct ingest *in, int holder)
     return holder < 0 ? "(gone)" : in->producers.list[holder].name;
 }
 
-/* Both answers of an audited block are there. ERR_MISMATCH if they are further apart than rounding. */
+/* Compares the two answers of an audited block. Returns ERR_MISMATCH if they are further apart than rounding explains. */
 static int compare_answers(struct ingest *in, const struct lease_task *t, struct err *e)
 {
     const struct row_store_config *c = &in->row_store.c;
@@ -69,6 +71,7 @@ static int compare_answers(struct ingest *in, const struct lease_task *t, struct
                    one, other, t->block, 100 * a.relative, c->stream->sites[a.site], 100 * in->options.audit_tolerance);
 }
 
+/* Ends an answer whose rows are all there; the block is done unless it is audited and the other answer is not there yet. */
 static void complete_answer(struct ingest *in, struct lease_task *t, int answer, struct err *e)
 {
     if (t->audit) {
@@ -84,7 +87,7 @@ static void complete_answer(struct ingest *in, struct lease_task *t, int answer,
     complete_task(in, t, e);
 }
 
-/* A chunk of a lease that is void, or owed: somebody else has answered for the block. */
+/* Drops a chunk of a lease that is void or owed: somebody else has answered for the block, or was given it. */
 static void drop_chunk(struct ingest *in, int index, const struct message_batch *b)
 {
     struct producer *p = &in->producers.list[index];
@@ -93,6 +96,7 @@ static void drop_chunk(struct ingest *in, int index, const struct message_batch 
         speed_answered(&p->speed, p->speed.rows, leases_held(&in->leases, index) > 0, clock_ms());
 }
 
+/* Ends the lease, and after too many bad chunks in a row the producer's stay. */
 static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, int answer, const struct err *e)
 {
     struct producer *p = &in->producers.list[index];
@@ -101,10 +105,8 @@ static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, i
     speed_answered(&p->speed, 0, leases_held(&in->leases, index) > 1, clock_ms());
     leases_give_back(&in->leases, t, answer);
     log_line("producer %s: %s; block leased again", p->name, e->message);
-    if (strikes_add(&in->strikes, p->name)) {
-        ingest_lose(in, index, "sent too many bad chunks, dropped");
-        link_send_text(in->link, &p->address, MESSAGE_REJECT, e->message);
-    }
+    if (strikes_add(&in->strikes, strikes_identity(p->name, p->address.key)))
+        ingest_put_out(in, &p->address, e->message, "sent too many bad chunks, dropped");
 }
 
 void ingest_take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
@@ -134,8 +136,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
     if (a->rows_taken < t->n_rows)
         return;
     if (p->blocks++ == 0)
-        ingest_trust(in);
-    strikes_clear(&in->strikes, p->name);
+        probation_passed(&in->probation);
+    strikes_clear(&in->strikes, strikes_identity(p->name, p->address.key));
     leases_complete(t, answer);
     speed_answered(&p->speed, t->n_rows, leases_held(&in->leases, index) > 0, clock_ms());
     complete_answer(in, t, answer, e);

@@ -4,10 +4,10 @@
 
 #include "ingest_state.h"
 
-/* The scale in in->scale is known: handed over, and the held-out blocks become wanted. */
+/* Tells the training thread the scale in in->scale, which is known now, and makes the held-out blocks wanted. */
 void ingest_announce_scale(struct ingest *in);
 
-/* The BATCH in in->message with its payload, from producer `index`. */
+/* Takes the BATCH in in->message with its payload, from the producer at index. */
 void ingest_take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e);
 
 #endif

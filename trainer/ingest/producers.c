@@ -1,4 +1,4 @@
-/* producers.c - the table of producers; see producers.h. */
+/* producers.c - see producers.h. The table is searched, because it is short. */
 #include "producers.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* producers.h - the table of producers that are here: names, liveness, pace. One thread. */
+/* producers.h - the table of producers that are here: who each one is, when it was last heard, what it has done. One thread. */
 #ifndef CROSSFEED_PRODUCERS_H
 #define CROSSFEED_PRODUCERS_H
 
@@ -6,42 +6,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ingest_snapshot.h"
 #include "link.h"
 #include "speed.h"
-
-#define PRODUCERS_MAX 256
 
 struct producer {
     bool here;
     struct link_peer address;
     char name[MESSAGE_NAME_SIZE];
-    uint64_t number; /* of the joining, from 1 */
+    uint64_t number; /* counts the joinings, from 1 */
     int64_t joined_ms, last_heard_ms;
     struct speed speed;
     uint64_t rows;            /* received and stored */
-    uint64_t blocks;          /* finished; 0: it is unproven */
-    unsigned faults;          /* bad chunks so far */
+    uint64_t blocks;          /* finished; while it is 0, the producer is unproven */
+    unsigned faults;          /* bad chunks */
     uint64_t failures;        /* leases that it could not do */
-    uint64_t absent;          /* leases refused because the rows are not recorded there */
-    uint32_t credit;          /* leases that it may hold now */
-    bool reports;             /* a PING has come: */
-    float computing, sending; /* as the last one said */
+    uint64_t absent;          /* leases refused because it has no recording of the rows */
+    uint32_t credit;          /* leases that it may hold, before its speed is looked at (credit.h) */
+    bool reports;             /* a PING has come, which said: */
+    float computing, sending; /* shares of its time */
 };
 
 struct producers {
-    struct producer list[PRODUCERS_MAX]; /* an index is a producer's name in leases.h; free ones have here = false */
-    size_t n;                            /* here now */
-    size_t next;                         /* where peers_with_credit looks first: turns go round */
+    struct producer list[PRODUCERS_MAX]; /* an index is a holder in leases.h; free places have here = false */
+    size_t n;                            /* that are here */
+    size_t next;                         /* where ingest_lease_blocks goes on, so that turns go round */
     uint64_t last_number;
 };
 
-int producers_find(const struct producers *p, const struct link_peer *address); /* -1: not known */
-int producers_add(struct producers *p, const struct link_peer *address, const char *name,
-                  int64_t now_ms); /* -1: full */
-/* Of those that have not answered a block yet, the one here longest; -1: none. */
+/* Returns the index of the producer on that connection; -1 if there is none. */
+int producers_find(const struct producers *p, const struct link_peer *address);
+
+/* Returns the index of a new producer; -1 if all places are taken. */
+int producers_add(struct producers *p, const struct link_peer *address, const char *name, int64_t now_ms);
+
+/* Returns the unproven producer that is here longest; -1 if there is none. */
 int producers_unproven(const struct producers *p);
-void producers_forgive(struct producers *p, int64_t ms); /* as if everybody had been heard ms later */
+
+/* Behaves as if everybody had been heard ms later. */
+void producers_forgive(struct producers *p, int64_t ms);
+
+/* Frees the place. What it held can be read until somebody else gets it. */
 void producers_remove(struct producers *p, int index);
-void producers_here(const struct producers *p, uint64_t here[PRODUCERS_MAX / 64]); /* bit i: peer i is here */
+
+/* Sets bit i of here if the place i is taken. */
+void producers_here(const struct producers *p, uint64_t here[PRODUCERS_MAX / 64]);
 
 #endif

@@ -277,9 +277,10 @@ int run(const struct run_options *o, const struct learner_options *learners, siz
     }
     if (t->provenance && fclose(t->provenance) != 0 && rc == 0)
         rc = err_errno(e, errno, "%s: cannot write", o->provenance);
-    tear_down(t); /* the ingest thread, too, tells the status */
     if (t->status)
-        status_finish(t->status, rc ? STATUS_FAILED : stopped ? STATUS_STOPPED : STATUS_DONE, rc ? e->message : "");
+        status_end(t->status, rc ? STATUS_FAILED : stopped ? STATUS_STOPPED : STATUS_DONE, rc ? e->message : "");
+    status_writer_stop(t->status_writer); /* it looks at the ingest, which tear_down frees */
+    tear_down(t);
     status_free(t->status);
     mem_free(t->learners);
     mem_free(t);

@@ -14,6 +14,7 @@
 #include "gemm.h"
 #include "log.h"
 #include "mem.h"
+#include "row_store.h"
 #include "stream_json.h"
 
 /* Takes from the first learner's checkpoint what the run needs before the first producer is heard: the stream expected, its scale, the
@@ -106,11 +107,8 @@ static int meet_first_producer(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
     struct stream expected;
-    struct ingest_options io = {.endpoints = t->o->endpoints,
-                                .n_endpoints = t->o->n_endpoints,
-                                .door = t->o->door,
-                                .run_id = t->run_id,
-                                .status = t->status};
+    struct ingest_options io = {
+        .endpoints = t->o->endpoints, .n_endpoints = t->o->n_endpoints, .door = t->o->door, .run_id = t->run_id};
     if (t->learners[0].o->resume) {
         if (read_checkpoints(t, &expected, e))
             return e->code;
@@ -131,6 +129,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.audit_tolerance = c->audit_tolerance;
     if (plan_steps(t, e) || ingest_new(&t->ingest, &io, e))
         return e->code;
+    status_writer_watch(t->status_writer, t->ingest);
     t->waiting = (struct waiting){
         .ingest = t->ingest, .metrics = &t->learners[0].metrics, .stop = t->o->stop, .timeout_s = c->wait_timeout};
     for (size_t i = 0; i < t->o->n_endpoints; i++)
@@ -258,7 +257,7 @@ static int open_provenance(struct trainer *t, struct err *e)
 static int open_status(struct trainer *t, struct err *e)
 {
     const struct run_options *o = t->o;
-    if (status_new(&t->status, t->learners[0].o->out, e) ||
+    if (status_new(&t->status, e) || status_writer_start(&t->status_writer, t->status, t->learners[0].o->out, e) ||
         (o->metrics_listen && metrics_endpoint_start(&t->endpoint, o->metrics_listen, o->door.insecure, t->status, e)))
         return e->code;
     t->learners[0].metrics.status = t->status; /* waits for the first producer are told */

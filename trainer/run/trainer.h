@@ -16,6 +16,7 @@
 #include "run.h"
 #include "shuffle.h"
 #include "status.h"
+#include "status_writer.h"
 #include "waiting.h"
 
 #define WAIT_MS 200
@@ -31,6 +32,7 @@ struct trainer {
     struct shuffle *shuffle;
     struct waiting waiting;
     struct status *status;
+    struct status_writer *status_writer;
     struct metrics_endpoint *endpoint;
     bool has_scale;
     float scale[STREAM_MAX_SITES];

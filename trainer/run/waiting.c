@@ -5,6 +5,8 @@
 #include <stdio.h>
 
 #include "clock.h"
+#include "ingest.h"
+#include "metrics.h"
 
 void waiting_begins(struct waiting *w)
 {

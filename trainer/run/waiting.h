@@ -10,8 +10,9 @@
 #include <stdint.h>
 
 #include "err.h"
-#include "ingest.h"
-#include "metrics.h"
+
+struct ingest;
+struct metrics;
 
 struct waiting {
     struct ingest *ingest;

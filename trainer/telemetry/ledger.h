@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "ingest_sync.h"
+#include "ingest_snapshot.h"
 
 struct ledger_entry {
     const char *name, *help;

@@ -11,7 +11,7 @@
 
 #include "err.h"
 #include "evaluation.h"
-#include "ingest.h"
+#include "ingest_snapshot.h"
 #include "recovery.h"
 #include "backend.h"
 #include "stream.h"

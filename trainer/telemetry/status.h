@@ -1,12 +1,8 @@
-/* status.h - what the run is doing now: status.json in its folder, and the snapshot that the metrics endpoint shows.
+/* status.h - what the run is doing now, kept from what the training thread and the ingest tell, for all who show it.
  *
- * The training thread says its part after each step and each wait, a copy under a lock. The ingest thread says who is
- * here, and every STATUS_EVERY_MS it writes status.json, so that the step never waits for a disk. The file is replaced
- * by a rename, so that readers see a whole one at any moment; it is not synced to disk, because after a crash of the
- * machine nobody wants to know what was so before it, and a sync waits for the checkpoint that is being written. A
- * folder that cannot be written is said once and does not end the run.
- *
- * Rates and shares are of the last half minute or so: older time counts less and less. */
+ * The training thread tells its part after each step and each wait: a copy under a lock. Whoever shows the status (status_writer.h) brings
+ * the ingest's part every now and then, and takes a snapshot of the whole. Rates and shares are of the last half minute or so: older time
+ * counts less and less. */
 #ifndef CROSSFEED_STATUS_H
 #define CROSSFEED_STATUS_H
 
@@ -14,15 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <jansson.h>
-
-#include "err.h"
-#include "ingest_sync.h"
-#include "message.h"
-#include "producers.h"
 #include "backend.h"
-
-#define STATUS_EVERY_MS 2000
+#include "err.h"
+#include "ingest_snapshot.h"
+#include "message.h"
 
 enum status_phase {
     STATUS_STARTING, /* until the first producer has come and all is allocated */
@@ -35,84 +26,85 @@ enum status_phase {
 };
 extern const char *const status_phase_names[STATUS_PHASES];
 
-/* An amount over time in which the past fades. */
+/* An amount over time, in which the past fades. */
 struct rate {
     double amount, seconds;
 };
-void rate_add(struct rate *r, double amount, double seconds);
-double rate_value(const struct rate *r); /* a second; NaN before the first */
 
-struct status_producer {
-    uint64_t number; /* of the joining, from 1: tells apart producers of one name */
-    char name[MESSAGE_NAME_SIZE];
-    char address[64], key[64]; /* "": not known, none */
-    double here_s;
-    uint64_t rows, blocks_done, errors;
-    uint32_t leases;
-    bool reports; /* it has said how it spends its time: */
-    float computing, sending;
-    struct rate rows_rate; /* filled by status_ingest */
-};
+/* Adds an amount that took so many seconds. */
+void rate_add(struct rate *r, double amount, double seconds);
+
+/* Returns the amount a second; NaN before the first. */
+double rate_value(const struct rate *r);
 
 struct status_snapshot {
-    char run[FINGERPRINT_SIZE];
+    char run[FINGERPRINT_SIZE]; /* "" until the run is set up */
     enum status_phase phase;
-    char reason[MESSAGE_TEXT_SIZE]; /* of the end; "" while it runs */
+    char reason[MESSAGE_TEXT_SIZE]; /* why the run failed; "" if it did not */
     double up_s;
     /* training */
     uint64_t step, total_steps, batch_size;
-    bool has_step; /* since this start: */
+    bool has_step; /* there was a step since this start: */
     enum step_path path;
-    double loss, l0, fvu; /* fvu: of the last line of metrics.jsonl */
+    double loss, l0, fvu; /* fvu: of the last line of metrics.jsonl. NaN if they are not known */
     struct rate rows_rate, waiting_rate;
     /* ingest */
-    size_t window_rows, window_slots;
-    uint64_t rows_masked;
-    struct ingest_counters counters;
-    size_t n_producers;
-    struct status_producer producers[PRODUCERS_MAX];
+    struct ingest_snapshot ingest;
+    struct rate producer_rates[PRODUCERS_MAX]; /* rows of each of ingest.producers */
 };
 
 struct status;
 
-/* Writes to FOLDER/status.json. */
-int status_new(struct status **s, const char *folder, struct err *e);
-void status_free(struct status *s); /* NULL is fine */
+/* Makes a status of a run that is starting. */
+int status_new(struct status **s, struct err *e);
 
-/* ---- training thread ---- */
-/* What is known once the run is set up; step: steps done already. */
+/* Frees it. s may be NULL. */
+void status_free(struct status *s);
+
+/* ---- for the training thread ---- */
+
+/* Tells what is known once the run is set up. step: how many are done already. */
 void status_run(struct status *s, const char *run, uint64_t step, uint64_t total_steps, uint64_t batch_size);
+
+/* Tells that the run is in that phase now. */
 void status_phase(struct status *s, enum status_phase phase);
+
+/* Tells a step, and the fvu of the last line of metrics.jsonl. */
 void status_step(struct status *s, const struct step_report *r, double fvu);
-void status_waited(struct status *s, double seconds); /* the training thread waited so long for rows since last said */
-/* The last word, when no other thread is left; writes the file. */
-void status_finish(struct status *s, enum status_phase phase, const char *reason);
 
-/* ---- ingest thread (before it is started: whoever waits for the first producer) ---- */
-bool status_due(struct status *s);
-struct status_ingest {
-    struct ingest_counters counters;
-    size_t window_rows, window_slots;
-    uint64_t rows_masked;
-    size_t n_producers;
-    struct status_producer producers[PRODUCERS_MAX];
-};
-void status_ingest(struct status *s, const struct status_ingest *in); /* writes the file */
+/* Tells that the training thread has waited so long for rows since it last told. */
+void status_waited(struct status *s, double seconds);
 
-/* ---- any thread ---- */
-void status_snapshot(struct status *s, struct status_snapshot *out);
+/* Tells how the run ended. reason: "" unless it failed. */
+void status_end(struct status *s, enum status_phase phase, const char *reason);
 
-/* For a progress line: "window 97 %, 3 producers (waiting 20 %, sending 0 %)". */
+/* Writes for a progress line: "window 97 %, 3 producers (waiting 20 %, sending 0 %)". */
 void status_sides(struct status *s, char *text, size_t size);
 
-/* ---- of a snapshot ---- */
+/* ---- for whoever shows the status, on one thread ---- */
+
+/* Brings the ingest's part, and counts the rates up to now. */
+void status_ingest(struct status *s, const struct ingest_snapshot *in);
+
+/* ---- for any thread ---- */
+
+void status_snapshot(struct status *s, struct status_snapshot *out);
+
+/* ---- what follows from a snapshot ---- */
+
 double status_rows_per_s(const struct status_snapshot *s);
-double status_eta_s(const struct status_snapshot *s);   /* NaN: not known */
-double status_waiting(const struct status_snapshot *s); /* share of its time that training waited for rows */
-/* Shares of a producer's time, as it says; NaN: it does not say. Their means: NaN if none says. */
+
+/* Returns the seconds until the last step; NaN if they are not known. */
+double status_eta_s(const struct status_snapshot *s);
+
+/* Returns the share of its time in which training waited for rows. */
+double status_waiting(const struct status_snapshot *s);
+
+/* Returns a share of a producer's time, as it says; NaN if it does not say. */
 enum status_share { STATUS_COMPUTING, STATUS_SENDING, STATUS_WAITING };
-double status_share(const struct status_producer *p, enum status_share which);
+double status_share(const struct ingest_producer *p, enum status_share which);
+
+/* Returns the mean over the producers that say; NaN if none does. */
 double status_mean_share(const struct status_snapshot *s, enum status_share which);
-json_t *status_to_json(const struct status_snapshot *s); /* new; NULL: out of memory */
 
 #endif

@@ -55,9 +55,9 @@ static void write_ledger(FILE *f, const struct status_snapshot *s)
     for (size_t i = 0; i < ledger_n_entries; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s_total", ledger_entries[i].name);
-        counter(f, name, ledger_entries[i].help, ledger_value(&s->counters, i));
+        counter(f, name, ledger_entries[i].help, ledger_value(&s->ingest.counters, i));
     }
-    counter(f, "rows_masked_total", "padding dropped from the window", s->rows_masked);
+    counter(f, "rows_masked_total", "padding dropped from the window", s->ingest.rows_masked);
 }
 
 enum column { ROWS, RATE, BLOCKS, LEASES, ERRORS, HERE, COMPUTING, SENDING, WAITING, COLUMNS };
@@ -75,13 +75,14 @@ static const struct {
     [WAITING] = {"producer_waiting_ratio", "gauge", "share of its time in which it waits for leases, as it says"},
 };
 
-static double value(const struct status_producer *p, enum column column)
+static double value(const struct status_snapshot *s, size_t i, enum column column)
 {
+    const struct ingest_producer *p = &s->ingest.producers[i];
     switch (column) {
     case ROWS:
         return (double)p->rows;
     case RATE:
-        return rate_value(&p->rows_rate);
+        return rate_value(&s->producer_rates[i]);
     case BLOCKS:
         return (double)p->blocks_done;
     case LEASES:
@@ -103,14 +104,14 @@ static void write_producers(FILE *f, const struct status_snapshot *s)
 {
     for (enum column column = 0; column < COLUMNS; column++) {
         head(f, columns[column].name, columns[column].type, columns[column].help);
-        for (size_t i = 0; i < s->n_producers; i++) {
-            const struct status_producer *p = &s->producers[i];
+        for (size_t i = 0; i < s->ingest.n_producers; i++) {
+            const struct ingest_producer *p = &s->ingest.producers[i];
             fprintf(f, "crossfeed_%s{number=\"%" PRIu64 "\",", columns[column].name, p->number);
             label(f, "name", p->name);
             fputc(',', f);
             label(f, "address", p->address);
             fputc('}', f);
-            number(f, value(p, column));
+            number(f, value(s, i, column));
         }
     }
 }
@@ -144,14 +145,14 @@ char *status_to_text(const struct status_snapshot *s, size_t *size)
     gauge(f, "fvu", "fraction of variance unexplained, of the last line of metrics.jsonl", s->fvu);
     gauge(f, "sparse_step", "1: the last step took the sparse path, 0: the dense one",
           !s->has_step ? NAN : s->path == STEP_SPARSE);
-    gauge(f, "window_rows", "slots of the window that are filled or reserved", (double)s->window_rows);
-    gauge(f, "window_slots", "all slots of the window", (double)s->window_slots);
+    gauge(f, "window_rows", "slots of the window that are filled or reserved", (double)s->ingest.window_rows);
+    gauge(f, "window_slots", "all slots of the window", (double)s->ingest.window_slots);
     gauge(f, "trainer_waiting_ratio", "share of its time in which training waits for rows", status_waiting(s));
     gauge(f, "producers_waiting_ratio", "share in which producers wait for leases, their mean",
           status_mean_share(s, STATUS_WAITING));
     gauge(f, "producers_sending_ratio", "share in which the link holds producers up, their mean",
           status_mean_share(s, STATUS_SENDING));
-    gauge(f, "producers", "producers that are here", (double)s->n_producers);
+    gauge(f, "producers", "producers that are here", (double)s->ingest.n_producers);
     write_ledger(f, s);
     write_producers(f, s);
     if (fclose(f) == 0)

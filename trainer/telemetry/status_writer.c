@@ -1,0 +1,137 @@
+/* status_writer.c - see status_writer.h. */
+#include "status_writer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "clock.h"
+#include "file.h"
+#include "ingest.h"
+#include "log.h"
+#include "mem.h"
+#include "status.h"
+#include "status_json.h"
+
+struct status_writer {
+    struct status *status;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards ingest and stopping */
+    pthread_cond_t changed;
+    struct ingest *ingest; /* NULL: there is none yet */
+    bool stopping;
+    /* the thread's own: */
+    char path[4096], temporary[4096];
+    bool write_failed; /* it was said already */
+    struct ingest_snapshot taken;
+    struct status_snapshot snapshot;
+};
+
+/* Returns whether the file was written and renamed; errno says why not. */
+static bool replace_file(const struct status_writer *w, const char *text)
+{
+    FILE *f = fopen(w->temporary, "we");
+    if (!f)
+        return false;
+    bool written = fputs(text, f) >= 0 && fputc('\n', f) >= 0;
+    int saved = errno;
+    if (fclose(f) != 0) {
+        saved = written ? errno : saved;
+        written = false;
+    }
+    if (written && rename(w->temporary, w->path) == 0)
+        return true;
+    saved = written ? errno : saved;
+    unlink(w->temporary);
+    errno = saved;
+    return false;
+}
+
+static void write_file(struct status_writer *w)
+{
+    status_snapshot(w->status, &w->snapshot);
+    json_t *value = status_to_json(&w->snapshot);
+    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    bool written = text && replace_file(w, text);
+    if (!written && !w->write_failed)
+        log_line("%s: cannot write: %s; the run goes on", w->path, text ? strerror(errno) : "out of memory");
+    w->write_failed |= !written;
+    free(text);
+    json_decref(value);
+}
+
+static void *writer_thread(void *argument)
+{
+    struct status_writer *w = argument;
+    for (bool last = false; !last;) {
+        pthread_mutex_lock(&w->lock);
+        last = w->stopping;
+        struct ingest *in = w->ingest;
+        pthread_mutex_unlock(&w->lock);
+        if (in) {
+            ingest_snapshot(in, &w->taken);
+            status_ingest(w->status, &w->taken);
+        }
+        write_file(w);
+        struct timespec until = clock_after(STATUS_EVERY_MS);
+        pthread_mutex_lock(&w->lock);
+        while (!last && !w->stopping && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT)
+            ;
+        pthread_mutex_unlock(&w->lock);
+    }
+    return NULL;
+}
+
+static void release(struct status_writer *w)
+{
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->changed);
+    mem_free(w);
+}
+
+int status_writer_start(struct status_writer **out, struct status *status, const char *folder, struct err *e)
+{
+    *out = NULL;
+    struct status_writer *w = mem_alloc(1, sizeof *w, "status writer", e);
+    if (!w)
+        return ERR_MEMORY;
+    w->status = status;
+    pthread_mutex_init(&w->lock, NULL);
+    clock_init_condition(&w->changed);
+    /* The temporary has one name, unlike other outputs': one trainer has the folder, and a killed one leaves nothing that would stay. */
+    int rc = file_join(w->path, sizeof w->path, folder, "status.json", e);
+    if (rc == 0)
+        rc = file_join(w->temporary, sizeof w->temporary, folder, ".status.json.tmp", e);
+    if (rc == 0 && (rc = pthread_create(&w->thread, NULL, writer_thread, w)) != 0)
+        rc = err_errno(e, rc, "cannot start the status writer's thread");
+    if (rc) {
+        release(w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+void status_writer_watch(struct status_writer *w, struct ingest *in)
+{
+    pthread_mutex_lock(&w->lock);
+    w->ingest = in;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void status_writer_stop(struct status_writer *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    release(w);
+}
