@@ -5,6 +5,7 @@ where there are two, no crash, no hang, and nothing left behind that a later run
 rubbish or a full disk never costs the run what it had.
 """
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -320,6 +321,23 @@ class Resume(BadInput):
         self.refused(trainer, re.escape(state), "bytes")
         self.refused(producer, "the run failed")
         shutil.rmtree(newest)  # what a user would do: the one before is sound
+        self.succeed(self.trainer(["--resume"]), self.producer(SYNTHETIC))
+
+    def test_scale_damaged(self):
+        """A scale that no producer would take is refused by file, index and value before anybody is waited for."""
+        self.stopped_run()
+        newest = self.path("out", "checkpoints", f"step_{harness.checkpoints(self.path('out'))[-1]:010d}", "cfg.json")
+        cfg = harness.read_json(newest)
+        good = cfg["run_scale"]
+        for bad, *patterns in (([good[0], -1], r"run_scale\[1\] is -1, must be positive"), ([0, good[1]], r"run_scale\[0\] is 0, must be positive"),
+                               ([1e300, 1], r"run_scale\[0\] is 1e\+300, must be positive and finite"), ([1e-300, 1], r"run_scale\[0\] is 1e-300"),
+                               ([None, 1], r"run_scale\[0\] is not a number"), ([1, "1"], r"run_scale\[1\] is not a number"),
+                               ([1], "run_scale has 1 values, must be 2"), ([1, 1, 1], "run_scale has 3 values"), (None, "run_scale has 0 values")):
+            with open(newest, "w") as f:
+                json.dump({**cfg, "run_scale": bad}, f)
+            self.refused(self.trainer(["--resume"]), re.escape(newest), *patterns)
+        with open(newest, "w") as f:
+            json.dump(cfg, f)
         self.succeed(self.trainer(["--resume"]), self.producer(SYNTHETIC))
 
     def test_provenance_of_another_run(self):

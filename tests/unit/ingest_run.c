@@ -12,6 +12,8 @@
 
 /* ---- the trainer ---- */
 
+struct producer producers[MAX_PRODUCERS];
+struct message m;
 struct ingest *ingest;
 struct ingest_options options;
 uint32_t eval_blocks;
@@ -44,6 +46,7 @@ int set_up(void **state)
                              .can_bf16 = true,
                              .can_f32 = true};
     eval_blocks = 0;
+    memset(producers, 0, sizeof producers);
     strcpy(stream.sites[0], "blocks.0.hook_resid_post");
     strcpy(stream.sites[1], "blocks.1.hook_resid_post");
     strcpy(stream.tokens_fingerprint, "70cc");
@@ -90,9 +93,6 @@ struct ingest_counters counters(void)
 
 /* ---- producers ---- */
 
-struct producer producers[MAX_PRODUCERS];
-struct message m;
-
 bool receive(int i, int timeout_ms)
 {
     struct link_peer peer;
@@ -131,7 +131,7 @@ void expect_quiet(int i)
 void say_hello(int i, const char *name)
 {
     link_close(producers[i].link, 0);
-    assert_int_equal(link_connect(&producers[i].link, endpoint, NULL, &e), 0);
+    assert_int_equal(link_connect(&producers[i].link, endpoint, producers[i].keys, &e), 0);
     memset(&m, 0, sizeof m);
     m.type = MESSAGE_HELLO;
     m.hello.version = PROTOCOL_VERSION;
@@ -258,6 +258,11 @@ int tear_down(void **state)
 int run_open(void **state)
 {
     return scratch_open(state);
+}
+
+const char *run_path(const char *name)
+{
+    return scratch_path(name);
 }
 
 int run_close(void **state)

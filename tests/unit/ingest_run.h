@@ -34,7 +34,8 @@ extern struct err e;
 
 extern struct producer {
     struct link *link;
-    struct message_lease lease; /* the last one */
+    struct message_lease lease;      /* the last one */
+    const struct curve_client *keys; /* NULL: without */
 } producers[MAX_PRODUCERS];
 
 /* Of a group of tests, and of each. */
@@ -42,6 +43,9 @@ int run_open(void **state);
 int run_close(void **state);
 int set_up(void **state);
 int tear_down(void **state);
+
+/* A path in the group's folder; valid until the fourth call after this one. */
+const char *run_path(const char *name);
 
 void bind_trainer(void);
 /* The training thread is done with its set-up. One epoch is wanted. */

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "connections.h"
+#include "failing_alloc.h"
 
 enum { STRANGERS = 3, STRANGER_MS = 3000, REFUSED_MS = 100, STRANGER_HELD = 1000, OTHERS_HELD = 2500 };
 
@@ -294,9 +295,30 @@ static void where_it_comes_from(void **state)
     leave(p);
 }
 
+/* It is shut, not left to do as it likes. */
+static void no_memory_to_watch_it(void **state)
+{
+    (void)state;
+    uint64_t counts[REFUSAL_KINDS];
+    char byte;
+    allocations_until_failure = 0;
+    struct pair lost = enter(0);
+    assert_int_equal(recv(lost.there, &byte, 1, 0), 0);
+    refusals_counts(&refusals, counts);
+    assert_int_equal(counts[REFUSAL_TOO_MANY], 1);
+    assert_int_equal(connections.n_here, 0);
+    leave(lost);
+    struct pair next = enter(0);
+    assert_int_equal(connections.n_here, 1);
+    connections_tick(&connections, 1);
+    assert_int_equal(recv(next.there, &byte, 1, MSG_DONTWAIT), -1);
+    leave(next);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(no_memory_to_watch_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(strangers_send_little, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_member_sends_what_it_may, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_member_no_more, set_up, tear_down),

@@ -1,6 +1,7 @@
-/* test_ingest.c - the trainer's conversation with its producers: who joins, who goes, who is put out. */
+/* test_ingest.c - the trainer's conversation with its producers: who joins, who goes, who is put out, and what can be seen of it. */
 #include "ingest_run.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
@@ -90,6 +91,14 @@ static void a_silent_producer(void **state)
     assert_string_equal(m.error.code, "unknown-peer");
 }
 
+/* Within 5 s: a second after the REJECT, not after the 30 s that a stranger may stay. */
+static void expect_closed(int i)
+{
+    for (int64_t until = clock_ms() + 5000; !link_lost(producers[i].link) && clock_ms() < until;)
+        link_poll(producers[i].link, -1, 50);
+    assert_true(link_lost(producers[i].link));
+}
+
 /* Three in a row; a name that is out stays out, whatever connection it comes on. */
 static void three_strikes(void **state)
 {
@@ -111,6 +120,7 @@ static void three_strikes(void **state)
     send_chunk(0, &producers[0].lease, 0, 1, true);
     expect(0, MESSAGE_REJECT);
     assert_non_null(strstr(m.text.reason, "checksum"));
+    expect_closed(0);
     say_hello(0, "wrong");
     expect(0, MESSAGE_REJECT);
     assert_non_null(strstr(m.text.reason, "wrong sent 3 wrong chunks"));
@@ -121,6 +131,106 @@ static void three_strikes(void **state)
     join(0, "another");
 }
 
+/* With keys it is the key that is out: a name is no proof of who says it. */
+static void a_name_that_others_use(void **state)
+{
+    (void)state;
+    static struct curve_client keys[2];
+    struct curve_pair trainer;
+    const char *name = run_path("trainer"), *secret = run_path("trainer.secret"), *list = run_path("allowed");
+    FILE *f = fopen(list, "w");
+    assert_int_equal(curve_pair_make(&trainer, &e), 0);
+    assert_int_equal(curve_pair_write(&trainer, name, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(curve_pair_make(&keys[i].own, &e), 0);
+        strcpy(keys[i].server, trainer.public_key);
+        assert_true(f && fprintf(f, "%s\n", keys[i].own.public_key) > 0);
+        producers[i].keys = &keys[i];
+    }
+    assert_int_equal(fclose(f), 0);
+    options.door = (struct listener_access){.curve_secret = secret, .curve_allow = list};
+    options.credit = 1;
+    bind_trainer();
+    join(0, "gpu"); /* the thief of the name */
+    start_run();
+    for (int strike = 0; strike < 3; strike++) {
+        expect_lease(0);
+        send_chunk(0, &producers[0].lease, 0, 1, true);
+    }
+    expect(0, MESSAGE_REJECT);
+    say_hello(0, "another name");
+    expect(0, MESSAGE_REJECT);
+    assert_non_null(strstr(m.text.reason, "sent 3 wrong chunks"));
+    join(1, "gpu");
+    expect_lease(1);
+}
+
+/* Until they are all there, nothing is shown of the held-out rows, which the ingest thread is writing. */
+static void held_out_rows(void **state)
+{
+    (void)state;
+    const unsigned char *rows = (const unsigned char *)"";
+    size_t n = 1;
+    int rc;
+    eval_blocks = 3;
+    bind_trainer();
+    join(0, "only");
+    start_run();
+    for (int turn = 0; (rc = ingest_evaluation_rows(ingest, &rows, &n, 1, &e)) == 1; turn++) {
+        assert_null(rows);
+        assert_int_equal(n, 0);
+        assert_true(turn < 10000);
+        if (receive(0, 1)) {
+            producers[0].lease = m.lease;
+            answer(0, &producers[0].lease, 1);
+        }
+    }
+    assert_int_equal(rc, 0);
+    assert_non_null(rows);
+    assert_int_equal(n, 3 * BLOCK_ROWS);
+}
+
+static struct ingest_snapshot snapshot;
+
+static void a_snapshot(void **state)
+{
+    (void)state;
+    bind_trainer();
+    ingest_snapshot(ingest, &snapshot);
+    assert_int_equal(snapshot.n_producers, 0);
+    assert_int_equal(snapshot.window_slots, 0);
+    join(0, "works");
+    join(1, "idles");
+    start_run();
+    work(1, (const int[]){0}, 2);
+    m = (struct message){.type = MESSAGE_PING, .ping = {.token = 1, .computing = 0.25f, .sending = 0.5f}};
+    assert_int_equal(link_send(producers[0].link, NULL, &m, &e), 0);
+    int64_t before = clock_ms();
+    do
+        ingest_snapshot(ingest, &snapshot);
+    while (!snapshot.producers[0].reports && clock_ms() - before < PATIENCE_MS);
+    assert_int_equal(snapshot.n_producers, 2);
+    const struct ingest_producer *p = snapshot.producers;
+    assert_string_equal(p[0].name, "works");
+    assert_string_equal(p[1].name, "idles");
+    assert_int_equal(p[0].number, 1);
+    assert_true(p[0].blocks_done >= 2 && p[0].rows == p[0].blocks_done * BLOCK_ROWS);
+    assert_true(p[0].computing == 0.25f && p[0].sending == 0.5f);
+    assert_true(p[0].here_s >= p[1].here_s && p[0].here_s < 60);
+    assert_int_equal(p[1].rows, 0);
+    assert_false(p[1].reports);
+    assert_int_equal(snapshot.counters.rows_received, p[0].rows);
+    assert_int_equal(snapshot.window_slots, (WINDOW_BLOCKS + LOOKAHEAD_BLOCKS) * BLOCK_ROWS);
+    assert_in_range(snapshot.window_rows, p[0].rows, snapshot.window_slots);
+    leave(0);
+    leave(1);
+    ingest_finish(ingest, true, "done");
+    before = clock_ms();
+    ingest_snapshot(ingest, &snapshot); /* the last one, without a thread to ask */
+    assert_true(clock_ms() - before < 500);
+    assert_true(snapshot.counters.blocks_done >= 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +239,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_closed_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_silent_producer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(three_strikes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_name_that_others_use, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(held_out_rows, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_snapshot, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, run_open, run_close);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "failing_alloc.h"
 #include "link_pair.h"
 
 static void count_release(void *context)
@@ -233,6 +234,51 @@ static void a_payload_is_held(void **state)
     listener_close(router, 0);
 }
 
+/* ---- without memory ---- */
+
+/* Each allocation fails in turn; what is said is that, and nothing is left. */
+static void no_memory_to_open(void **state)
+{
+    (void)state;
+    const char *endpoint = ipc_endpoint("memory");
+    int rc, n = -1;
+    for (int side = 0; side < 2; side++, n = -1) {
+        struct listener *listener = NULL;
+        struct link *dealer = NULL;
+        do {
+            allocations_until_failure = ++n;
+            rc = side ? link_connect(&dealer, endpoint, NULL, &e) : listener_open(&listener, &endpoint, 1, NULL, &e);
+            if (rc)
+                assert_true(rc == ERR_MEMORY && e.code == ERR_MEMORY && !listener && !dealer);
+        } while (rc);
+        allocations_until_failure = -1;
+        assert_true(n >= (side ? 1 : 3)); /* listener, link, guard */
+        listener_close(listener, 0);
+        link_close(dealer, 0);
+    }
+}
+
+static void no_memory_for_a_payload(void **state)
+{
+    (void)state;
+    static unsigned char data[1000];
+    atomic_int released = 0;
+    struct listener *router = listen_at(ipc_endpoint("payload"));
+    struct link *dealer = connect_to(listener_endpoint(router, 0));
+    allocations_until_failure = 0;
+    assert_int_equal(send_batch(dealer, 1, data, sizeof data, &released), ERR_MEMORY);
+    assert_int_equal(atomic_load(&released), 1);
+    assert_int_equal(send_batch(dealer, 2, data, sizeof data, &released), 0);
+    assert_int_equal(send_ping(dealer, NULL, 3), 0);
+    allocations_until_failure = 0;
+    assert_int_equal(hear(router, PATIENCE_MS), ERR_MEMORY);
+    assert_null(payload.data);
+    hear_ping(router, 3);
+    expect_released(&released, 2);
+    link_close(dealer, 0);
+    listener_close(router, 0);
+}
+
 /* ---- peers that vanish ---- */
 
 static void to_a_vanished_peer(void **state)
@@ -350,6 +396,8 @@ int main(void)
         cmocka_unit_test(peer_never_comes),
         cmocka_unit_test(peer_does_not_read),
         cmocka_unit_test(a_payload_is_held),
+        cmocka_unit_test(no_memory_to_open),
+        cmocka_unit_test(no_memory_for_a_payload),
         cmocka_unit_test(to_a_vanished_peer),
         cmocka_unit_test(what_was_sent_before_a_polite_close_arrives),
         cmocka_unit_test(the_other_side_leaves),

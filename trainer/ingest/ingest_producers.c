@@ -73,8 +73,10 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
                                    .stream_fixed = in->stream_fixed,
                                    .scale = in->n_scale ? in->scale : NULL,
                                    .n_scale = in->n_scale};
-    if (strikes_out(&in->strikes, strikes_identity(name, from->key))) {
-        err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", name, STRIKES_OUT);
+    const char *identity = strikes_identity(name, from->key);
+    if (strikes_out(&in->strikes, identity)) {
+        err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", identity,
+                STRIKES_OUT);
     } else if (validate_hello(&terms, h, e) == 0) {
         index = add_producer(in, from, name);
         if (index < 0)

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <omp.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,6 +17,26 @@
 #include "mem.h"
 #include "row_store.h"
 #include "stream_json.h"
+
+/* Takes the run's scale [n_sites] from a checkpoint's cfg.json. A scale that is not positive would have every producer reject its WELCOME
+ * and join again for ever. */
+static int read_scale(const json_t *saved, const char *checkpoint, uint32_t n_sites, float *scale, struct err *e)
+{
+    const json_t *list = json_object_get(saved, "run_scale");
+    if (json_array_size(list) != n_sites)
+        return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale has %zu values, must be %u, one a site", checkpoint,
+                       json_array_size(list), n_sites);
+    for (uint32_t site = 0; site < n_sites; site++) {
+        const json_t *value = json_array_get(list, site);
+        scale[site] = (float)json_number_value(value);
+        if (!json_is_number(value))
+            return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale[%u] is not a number", checkpoint, site);
+        if (!(scale[site] > 0) || !isfinite(scale[site]))
+            return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale[%u] is %g, must be positive and finite in fp32",
+                           checkpoint, site, json_number_value(value));
+    }
+    return 0;
+}
 
 /* Takes from the first learner's checkpoint what the run needs before the first producer is heard: the stream expected, its scale, the
  * run's id. Every other learner's checkpoint must be of the same run. */
@@ -38,12 +59,8 @@ static int read_checkpoints(struct trainer *t, struct stream *expected, struct e
         rc = stream_from_json(expected, json_object_get(saved, "stream"), l->checkpoint, e);
         if (rc == 0 && run_id)
             snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
-        const json_t *scale = json_object_get(saved, "run_scale");
-        if (rc == 0 && json_array_size(scale) != expected->n_sites)
-            rc = err_set(e, ERR_INPUT, "%s: %zu scales for %u sites", l->checkpoint, json_array_size(scale),
-                         expected->n_sites);
-        for (size_t site = 0; rc == 0 && site < expected->n_sites; site++)
-            t->scale[site] = (float)json_number_value(json_array_get(scale, site));
+        if (rc == 0)
+            rc = read_scale(saved, l->checkpoint, expected->n_sites, t->scale, e);
         t->has_scale = rc == 0;
         json_decref(saved);
     }
