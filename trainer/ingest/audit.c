@@ -1,4 +1,4 @@
-/* audit.c - see audit.h. */
+/* audit.c - compares answers vector by vector; see audit.h. */
 #include "audit.h"
 
 #include <math.h>
@@ -25,7 +25,7 @@ static double value(const unsigned char *x, size_t i, enum row_dtype dtype)
     return (double)f;
 }
 
-/* The vectors at a site, [d_model] each. */
+/* Compares the vectors x and y [d_model] at a site. */
 static void compare_site(struct audit *a, uint32_t site, const unsigned char *x, const unsigned char *y, size_t d_model,
                          enum row_dtype dtype, const struct row_origin *origin)
 {

@@ -9,7 +9,7 @@
 #include "ingest_drop.h"
 #include "log.h"
 
-#define MAX_FAILURES 3 /* of one block, by whatever producers, before the run fails */
+#define MAX_FAILURES 3 /* times that producers could not compute a block, after which the run fails */
 /* A block is late when another producer could compute it LATE_FACTOR times before it comes, and LATE_MIN_MS (jitter) besides. */
 #define LATE_FACTOR 1.5
 #define LATE_MIN_MS 200
@@ -130,7 +130,7 @@ void ingest_lease_blocks(struct ingest *in)
     struct producers *producers = &in->producers;
     int64_t now = clock_ms();
     double fastest = fastest_row_ms(producers);
-    size_t idle = 0; /* places passed in a row that could take nothing */
+    size_t idle = 0; /* places in a row that could take no lease */
     size_t unproven = credit_unproven(producers, &in->leases, &in->probation, now);
     while (producers->n && idle < PRODUCERS_MAX) {
         int i = (int)producers->next, answer;

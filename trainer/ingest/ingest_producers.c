@@ -8,7 +8,8 @@
 #include "ingest_drop.h"
 #include "validate.h"
 
-#define AWAY_MS 1000 /* the trainer was away if a turn of the thread took this long; it takes a tenth of it */
+#define AWAY_MS \
+    1000 /* a turn of the thread that takes this long means that the trainer was away; it should take a tenth of that */
 
 int ingest_send_welcome(struct ingest *in, const struct producer *p)
 {
@@ -94,7 +95,7 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     listener_vouch(in->listener, from, listener_answer_bytes(&h->stream, in->options.dtype, 0, 0));
     if (!in->stream_fixed)
         fix_stream(in, &h->stream);
-    if (ingest_send_welcome(in, &in->producers.list[index])) { /* it said HELLO on another connection since */
+    if (ingest_send_welcome(in, &in->producers.list[index])) { /* the connection is gone by now */
         producers_remove(&in->producers, index);
         return;
     }

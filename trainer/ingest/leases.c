@@ -1,5 +1,4 @@
-/* leases.c - the task table; see leases.h. The table is short (credit times producers), so it is searched, not indexed.
- */
+/* leases.c - see leases.h. The table is short (credit times producers), so it is searched and not indexed. */
 #include "leases.h"
 
 struct lease_task *leases_add(struct leases *l)
@@ -11,7 +10,7 @@ struct lease_task *leases_add(struct leases *l)
     return t;
 }
 
-/* Somebody here but `holder` could do it. */
+/* Returns whether somebody here other than the holder could do the task. */
 static bool others_willing(const struct lease_task *t, int holder, const uint64_t here[LEASES_HOLDERS / 64])
 {
     uint64_t willing = 0;
@@ -29,7 +28,7 @@ static bool is_free(const struct lease_answer *a)
     return !a->lease && !a->complete;
 }
 
-/* The answer that is wanted and not under way; -1: none. */
+/* Returns the answer that is wanted and not under way; -1 if there is none. */
 static int free_answer(const struct lease_task *t)
 {
     const struct lease_answer *a = t->answers;
@@ -79,6 +78,7 @@ void leases_give_back(struct leases *l, struct lease_task *t, int answer)
     l->leased_again++;
 }
 
+/* Remembers that the holder will still answer. */
 static void owe(struct leases *l, const struct lease_answer *a)
 {
     if (a->lease && l->n_owed < LEASES_MAX)

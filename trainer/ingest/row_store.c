@@ -22,71 +22,70 @@ void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes
                  (stream_row_bytes(c->stream, ROW_F32) + sizeof(struct row_origin) + row);
 }
 
-int row_store_init(struct row_store *in, const struct row_store_config *c, struct err *e)
+int row_store_init(struct row_store *s, const struct row_store_config *c, struct err *e)
 {
-    *in =
-        (struct row_store){.c = *c, .scale_blocks_left = c->n_scale_blocks, .evaluation_blocks_left = c->plan->n_eval};
-    in->evaluation_rows = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval);
-    in->raw_rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
-    if ((in->evaluation = mem_alloc(in->evaluation_rows, stream_row_bytes(c->stream, c->dtype), "held-out rows", e)) &&
-        (in->evaluation_masked = mem_alloc(in->evaluation_rows, sizeof *in->evaluation_masked, "held-out rows", e)) &&
-        (in->raw = mem_alloc(in->raw_rows, stream_row_bytes(c->stream, ROW_F32), "rows for measuring the scale", e)) &&
-        (in->raw_origins = mem_alloc(in->raw_rows, sizeof *in->raw_origins, "their origins", e)))
+    *s = (struct row_store){.c = *c, .scale_blocks_left = c->n_scale_blocks, .evaluation_blocks_left = c->plan->n_eval};
+    s->evaluation_rows = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval);
+    s->raw_rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
+    if ((s->evaluation = mem_alloc(s->evaluation_rows, stream_row_bytes(c->stream, c->dtype), "held-out rows", e)) &&
+        (s->evaluation_masked = mem_alloc(s->evaluation_rows, sizeof *s->evaluation_masked, "held-out rows", e)) &&
+        (s->raw = mem_alloc(s->raw_rows, stream_row_bytes(c->stream, ROW_F32), "rows for measuring the scale", e)) &&
+        (s->raw_origins = mem_alloc(s->raw_rows, sizeof *s->raw_origins, "their origins", e)))
         return 0;
-    row_store_release(in);
+    row_store_release(s);
     return ERR_MEMORY;
 }
 
-static void release_raw(struct row_store *in)
+static void release_raw(struct row_store *s)
 {
-    mem_free(in->raw);
-    mem_free(in->raw_origins);
-    in->raw = NULL;
-    in->raw_origins = NULL;
+    mem_free(s->raw);
+    mem_free(s->raw_origins);
+    s->raw = NULL;
+    s->raw_origins = NULL;
 }
 
-void row_store_release(struct row_store *in)
+void row_store_release(struct row_store *s)
 {
-    release_raw(in);
-    mem_free(in->evaluation);
-    mem_free(in->evaluation_masked);
-    *in = (struct row_store){0};
+    release_raw(s);
+    mem_free(s->evaluation);
+    mem_free(s->evaluation_masked);
+    *s = (struct row_store){0};
 }
 
-enum row_dtype row_store_dtype(const struct row_store *in, enum lease_purpose purpose)
+enum row_dtype row_store_dtype(const struct row_store *s, enum lease_purpose purpose)
 {
-    return purpose == FOR_SCALE ? ROW_F32 : in->c.dtype;
+    return purpose == FOR_SCALE ? ROW_F32 : s->c.dtype;
 }
 
-void row_store_store(struct row_store *in, struct lease_task *t, int answer, const struct message_batch *b,
+void row_store_store(struct row_store *s, struct lease_task *t, int answer, const struct message_batch *b,
                      const unsigned char *acts)
 {
     struct lease_answer *a = &t->answers[answer];
-    size_t row_bytes = stream_row_bytes(in->c.stream, row_store_dtype(in, t->purpose)),
+    size_t row_bytes = stream_row_bytes(s->c.stream, row_store_dtype(s, t->purpose)),
            row = t->first_row + a->rows_taken;
     if (t->purpose == FOR_WINDOW && answer == 1) {
-        shuffle_copy_store(in->c.shuffle, t->copy, a->rows_taken, b->rows, acts, b->origins);
+        shuffle_copy_store(s->c.shuffle, t->copy, a->rows_taken, b->rows, acts, b->origins);
     } else if (t->purpose == FOR_WINDOW) {
-        shuffle_store(in->c.shuffle, &t->ticket, a->rows_taken, b->rows, acts, b->origins);
+        shuffle_store(s->c.shuffle, &t->ticket, a->rows_taken, b->rows, acts, b->origins);
     } else if (t->purpose == FOR_EVALUATION) {
-        memcpy(in->evaluation + row * row_bytes, acts, b->rows * row_bytes);
+        memcpy(s->evaluation + row * row_bytes, acts, b->rows * row_bytes);
         for (size_t i = 0; i < b->rows; i++)
-            in->evaluation_masked[row + i] = b->origins[i].token == ROW_MASKED;
+            s->evaluation_masked[row + i] = b->origins[i].token == ROW_MASKED;
     } else {
-        memcpy((unsigned char *)in->raw + row * row_bytes, acts, b->rows * row_bytes);
-        memcpy(in->raw_origins + row, b->origins, b->rows * sizeof *in->raw_origins);
+        memcpy((unsigned char *)s->raw + row * row_bytes, acts, b->rows * row_bytes);
+        memcpy(s->raw_origins + row, b->origins, b->rows * sizeof *s->raw_origins);
     }
     a->rows_taken += b->rows;
     a->chunks_taken++;
 }
 
-/* The scale from the raw rows, which then go to the shuffle. */
-static int settle_scale(struct row_store *in, float *scale, struct err *e)
+/* Measures the scale over the raw rows, which then go to the shuffle. */
+static int settle_scale(struct row_store *s, float *scale, struct err *e)
 {
-    const struct row_store_config *c = &in->c;
+    const struct row_store_config *c = &s->c;
     size_t row_elements = (size_t)c->stream->n_sites * c->stream->d_model, row = 0;
     struct scale_sums sums = {0};
-    scale_add(&sums, (const unsigned char *)in->raw, in->raw_origins, in->raw_rows, c->stream);
+    scale_add(&sums, (const unsigned char *)s->raw, s->raw_origins, s->raw_rows, c->stream);
     if (scale_finish(&sums, c->stream, scale, e))
         return e->code;
     unsigned char *scaled =
@@ -98,38 +97,38 @@ static int settle_scale(struct row_store *in, float *scale, struct err *e)
             rc = err_set(e, ERR_INPUT, "measured block %u is not number %u of the run's order", c->scale_blocks[i], i);
             break;
         }
-        scale_apply(in->raw + row * row_elements, ticket.n_rows, c->stream, scale, c->dtype, scaled);
-        shuffle_store(c->shuffle, &ticket, 0, ticket.n_rows, scaled, in->raw_origins + row);
+        scale_apply(s->raw + row * row_elements, ticket.n_rows, c->stream, scale, c->dtype, scaled);
+        shuffle_store(c->shuffle, &ticket, 0, ticket.n_rows, scaled, s->raw_origins + row);
         shuffle_complete(c->shuffle, &ticket);
         row += ticket.n_rows;
     }
     mem_free(scaled);
-    release_raw(in);
+    release_raw(s);
     return rc;
 }
 
-/* The held-out rows close up; before the training thread sees them. */
-static void drop_masked(struct row_store *in)
+/* Removes the masked ones from the held-out rows, before the training thread sees them. */
+static void drop_masked(struct row_store *s)
 {
-    size_t kept = 0, row_bytes = stream_row_bytes(in->c.stream, in->c.dtype);
-    for (size_t i = 0; i < in->evaluation_rows; i++)
-        if (!in->evaluation_masked[i])
-            memmove(in->evaluation + kept++ * row_bytes, in->evaluation + i * row_bytes, row_bytes);
-    in->evaluation_rows = kept;
+    size_t kept = 0, row_bytes = stream_row_bytes(s->c.stream, s->c.dtype);
+    for (size_t i = 0; i < s->evaluation_rows; i++)
+        if (!s->evaluation_masked[i])
+            memmove(s->evaluation + kept++ * row_bytes, s->evaluation + i * row_bytes, row_bytes);
+    s->evaluation_rows = kept;
 }
 
-int row_store_complete(struct row_store *in, const struct lease_task *t, float *scale, enum row_store_event *event,
+int row_store_complete(struct row_store *s, const struct lease_task *t, float *scale, enum row_store_event *event,
                        struct err *e)
 {
     *event = ROW_STORE_NOTHING;
     if (t->purpose == FOR_WINDOW) {
-        shuffle_complete(in->c.shuffle, &t->ticket);
-    } else if (t->purpose == FOR_EVALUATION && --in->evaluation_blocks_left == 0) {
-        drop_masked(in);
+        shuffle_complete(s->c.shuffle, &t->ticket);
+    } else if (t->purpose == FOR_EVALUATION && --s->evaluation_blocks_left == 0) {
+        drop_masked(s);
         *event = ROW_STORE_EVALUATION;
-    } else if (t->purpose == FOR_SCALE && --in->scale_blocks_left == 0) {
+    } else if (t->purpose == FOR_SCALE && --s->scale_blocks_left == 0) {
         *event = ROW_STORE_SCALE;
-        return settle_scale(in, scale, e);
+        return settle_scale(s, scale, e);
     }
     return 0;
 }

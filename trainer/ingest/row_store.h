@@ -1,8 +1,8 @@
-/* row_store.h - where the rows of leased blocks go: to the measuring of the scale, to the held-out rows, to the shuffle.
+/* row_store.h - where the rows of leased blocks go: to the raw rows that the scale is measured over, to the held-out rows, or to the shuffle.
  *
- * The first blocks of a run without a scale arrive raw and are kept aside; once all of them are there the scale is
- * measured over them, they are scaled exactly as a producer would have done it, and go to the shuffle as if they had
- * come that way. Ingest thread only, but for `evaluation` once it is complete. */
+ * The first blocks of a run without a scale arrive raw and are kept aside. Once all of them are there, the scale is measured over them;
+ * then they are scaled exactly as a producer would have done it, and go to the shuffle as if they had come that way. All of this belongs
+ * to the ingest thread, except `evaluation` once ROW_STORE_EVALUATION has been told. */
 #ifndef CROSSFEED_ROW_STORE_H
 #define CROSSFEED_ROW_STORE_H
 
@@ -23,7 +23,7 @@ struct row_store_config { /* all borrowed */
     struct shuffle *shuffle;
     enum row_dtype dtype; /* of the run */
     const uint32_t
-        *scale_blocks; /* [n_scale_blocks] the first blocks of the run's order, if the scale is to be measured */
+        *scale_blocks; /* [n_scale_blocks] the first blocks in the run's order, if the scale is to be measured */
     uint32_t n_scale_blocks;
 };
 
@@ -33,28 +33,38 @@ struct row_store {
     struct row_origin *raw_origins; /* [raw_rows] */
     size_t raw_rows;
     unsigned char *evaluation; /* [evaluation_rows, n_sites, d_model] of the dtype */
-    bool *evaluation_masked;   /* [evaluation_rows] until all are there */
-    size_t evaluation_rows;    /* then: without the masked ones */
+    bool *evaluation_masked;   /* [evaluation_rows] which are padding */
+    size_t evaluation_rows;    /* once all are there: without the masked ones */
     uint32_t scale_blocks_left, evaluation_blocks_left;
 };
 
-/* Bytes: the held-out rows, for the whole run; the raw rows and their scaled copies, only until the scale is known. */
+/* Computes the bytes that the held-out rows take for the whole run, and those that the raw rows and their scaled copies take until the
+ * scale is known. */
 void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes, size_t *raw_bytes);
 
-int row_store_init(struct row_store *in, const struct row_store_config *c, struct err *e);
-void row_store_release(struct row_store *in); /* safe on a zeroed struct */
+/* Allocates the rows. */
+int row_store_init(struct row_store *s, const struct row_store_config *c, struct err *e);
 
-/* The dtype in which rows for this purpose are leased. */
-enum row_dtype row_store_dtype(const struct row_store *in, enum lease_purpose purpose);
+/* Frees them. A zeroed struct is fine. */
+void row_store_release(struct row_store *s);
 
-/* Puts the next chunk of one of t's answers, an admitted one, where its rows belong and counts it there. acts:
+/* Returns the dtype in which rows for this purpose are leased. */
+enum row_dtype row_store_dtype(const struct row_store *s, enum lease_purpose purpose);
+
+/* Puts the rows of the next chunk of one of t's answers where they belong, and counts them there. The chunk has been validated; acts is
  * unaligned. */
-void row_store_store(struct row_store *in, struct lease_task *t, int answer, const struct message_batch *b,
+void row_store_store(struct row_store *s, struct lease_task *t, int answer, const struct message_batch *b,
                      const unsigned char *acts);
 
-/* All rows of t are stored, any copy of them has ended. event: what this completes; with ROW_STORE_SCALE, scale [n_sites] is filled. */
-enum row_store_event { ROW_STORE_NOTHING, ROW_STORE_SCALE, ROW_STORE_EVALUATION };
-int row_store_complete(struct row_store *in, const struct lease_task *t, float *scale, enum row_store_event *event,
+enum row_store_event {
+    ROW_STORE_NOTHING,
+    ROW_STORE_SCALE,      /* the scale is measured */
+    ROW_STORE_EVALUATION, /* the held-out rows are all there, and change no more */
+};
+
+/* Ends a task whose rows are all stored and whose copy, if it had one, has ended. event: what that completes; with ROW_STORE_SCALE,
+ * scale [n_sites] is filled. */
+int row_store_complete(struct row_store *s, const struct lease_task *t, float *scale, enum row_store_event *event,
                        struct err *e);
 
 #endif

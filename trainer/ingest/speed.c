@@ -1,4 +1,4 @@
-/* speed.c - see speed.h. */
+/* speed.c - see speed.h. The time of a row is an average in which recent blocks count most. */
 #include "speed.h"
 
 #include <math.h>
@@ -15,6 +15,7 @@ void speed_leased(struct speed *p, size_t rows, int64_t now_ms)
     p->since_ms = now_ms;
 }
 
+/* Takes a time that a row took into the average. */
 static void learn(struct speed *p, double sample)
 {
     if (p->row_ms <= 0 || (p->in_a_row && !p->settled))

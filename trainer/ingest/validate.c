@@ -1,4 +1,4 @@
-/* validate.c - judges HELLOs and chunks; see validate.h. */
+/* validate.c - see validate.h. */
 #include "validate.h"
 
 #include <string.h>
@@ -12,7 +12,8 @@ int validate_hello(const struct validate_terms *a, const struct message_hello *h
         return err_set(e, ERR_MISMATCH, "protocol version %u, run speaks %d", h->version, PROTOCOL_VERSION);
     if (stream_check(theirs, e) || (a->ours && stream_compare(a->ours, theirs, e)))
         return e->code;
-    bool need_f32 = a->need_f32 && !(a->need_bf16 && theirs->has_scale); /* only raw rows, for measuring, are spared */
+    bool need_f32 =
+        a->need_f32 && !(a->need_bf16 && theirs->has_scale); /* a producer with a scale computes no raw rows */
     if ((a->need_bf16 && !theirs->can_bf16) || (need_f32 && !theirs->can_f32))
         return err_set(e, ERR_MISMATCH, "dtypes offered:%s%s, run needs%s%s", theirs->can_bf16 ? " bf16" : "",
                        theirs->can_f32 ? " fp32" : "", a->need_bf16 ? " bf16" : "", need_f32 ? " fp32" : "");

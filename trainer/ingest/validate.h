@@ -1,6 +1,7 @@
-/* validate.h - what the trainer lets in: producers that describe the run's stream, chunks that are what was leased.
+/* validate.h - what the trainer accepts: producers that describe the run's stream, and chunks that are what was leased.
  *
- * Pure judgements: 0, or a negative code and the reason for the log and the REJECT, naming both values. */
+ * These are judgements and change nothing: they return 0, or a negative code and the reason for the log and the REJECT, which names both
+ * values. */
 #ifndef CROSSFEED_VALIDATE_H
 #define CROSSFEED_VALIDATE_H
 
@@ -21,9 +22,10 @@ struct validate_terms {
     uint32_t n_scale;
 };
 
+/* Judges a HELLO. */
 int validate_hello(const struct validate_terms *a, const struct message_hello *h, struct err *e);
 
-/* Where a chunk must fit: the next one of a block, in order. */
+/* Where the next chunk of a block must fit. */
 struct chunk_place {
     uint32_t block, first_sequence;
     size_t n_rows, rows_taken; /* of the block */
@@ -31,8 +33,8 @@ struct chunk_place {
     enum row_dtype dtype;
 };
 
-/* payload: activations, unaligned. Checks geometry, checksum, that every value is finite and that every row
- * is the (sequence, position) that belongs there: the last is what makes the ledger exact. */
+/* Judges a chunk by its geometry and checksum, and checks that every value is finite and every row is the (sequence, position) that belongs
+ * there: the last is what makes the ledger exact. payload: activations, unaligned. */
 int validate_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
                    const unsigned char *payload, size_t payload_size, struct err *e);
 

@@ -22,7 +22,7 @@ static json_t *real_list(const double *x, size_t n)
     return list;
 }
 
-/* Copies the lines of steps <= first_step into a new file of the same name. */
+/* Replaces the file by a new one that has only its lines of steps up to first_step. */
 static int cut_lines(const char *path, uint64_t first_step, struct err *e)
 {
     FILE *old = fopen(path, "re");
@@ -85,7 +85,7 @@ void metrics_wait_ends(struct metrics *m)
     m->wait_began = now;
 }
 
-/* Writes and frees the object; NULL means that it could not be made. */
+/* Writes the object as a line and frees it; NULL means that it could not be made. */
 static int write_line(struct metrics *m, json_t *line, struct err *e)
 {
     char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
@@ -188,7 +188,7 @@ void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
 void metrics_progress(struct metrics *m, const struct step_report *r)
 {
     if (!m->status)
-        return; /* another learner of the run speaks for it */
+        return; /* another learner of the run shows the progress */
     status_step(m->status, r, m->fvu);
     if (!progress_is_due(m))
         return;

@@ -1,9 +1,9 @@
 /* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
  *
- * One JSON object a line. Training lines: step (steps done), rows, loss, the loss's terms (l2, l1), l0, lr, the weights of the terms but
- * the first (l1_coeff), grad_norm, dead, fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s, waiting (share of time waiting for activations since the last
- * line). Evaluation lines: step, rows, and eval_loss, eval_l2, ... over the held-out rows. A value that does not exist
- * is null. A resumed run cuts off the lines after its checkpoint. */
+ * A line of metrics.jsonl is one JSON object. A training line has step (steps done), rows, loss, the loss's terms (l2, l1), l0, lr, the
+ * weights of all terms but the first (l1_coeff), grad_norm, dead, fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s and waiting (the
+ * share of time in which training waited for activations since the last line). An evaluation line has step, rows, and eval_loss, eval_l2
+ * and so on over the held-out rows. A value that does not exist is null. A resumed run cuts off the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
 #define CROSSFEED_METRICS_H
 
@@ -17,37 +17,43 @@
 
 struct metrics {
     FILE *f;
-    struct status *status; /* borrowed: hears of steps and waits; NULL: nobody does */
+    struct status *status; /* borrowed; is told of steps and waits. NULL: nobody is */
     char path[4096];
     uint64_t total_steps, batch_size;
     double started, last_line, last_progress; /* clock_s */
     double wait_began;
     double waited, waited_at_line,
-        waited_at_progress; /* seconds spent waiting: in all, and when those lines were written */
+        waited_at_progress; /* seconds of waiting in all, and when those lines were written */
     uint64_t first_step, step_at_line, step_at_progress;
     double fvu; /* of the last training line: it is not computed at every step */
 };
 
-/* Opens OUT/metrics.jsonl; lines of steps beyond first_step are cut off. */
+/* Opens OUT/metrics.jsonl and cuts off the lines of steps beyond first_step. */
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
                  struct status *status, struct err *e);
-int metrics_close(struct metrics *m, struct err *e); /* safe on a zeroed struct */
 
-/* Around every wait for activations; metrics_waiting while it lasts, with what is being waited for. */
+/* Closes the file. A zeroed struct is fine. */
+int metrics_close(struct metrics *m, struct err *e);
+
+/* Time a wait for activations: one is called before it, one after it, and metrics_waiting now and then while it lasts, with what is being
+ * waited for. */
 void metrics_wait_begins(struct metrics *m);
 void metrics_waiting(struct metrics *m, uint64_t steps, const char *what);
 void metrics_wait_ends(struct metrics *m);
 
-/* Writes a training line; r->has_metrics. setup: sites and terms. */
+/* Writes a training line of a step that has metrics. setup: sites and terms. */
 int metrics_step(struct metrics *m, const struct backend_setup *setup, const struct step_report *r, struct err *e);
+
 /* Writes an evaluation line. */
 int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,
                        const struct evaluation_report *r, struct err *e);
 
-/* After a step: to the status. Shows progress if it is time: each second on a terminal, else every ten; metrics_waiting does too. */
+/* Tells the status of a step, and shows progress if it is time: each second on a terminal, else every ten seconds. metrics_waiting does
+ * that too. */
 void metrics_progress(struct metrics *m, const struct step_report *r);
 
-double metrics_rows_per_s(const struct metrics *m, uint64_t steps); /* over this session */
+/* Return what holds for this session: rows a second, and the share of time in which training waited. */
+double metrics_rows_per_s(const struct metrics *m, uint64_t steps);
 double metrics_waiting_share(const struct metrics *m);
 
 #endif

@@ -1,5 +1,5 @@
-/* metrics_endpoint.c - the only file with libmicrohttpd; see metrics_endpoint.h. We listen ourselves, for errors that
- * say what is wrong. */
+/* metrics_endpoint.c - see metrics_endpoint.h. This is the only file that uses libmicrohttpd. The socket is opened here and not by the
+ * library, whose errors do not say what is wrong. */
 #include "metrics_endpoint.h"
 
 #include <arpa/inet.h>
@@ -14,6 +14,7 @@
 
 #include <microhttpd.h>
 
+#include "mem.h"
 #include "status_text.h"
 
 #define MAX_CONNECTIONS 16
@@ -24,7 +25,7 @@ struct metrics_endpoint {
     struct MHD_Daemon *daemon;
     struct status *status;
     char url[128];
-    struct status_snapshot snapshot; /* the daemon has one thread */
+    struct status_snapshot snapshot; /* used by the daemon's one thread */
 };
 
 /* Splits HOST:PORT or [HOST]:PORT. */
@@ -42,7 +43,7 @@ static int parse_address(const char *text, struct addrinfo **found, struct err *
     snprintf(port, sizeof port, "%s", colon + 1);
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
     int failed = getaddrinfo(strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, port, &hints, found);
-    unsigned long number = strtoul(port, NULL, 10); /* getaddrinfo takes it modulo 65536 */
+    unsigned long number = strtoul(port, NULL, 10); /* getaddrinfo takes a port modulo 65536 */
     if (!failed && number <= UINT16_MAX)
         return 0;
     if (!failed)
@@ -58,7 +59,7 @@ static bool is_loopback(const struct sockaddr *a)
     return a->sa_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
-/* The listening socket; fills url. Negative: the error. */
+/* Returns the listening socket and writes its url; negative: the error. */
 static int listen_at(const char *text, bool insecure, char *url, size_t url_size, struct err *e)
 {
     struct addrinfo *a;
@@ -107,7 +108,7 @@ static enum MHD_Result reply(struct MHD_Connection *c, unsigned code, char *text
     return queued;
 }
 
-/* Answered at once, before any body of the request is read. */
+/* Answers a request at once, before any body of it is read. */
 static enum MHD_Result answer(void *context, struct MHD_Connection *c, const char *url, const char *method,
                               const char *version, const char *upload, size_t *upload_size, void **request)
 {
@@ -129,15 +130,15 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *c, const cha
 int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, bool insecure, struct status *status,
                            struct err *e)
 {
-    struct metrics_endpoint *m = calloc(1, sizeof *m);
     *out = NULL;
+    struct metrics_endpoint *m = mem_alloc(1, sizeof *m, "metrics endpoint", e);
     if (!m)
-        return err_set(e, ERR_MEMORY, "metrics endpoint: out of memory");
+        return ERR_MEMORY;
     m->status = status;
     int fd = listen_at(address, insecure, m->url, sizeof m->url, e);
     if (fd < 0) {
-        free(m);
-        return e->code;
+        mem_free(m);
+        return fd;
     }
     m->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, m, MHD_OPTION_LISTEN_SOCKET,
                                  (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
@@ -145,7 +146,7 @@ int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, b
                                  CONNECTION_BYTES, MHD_OPTION_END);
     if (!m->daemon) {
         close(fd);
-        free(m);
+        mem_free(m);
         return err_set(e, ERR_SYSTEM, "--metrics-listen %s: cannot start the HTTP server", address);
     }
     *out = m;
@@ -162,5 +163,5 @@ void metrics_endpoint_stop(struct metrics_endpoint *m)
     if (!m)
         return;
     MHD_stop_daemon(m->daemon); /* closes the socket */
-    free(m);
+    mem_free(m);
 }

@@ -1,7 +1,7 @@
-/* metrics_endpoint.h - GET /metrics over HTTP: the status in Prometheus' text format, for scrapers.
+/* metrics_endpoint.h - answers GET /metrics over HTTP with the status in Prometheus' text format.
  *
- * A thread of its own (libmicrohttpd's) answers from a snapshot, so that a scraper holds up nobody. Few connections at
- * a time, each with little memory and a time-out; no other path or method, no request bodies. */
+ * A thread of its own (libmicrohttpd's) answers from a snapshot, so that a scraper holds up nobody. It takes few connections at a time,
+ * each with little memory and a time-out, and refuses other paths, other methods and request bodies. */
 #ifndef CROSSFEED_METRICS_ENDPOINT_H
 #define CROSSFEED_METRICS_ENDPOINT_H
 
@@ -12,11 +12,15 @@
 
 struct metrics_endpoint;
 
-/* address: 127.0.0.1:9555, [::1]:9555, localhost:9555; port 0: any free one. Anything but loopback is refused unless
- * insecure, for what is shown is open to all who can connect. status outlives it. */
+/* Starts to serve at address: 127.0.0.1:9555, [::1]:9555 or localhost:9555; port 0 means any free one. Anything but loopback is refused
+ * unless insecure, because what is shown is open to all who can connect. The status is borrowed until metrics_endpoint_stop. */
 int metrics_endpoint_start(struct metrics_endpoint **m, const char *address, bool insecure, struct status *status,
                            struct err *e);
-const char *metrics_endpoint_url(const struct metrics_endpoint *m); /* with the port in use */
-void metrics_endpoint_stop(struct metrics_endpoint *m);             /* NULL is fine */
+
+/* Returns the URL, with the port that is in use. */
+const char *metrics_endpoint_url(const struct metrics_endpoint *m);
+
+/* Ends the thread and frees the endpoint. m may be NULL. */
+void metrics_endpoint_stop(struct metrics_endpoint *m);
 
 #endif

@@ -1,8 +1,8 @@
-/* report.h - the end of a finished run: a table on stdout, summary.json in its folder.
+/* report.h - what a run says when it is finished: a table on stdout, and summary.json in its folder.
  *
- * The ledger says where every row went: rows expected (steps * batch_size) and trained (counted where they leave the
- * window), which must be the same number; rows dropped because their block had been leased to somebody else; blocks
- * leased again. */
+ * The ledger says where every row went: how many were expected (steps * batch_size) and how many were trained on (counted where they
+ * leave the window), which must be the same number; how many were dropped because their block had been leased to somebody else; how many
+ * blocks were leased again. */
 #ifndef CROSSFEED_REPORT_H
 #define CROSSFEED_REPORT_H
 
@@ -33,6 +33,7 @@ struct report {
     struct ingest_counters ingest;
 };
 
+/* Prints the table and writes summary.json. It is an error if the ledger does not add up. */
 int report_write(const struct report *r, struct err *e);
 
 #endif

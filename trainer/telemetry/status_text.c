@@ -1,5 +1,4 @@
-/* status_text.c - see status_text.h. What is not known (no step yet, a producer that does not say) has no sample or is
- * NaN, never 0. */
+/* status_text.c - see status_text.h. What is not known (there was no step yet, a producer does not say) has no sample or is NaN, never 0. */
 #include "status_text.h"
 
 #include <inttypes.h>
@@ -36,7 +35,7 @@ static void counter(FILE *f, const char *name, const char *help, uint64_t x)
     fprintf(f, "crossfeed_%s %" PRIu64 "\n", name, x);
 }
 
-/* key="value", with what would end the value or the line escaped. */
+/* Writes key="value" and escapes what would end the value or the line. */
 static void label(FILE *f, const char *key, const char *value)
 {
     fprintf(f, "%s=\"", key);
