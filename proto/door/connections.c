@@ -86,38 +86,6 @@ static bool make_room(struct connections *c, int fd)
     return true;
 }
 
-void connections_enter(struct connections *c, int fd, int64_t now_ms)
-{
-    if (fd < 0)
-        return;
-    if (!make_room(c, fd)) {
-        struct sockaddr_storage peer;
-        char address[CONNECTION_ADDRESS_SIZE];
-        get_peer(fd, &peer);
-        describe(fd, &peer, address);
-        refusals_note(c->refusals, REFUSAL_TOO_MANY, "closed a connection from %s: no memory is left to watch it",
-                      address);
-        shutdown(fd, SHUT_RDWR);
-        return;
-    }
-    struct connection *k = &c->connections[fd];
-    connections_leave(c, fd);
-    *k = (struct connection){.number = ++c->last_number,
-                             .used_before = k->number != 0,
-                             .since_ms = now_ms,
-                             .entered_ms = now_ms,
-                             .entered_empties = c->empties};
-    get_peer(fd, &k->peer);
-    set_state(c, k, CONNECTION_STRANGER);
-}
-
-void connections_leave(struct connections *c, int fd)
-{
-    struct connection *k = find(c, fd);
-    if (k)
-        set_state(c, k, CONNECTION_ABSENT);
-}
-
 /* Returns the bytes that ZeroMQ holds: those received, less those that still lie in the kernel and those that we were given. Returns 0
  * if the kernel does not say. */
 static uint64_t held(int fd, uint64_t given)
@@ -133,18 +101,6 @@ static uint64_t held(int fd, uint64_t given)
     return info.tcpi_bytes_received > out ? info.tcpi_bytes_received - out : 0;
 }
 
-void connections_empty(struct connections *c)
-{
-    c->empties++;
-}
-
-/* Returns whether messages of whoever had the descriptor before may still come. The queue must have been empty twice since, because the
- * first time may have been seen before the connection came and told after. */
-static bool ambiguous(const struct connections *c, const struct connection *k, int64_t now_ms)
-{
-    return k->used_before && c->empties < k->entered_empties + 2 && now_ms - k->entered_ms < AMBIGUOUS_MS;
-}
-
 static bool same(const struct routing_id *a, const struct routing_id *b)
 {
     return a->size == b->size && memcmp(a->id, b->id, a->size) == 0;
@@ -156,6 +112,81 @@ static struct connection_member *find_member(const struct connections *c, const 
         if (same(&c->members[i].peer, peer))
             return &c->members[i];
     return NULL;
+}
+
+/* Binds a connection to its peer, of whom the link was given so many bytes; if somebody vouches for it, it is a member. */
+static void bind_to(struct connections *c, struct connection *k, const struct routing_id *peer, uint64_t given)
+{
+    const struct connection_member *m = find_member(c, peer);
+    k->bound = *peer;
+    k->given = given;
+    if (k->state == CONNECTION_STRANGER && m) {
+        k->allowed = m->allowed;
+        set_state(c, k, CONNECTION_MEMBER);
+    }
+}
+
+/* Remembers a message that was heard before its connection was told of: ZeroMQ tells both at once, but to two threads. Only of a descriptor
+ * that nobody had before; else the message may be from whoever had it. */
+static void remember_early(struct connections *c, int fd, const struct routing_id *peer, uint64_t wire_bytes)
+{
+    if (fd < 0 || !make_room(c, fd))
+        return;
+    struct connection *k = &c->connections[fd];
+    if (k->number != 0)
+        return;
+    if (!k->early.size)
+        k->given = held(fd, wire_bytes);
+    k->early = *peer;
+    k->given += wire_bytes;
+}
+
+void connections_enter(struct connections *c, int fd, int64_t now_ms)
+{
+    if (fd < 0)
+        return;
+    if (!make_room(c, fd)) {
+        struct sockaddr_storage peer;
+        char address[CONNECTION_ADDRESS_SIZE];
+        get_peer(fd, &peer);
+        describe(fd, &peer, address);
+        refusals_note(c->refusals, REFUSAL_TOO_MANY, "closed a connection from %s: no memory is left to watch it",
+                      address);
+        shutdown(fd, SHUT_RDWR);
+        return;
+    }
+    struct connection *k = &c->connections[fd];
+    struct routing_id early = k->early;
+    uint64_t given = k->given;
+    connections_leave(c, fd);
+    *k = (struct connection){.number = ++c->last_number,
+                             .used_before = k->number != 0,
+                             .since_ms = now_ms,
+                             .entered_ms = now_ms,
+                             .entered_empties = c->empties};
+    get_peer(fd, &k->peer);
+    set_state(c, k, CONNECTION_STRANGER);
+    if (early.size)
+        bind_to(c, k, &early, given);
+}
+
+void connections_leave(struct connections *c, int fd)
+{
+    struct connection *k = find(c, fd);
+    if (k)
+        set_state(c, k, CONNECTION_ABSENT);
+}
+
+void connections_empty(struct connections *c)
+{
+    c->empties++;
+}
+
+/* Returns whether messages of whoever had the descriptor before may still come. The queue must have been empty twice since, because the
+ * first time may have been seen before the connection came and told after. */
+static bool ambiguous(const struct connections *c, const struct connection *k, int64_t now_ms)
+{
+    return k->used_before && c->empties < k->entered_empties + 2 && now_ms - k->entered_ms < AMBIGUOUS_MS;
 }
 
 /* Returns the connection at fd if it is bound to the peer, else NULL. */
@@ -170,13 +201,9 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
 {
     struct connection *k = find(c, fd);
     if (k && !k->bound.size && !ambiguous(c, k, now_ms)) {
-        k->bound = *peer;
-        k->given = held(fd, wire_bytes); /* all that came before this message */
-        const struct connection_member *m = find_member(c, peer);
-        if (k->state == CONNECTION_STRANGER && m) {
-            k->allowed = m->allowed;
-            set_state(c, k, CONNECTION_MEMBER);
-        }
+        bind_to(c, k, peer, held(fd, wire_bytes)); /* all that came before this message */
+    } else if (!k) {
+        remember_early(c, fd, peer, wire_bytes);
     }
     k = find_bound(c, fd, peer);
     if (!k)

@@ -68,6 +68,8 @@ struct connection {
     uint64_t held;            /* bytes that ZeroMQ held at the last connections_tick */
     uint64_t allowed;         /* of a member: how many that may be */
     unsigned after;           /* messages that came after it was refused */
+    struct routing_id
+        early; /* while it is not known to be here: who was heard over the descriptor, if nobody had it before */
     struct sockaddr_storage peer;
 };
 

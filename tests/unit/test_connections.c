@@ -296,6 +296,24 @@ static void where_it_comes_from(void **state)
 }
 
 /* It is shut, not left to do as it likes. */
+/* ZeroMQ gives a message to one thread and tells of its connection to another, which may be later. */
+static void heard_before_it_is_told_of(void **state)
+{
+    (void)state;
+    struct pair p = connect_pair();
+    comes(p, 400);
+    assert_true(connections_heard(&connections, p.here, &ANN, 400, 0));
+    connections_vouch(&connections, p.here, &ANN, 5000, 0);
+    connections_enter(&connections, p.here, 1);
+    comes(p, 4900); /* nothing of that is a whole message yet */
+    connections_tick(&connections, 2);
+    assert_false(was_shut(p));
+    comes(p, 200);
+    connections_tick(&connections, 3);
+    assert_true(was_shut(p));
+    leave(p);
+}
+
 static void no_memory_to_watch_it(void **state)
 {
     (void)state;
@@ -329,6 +347,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_descriptor_used_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(somebody_elses_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(where_it_comes_from, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(heard_before_it_is_told_of, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
