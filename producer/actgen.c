@@ -14,8 +14,8 @@
 #include "log.h"
 #include "recorder.h"
 #include "serve.h"
-#include "source_gpt2.h"
 #include "source_import.h"
+#include "source_model.h"
 #include "source_recording.h"
 #include "source_synthetic.h"
 #include "version.h"
@@ -60,7 +60,7 @@ struct arguments {
     bool verify;
     uint32_t seq_len;
     enum compute_type compute;
-    struct source_gpt2_options model;
+    struct source_model_options model;
     struct synthetic_options planted;
     struct record_options record;
     uint32_t threads, give_up_s;
@@ -238,7 +238,7 @@ static int check_together(void *context, struct err *e)
 
 static int open_source(struct source *s, const struct arguments *a, struct err *e)
 {
-    struct source_gpt2_options model = a->model;
+    struct source_model_options model = a->model;
     struct synthetic_options planted = a->planted;
     struct import_options import = {.files = a->inputs.items,
                                     .n_files = a->inputs.n,
@@ -261,7 +261,7 @@ static int open_source(struct source *s, const struct arguments *a, struct err *
         model.n_models = (uint32_t)a->models.n;
         model.seq_len = a->seq_len;
         model.bf16 = a->compute == COMPUTE_BF16;
-        return source_gpt2_open(s, &model, e);
+        return source_model_open(s, &model, e);
     }
 }
 

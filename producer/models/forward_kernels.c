@@ -1,4 +1,4 @@
-/* forward_kernels.c - see forward_kernels.h. One source (forward_kernels_body.h) compiled for each instruction set; the
+/* forward_kernels.c - see forward_kernels.h. One source, forward_kernels_body.h, is compiled for each instruction set; the
  * compiler's vectoriser makes the vectors. */
 #include "forward_kernels.h"
 
@@ -8,7 +8,7 @@
 #include "bf16.h"
 #include "cpu.h"
 
-/* Their exponentials are normal numbers. */
+/* The range whose exponentials are normal numbers. */
 #define EXP_LOWEST (-87.3f)
 #define EXP_HIGHEST 88.3f
 

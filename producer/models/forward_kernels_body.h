@@ -1,9 +1,10 @@
-/* forward_kernels_body.h - the loops of forward_kernels.h, included once for each instruction set with NAME (a suffix).
- * For forward_kernels.c alone, hence no guard. */
+/* forward_kernels_body.h - the loops of forward_kernels.h. Only forward_kernels.c includes it, once for each instruction
+ * set, with NAME defined to add a suffix; hence it has no guard. */
 
-/* exp(x), within 2 ulp for x of [EXP_LOWEST, EXP_HIGHEST], which other x are taken for; NaN stays NaN.
- * x = n ln 2 + r, |r| <= ln 2 / 2; the polynomial is Cephes's expf (S. Moshier). Adding 1.5 * 2^23 rounds to n and leaves
- * it in the low bits. Not libm's vectors: here every instruction set gives the same bits, and nothing is called. */
+/* Returns exp(x) within 2 ulp for x in [EXP_LOWEST, EXP_HIGHEST]; x outside is clamped to it, and NaN stays NaN.
+ * With x = n ln 2 + r and |r| <= ln 2 / 2, exp(r) is the polynomial of Cephes's expf (S. Moshier). Adding 1.5 * 2^23
+ * rounds to n and leaves n in the low bits. Libm's vectors are not used: this gives the same bits with every instruction
+ * set, and calls nothing. */
 static inline __attribute__((always_inline)) float NAME(exponential)(float x)
 {
     const float shift = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -42,10 +43,10 @@ static void NAME(layer_norm)(float *restrict y, const float *restrict x, const f
         y[i] = (x[i] - center) * inverse * weight[i] + bias[i];
 }
 
-static void NAME(add_bias)(float *restrict y, const float *restrict bias, size_t n)
+static void NAME(add)(float *restrict y, const float *restrict z, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] += bias[i];
+        y[i] += z[i];
 }
 
 static void NAME(residual)(float *restrict x, float *restrict out, const float *restrict bias, size_t n)
@@ -56,16 +57,16 @@ static void NAME(residual)(float *restrict x, float *restrict out, const float *
     }
 }
 
-static void NAME(activate)(float *restrict h, const float *restrict bias, enum gpt2_activation activation, size_t n)
+static void NAME(activate)(float *restrict h, const float *restrict bias, enum mlp_activation activation, size_t n)
 {
     const float sqrt_2_over_pi = 0.797884560802865356f, sqrt_half = 0.707106781186547524f;
-    if (activation == GPT2_GELU_TANH)
+    if (activation == MLP_GELU_TANH)
 #pragma omp simd
         for (size_t i = 0; i < n; i++) {
             float v = h[i] + bias[i];
             h[i] = v / (1.0f + NAME(exponential)(-2.0f * sqrt_2_over_pi * (v + 0.044715f * (v * v * v))));
         }
-    else if (activation == GPT2_GELU_ERF)
+    else if (activation == MLP_GELU_ERF)
         for (size_t i = 0; i < n; i++) {
             float v = h[i] + bias[i];
             h[i] = 0.5f * v * (1.0f + erff(v * sqrt_half));
@@ -106,6 +107,5 @@ static void NAME(to_bf16)(uint16_t *restrict dst, const float *restrict src, siz
 }
 
 static const struct forward_kernels NAME(kernels) = {
-    VERSION,        NAME(layer_norm), NAME(add_bias), NAME(residual),
-    NAME(activate), NAME(softmax),    NAME(multiply), NAME(to_bf16),
+    VERSION, NAME(layer_norm), NAME(add), NAME(residual), NAME(activate), NAME(softmax), NAME(multiply), NAME(to_bf16),
 };

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "gpt2_bf16.h"
 #include "mem.h"
 
 struct comparison {
@@ -14,7 +13,7 @@ struct comparison {
     double *error;
 };
 
-static int keep(void *context, const struct site *site, const float *vectors, struct err *e)
+static int keep(void *context, const struct site *site, float *vectors, struct err *e)
 {
     (void)e;
     struct comparison *c = context;
@@ -23,7 +22,7 @@ static int keep(void *context, const struct site *site, const float *vectors, st
     return 0;
 }
 
-static int compare(void *context, const struct site *site, const float *vectors, struct err *e)
+static int compare(void *context, const struct site *site, float *vectors, struct err *e)
 {
     (void)e;
     struct comparison *c = context;
@@ -43,21 +42,24 @@ static int compare(void *context, const struct site *site, const float *vectors,
     return 0;
 }
 
-int precision_pack(struct gpt2_model *m, struct gpt2_forward *f, const uint32_t *tokens, size_t seq_len, size_t first,
+int precision_pack(struct model *m, struct workspace *w, const uint32_t *tokens, size_t seq_len, size_t first,
                    const struct site *sites, size_t n_sites, double *error, struct err *e)
 {
-    size_t values, d = m->config.n_embd;
+    size_t values, d = m->d_model;
     if (!size_product((const size_t[]){n_sites, seq_len, d}, 3, &values))
         return err_set(e, ERR_MEMORY, "%zu sites of %zu vectors of %zu do not fit in memory", n_sites, seq_len, d);
     struct comparison c = {
         mem_alloc(values, sizeof(float), "fp32 activations to compare with", e), seq_len, first, d, sites, error};
+    struct model_request r = {
+        .tokens = tokens, .n = 1, .seq_len = seq_len, .sites = sites, .n_sites = n_sites, .hook = keep, .context = &c};
     int rc = c.fp32 ? 0 : ERR_MEMORY;
     if (!rc)
-        rc = gpt2_forward_run(f, m, tokens, 1, seq_len, sites, n_sites, keep, &c, e);
+        rc = model_run(w, m, &r, e);
     if (!rc)
-        rc = gpt2_bf16_pack(m, e);
+        rc = model_pack(m, e);
+    r.hook = compare;
     if (!rc)
-        rc = gpt2_forward_run(f, m, tokens, 1, seq_len, sites, n_sites, compare, &c, e);
+        rc = model_run(w, m, &r, e);
     mem_free(c.fp32);
     return rc;
 }

@@ -6,14 +6,14 @@
 #include <stdint.h>
 
 #include "err.h"
-#include "gpt2_forward.h"
-#include "gpt2_model.h"
+#include "model_run.h"
+#include "model.h"
 #include "sites.h"
 
-/* Runs the model over one sequence, tokens [seq_len], in fp32; packs it (gpt2_bf16_pack); runs it again. error
- * [n_sites] = mean over the positions from `first` on of |x_bf16 - x_fp32| / |x_fp32|, of each site's vectors x before
- * they are scaled and rounded. m stays packed. f: workspace, with room afterwards for one sequence at least. */
-int precision_pack(struct gpt2_model *m, struct gpt2_forward *f, const uint32_t *tokens, size_t seq_len, size_t first,
+/* Runs the model over one sequence, tokens [seq_len], in fp32; packs it (model_pack); runs it again. Sets error
+ * [n_sites] to the mean over the positions from `first` on of |x_bf16 - x_fp32| / |x_fp32|, of each site's vectors x
+ * before they are scaled and rounded. m stays packed. Grows w, which then has room for one sequence at least. */
+int precision_pack(struct model *m, struct workspace *w, const uint32_t *tokens, size_t seq_len, size_t first,
                    const struct site *sites, size_t n_sites, double *error, struct err *e);
 
 #endif

@@ -12,12 +12,10 @@
 
 #define GLOB_SIZE 256 /* of one glob, with the NUL */
 
-static const char *const kind_names[SITE_KINDS] = {"resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"};
-
 void site_name(char name[SITE_NAME_SIZE], const struct site *s, uint32_t n_models)
 {
     int n = n_models > 1 ? snprintf(name, SITE_NAME_SIZE, "%" PRIu32 ":", s->model) : 0;
-    snprintf(name + n, SITE_NAME_SIZE - (size_t)n, "blocks.%" PRIu32 ".hook_%s", s->layer, kind_names[s->kind]);
+    snprintf(name + n, SITE_NAME_SIZE - (size_t)n, "blocks.%" PRIu32 ".%s", s->layer, s->point);
 }
 
 /* Copies the glob at *globs, up to its comma, and moves *globs behind it, or to NULL after the last. */
@@ -42,34 +40,52 @@ static bool glob_matches(const char *glob, const struct site *s, uint32_t n_mode
     return fnmatch(glob, name, 0) == 0;
 }
 
-static int nothing_matches(const char *glob, const uint32_t *n_layers, uint32_t n_models, struct err *e)
+/* Goes through the hook points of all models in order. */
+struct walk {
+    const struct hook_points *models;
+    uint32_t n_models;
+    size_t point; /* index of site.point */
+    struct site site;
+};
+
+static struct walk walk_start(const struct hook_points *models, uint32_t n_models)
 {
-    uint32_t model = n_models - 1;
-    char first[SITE_NAME_SIZE], last[SITE_NAME_SIZE];
-    site_name(first, &(struct site){.kind = SITE_RESID_PRE}, n_models);
-    site_name(last, &(struct site){model, n_layers[model] - 1, SITE_RESID_POST}, n_models);
-    return err_set(e, ERR_INPUT,
-                   "--sites: '%s' matches no hook point; names go from %s to %s (%s %" PRIu32
-                   " layers; of each: hook_resid_pre, "
-                   "hook_attn_out, hook_resid_mid, hook_mlp_out, hook_resid_post)",
-                   glob, first, last, n_models > 1 ? "the last model has" : "the model has", n_layers[model]);
+    return (struct walk){models, n_models, 0, {.point = models[0].names[0]}};
 }
 
-/* Moves s to the next hook point in order; false after the last one of the last model. */
-static bool next_site(struct site *s, const uint32_t *n_layers, uint32_t n_models)
+/* Moves to the next hook point; returns false after the last one of the last model. */
+static bool walk_next(struct walk *w)
 {
-    if (s->kind < SITE_RESID_POST) {
-        s->kind++;
-        return true;
+    struct site *s = &w->site;
+    if (!w->models[s->model].names[++w->point]) {
+        w->point = 0;
+        if (++s->layer == w->models[s->model].n_layers) {
+            s->layer = 0;
+            if (++s->model == w->n_models)
+                return false;
+        }
     }
-    s->kind = SITE_RESID_PRE;
-    if (++s->layer < n_layers[s->model])
-        return true;
-    s->layer = 0;
-    return ++s->model < n_models;
+    s->point = w->models[s->model].names[w->point];
+    return true;
 }
 
-int sites_match(struct site_list *list, const char *globs, const uint32_t *n_layers, uint32_t n_models, struct err *e)
+static int nothing_matches(const char *glob, const struct hook_points *models, uint32_t n_models, struct err *e)
+{
+    const struct hook_points *last_model = &models[n_models - 1];
+    char first[SITE_NAME_SIZE], last[SITE_NAME_SIZE], points[256] = "";
+    size_t n = 0;
+    for (size_t used = 0; last_model->names[n] && used < sizeof points; n++)
+        used += (size_t)snprintf(points + used, sizeof points - used, "%s%s", n ? ", " : "", last_model->names[n]);
+    site_name(first, &(struct site){.point = models[0].names[0]}, n_models);
+    site_name(last, &(struct site){n_models - 1, last_model->n_layers - 1, last_model->names[n - 1]}, n_models);
+    return err_set(e, ERR_INPUT,
+                   "--sites: '%s' matches no hook point; names go from %s to %s (%s %" PRIu32 " layers; of each: %s)",
+                   glob, first, last, n_models > 1 ? "the last model has" : "the model has", last_model->n_layers,
+                   points);
+}
+
+int sites_match(struct site_list *list, const char *globs, const struct hook_points *models, uint32_t n_models,
+                struct err *e)
 {
     char glob[GLOB_SIZE];
     list->n = 0;
@@ -79,25 +95,25 @@ int sites_match(struct site_list *list, const char *globs, const uint32_t *n_lay
         if (next_glob(glob, &rest, e))
             return ERR_INPUT;
         bool found = false;
-        struct site s = {0};
+        struct walk w = walk_start(models, n_models);
         do
-            found = glob_matches(glob, &s, n_models);
-        while (!found && next_site(&s, n_layers, n_models));
+            found = glob_matches(glob, &w.site, n_models);
+        while (!found && walk_next(&w));
         if (!found)
-            return nothing_matches(glob, n_layers, n_models, e);
+            return nothing_matches(glob, models, n_models, e);
     }
-    struct site s = {0};
+    struct walk w = walk_start(models, n_models);
     do {
         bool wanted = false;
         for (const char *rest = globs; rest && !wanted;) {
             if (next_glob(glob, &rest, e))
                 return ERR_INPUT;
-            wanted = glob_matches(glob, &s, n_models);
+            wanted = glob_matches(glob, &w.site, n_models);
         }
         if (wanted && list->n == STREAM_MAX_SITES)
             return err_set(e, ERR_INPUT, "--sites: '%s' matches more than %d hook points", globs, STREAM_MAX_SITES);
         if (wanted)
-            list->sites[list->n++] = s;
-    } while (next_site(&s, n_layers, n_models));
+            list->sites[list->n++] = w.site;
+    } while (walk_next(&w));
     return 0;
 }

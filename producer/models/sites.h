@@ -1,11 +1,12 @@
-/* sites.h - which activations: hook points, named as TransformerLens names them, picked by globs.
+/* sites.h - which activations are wanted: hook points, named as TransformerLens names them, picked by globs.
  *
- * A model has five hook points a layer (TransformerLens, HookedTransformer's TransformerBlock):
+ * A model's family says which hook points each of its layers has (model_points). Most have five, as TransformerLens's
+ * TransformerBlock does:
  *   blocks.{L}.hook_resid_pre   the residual stream entering layer L
  *   blocks.{L}.hook_attn_out    what its attention adds (bias included)
  *   blocks.{L}.hook_resid_mid   = resid_pre + attn_out
  *   blocks.{L}.hook_mlp_out     what its MLP adds (bias included)
- *   blocks.{L}.hook_resid_post  = resid_mid + mlp_out; of the last layer: before the final layer norm
+ *   blocks.{L}.hook_resid_post  = resid_mid + mlp_out; of the last layer: before the final norm
  * A site is a hook point of one model. Of several models, names start with the model's number:
  * "1:blocks.5.hook_mlp_out". */
 #ifndef CROSSFEED_SITES_H
@@ -19,12 +20,15 @@
 
 #define SITES_DEFAULT "blocks.*.hook_resid_post"
 
-enum site_kind { SITE_RESID_PRE, SITE_ATTN_OUT, SITE_RESID_MID, SITE_MLP_OUT, SITE_RESID_POST }; /* forward order */
-#define SITE_KINDS 5
+/* The hook points of a model. */
+struct hook_points {
+    const char *const *names; /* of each layer, in forward order, NULL after the last: "hook_resid_pre", ...; static */
+    uint32_t n_layers;
+};
 
 struct site {
     uint32_t model, layer;
-    enum site_kind kind;
+    const char *point; /* "hook_resid_post": one of its model's hook_points.names */
 };
 
 struct site_list {
@@ -32,12 +36,14 @@ struct site_list {
     struct site sites[STREAM_MAX_SITES]; /* by model, then in forward order; each once */
 };
 
-/* The name of a site, prefixed by the model's number if n_models > 1. */
+/* Writes the name of a site, prefixed by the model's number if n_models > 1. */
 void site_name(char name[SITE_NAME_SIZE], const struct site *s, uint32_t n_models);
 
 /* Picks the sites that any of the globs (fnmatch(3), comma-separated; NULL = SITES_DEFAULT) matches. Of several models,
- * a glob with a ':' is matched against "0:blocks...", any other against each model's "blocks...".
- * n_layers: [n_models]. ERR_INPUT, naming the glob, if one matches nothing; or if more than STREAM_MAX_SITES match. */
-int sites_match(struct site_list *list, const char *globs, const uint32_t *n_layers, uint32_t n_models, struct err *e);
+ * a glob with a ':' is matched against "0:blocks...", any other against each model's "blocks...". models: [n_models],
+ * each with at least one layer and one hook point. Fails with ERR_INPUT, naming the glob, if one matches nothing, or if
+ * more than STREAM_MAX_SITES match. */
+int sites_match(struct site_list *list, const char *globs, const struct hook_points *models, uint32_t n_models,
+                struct err *e);
 
 #endif

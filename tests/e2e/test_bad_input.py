@@ -106,7 +106,7 @@ class Actgen(BadInput):
 
     def test_models_differ(self):
         other = os.path.join(os.path.dirname(__file__), "../data/gpt2/odd_heads")
-        self.refuse(["--model", BASE, "--model", other, "--tokens", TOKENS], "n_embd 128", "96", "base", "odd_heads")
+        self.refuse(["--model", BASE, "--model", other, "--tokens", TOKENS], "d_model 128", "96", "base", "odd_heads")
 
     def test_site_unknown(self):
         self.refuse(["--model", BASE, "--tokens", TOKENS, "--sites", "blocks.9.hook_resid_post"],
@@ -118,7 +118,7 @@ class Actgen(BadInput):
         tokens = self.path("tokens.npy")
         for rows, patterns in (
                 ([[1] * 8] * 7 + [[1, 2, 3, 2048, 4, 5, 6, 7]], ["sequence 7, position 3", "id 2048", "vocabulary has 2048"]),
-                ([[1] * 200] * 4, ["seq_len 200", "n_positions 128", "base"]),
+                ([[1] * 200] * 4, ["seq_len 200", "128 positions", "base"]),
                 ([[1]] * 4, ["seq_len 1", "--keep-bos"])):
             harness.write_npy(tokens, rows)
             self.refuse(["--model", BASE, "--tokens", tokens], "tokens.npy", *patterns)

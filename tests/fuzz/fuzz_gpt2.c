@@ -1,20 +1,36 @@
 /* fuzz_gpt2.c - any config.json beside the weights of tests/data/gpt2/unscaled; behind a NUL, any
  * model.safetensors.index.json beside the shards of tests/data/gpt2/sharded, with that config. */
 #include "fuzz.h"
-#include "gpt2_config.h"
-#include "gpt2_model.h"
+#include "model_load.h"
 
 static void open_model(void)
 {
-    struct gpt2_model m;
+    struct model m;
     struct err e = {0};
-    if (gpt2_model_open(&m, fuzz_folder(), false, &e)) {
+    if (model_open(&m, fuzz_folder(), &(struct model_options){.head = true}, &e)) {
         MUST(e.code && e.message[0]);
         return;
     }
-    const struct gpt2_config *c = &m.config;
-    MUST(c->n_layer == 3 && c->n_embd % c->n_head == 0 && gpt2_activation_name(c->activation) && m.fingerprint[0]);
-    gpt2_model_close(&m);
+    MUST(m.n_layer == 3 && m.layers[2].mlp.down.weight && m.head.unembedding && m.fingerprint[0]);
+    model_close(&m);
+}
+
+/* What config.json alone says, whether or not the weights go with it. */
+static void describe_model(void)
+{
+    struct model m;
+    struct layer l = {0};
+    struct err e = {0};
+    char text[MODEL_TEXT_SIZE];
+    if (model_describe(&m, fuzz_folder(), &e)) {
+        MUST(e.code && e.message[0]);
+        return;
+    }
+    MUST(m.d_model && m.n_layer && m.vocab_size && m.n_positions);
+    m.family->describe(&m, m.n_layer - 1, &l);
+    m.family->identify(&m, text);
+    MUST(l.attention.n_head * l.attention.head_dim == m.d_model && l.mlp.up.n && text[0]);
+    model_close(&m);
 }
 
 static const char shards[3][36] = {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
@@ -22,8 +38,6 @@ static const char shards[3][36] = {"model-00001-of-00003.safetensors", "model-00
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct gpt2_config c;
-    struct err e = {0};
     char path[128], target[4096];
     const uint8_t *nul = memchr(data, 0, size);
     size_t n_config = nul ? (size_t)(nul - data) : size;
@@ -39,9 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         fuzz_link("model.safetensors", TEST_DATA "/gpt2/unscaled/model.safetensors");
     }
-    snprintf(path, sizeof path, "%s/config.json", fuzz_folder());
-    if (gpt2_config_read(&c, path, &e) == 0)
-        MUST(c.n_head && c.n_embd % c.n_head == 0 && c.n_layer && c.vocab_size && c.n_positions && c.n_inner);
+    describe_model();
     open_model();
     return 0;
 }

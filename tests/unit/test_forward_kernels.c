@@ -83,23 +83,23 @@ static void check_activations(const struct forward_kernels *k)
         fill(h, N, round < 25 ? 2 : 10, (uint64_t)(10 + round));
         fill(b, N, 0.1, 5);
         memcpy(y, h, sizeof h);
-        k->activate(y, b, GPT2_GELU_TANH, N);
+        k->activate(y, b, MLP_GELU_TANH, N);
         for (size_t i = 0; i < N; i++) {
             double v = (double)(h[i] + b[i]), u = sqrt(2 / acos(-1)) * (v + 0.044715 * v * v * v);
             near(y[i], v / (1 + exp(-2 * u)), 4e-7 * (1 + fabs(u))); /* an error of u is one of exp(u), times u */
         }
     }
     memcpy(y, h, sizeof h);
-    k->activate(y, b, GPT2_GELU_ERF, N);
+    k->activate(y, b, MLP_GELU_ERF, N);
     for (size_t i = 0; i < N; i++) {
         double v = (double)(h[i] + b[i]);
         assert_true(fabs((double)y[i] - v / 2 * (1 + erf(v / sqrt(2)))) < 1e-6 * (1 + fabs(v)));
     }
-    for (enum gpt2_activation a = GPT2_GELU_TANH; a <= GPT2_RELU; a++) {
+    for (enum mlp_activation a = MLP_GELU_TANH; a <= MLP_RELU; a++) {
         float extreme[4] = {NAN, 1e30f, -1e30f, -100}, zero[4] = {0};
         k->activate(extreme, zero, a, 4);
         assert_true(isnan(extreme[0]) && extreme[1] == 1e30f);
-        assert_true(fabsf(extreme[2]) < 1e-7f || a != GPT2_RELU);
+        assert_true(fabsf(extreme[2]) < 1e-7f || a != MLP_RELU);
         assert_true(fabsf(extreme[3]) < 1e-30f);
     }
 }
@@ -119,7 +119,7 @@ static void check_the_rest(const struct forward_kernels *k)
         assert_true(y[i] == x[i] + z[i]);
     }
     memcpy(y, x, sizeof x);
-    k->add_bias(y, bias, N);
+    k->add(y, bias, N);
     k->multiply(z, 0.3f, N);
     k->to_bf16(h, x, N);
     for (size_t i = 0; i < N; i++) {

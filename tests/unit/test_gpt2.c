@@ -13,7 +13,8 @@
 #include <cmocka.h>
 
 #include "gemm.h"
-#include "gpt2_forward.h"
+#include "model_load.h"
+#include "model_run.h"
 #include "precision.h"
 
 #define TOLERANCE 1e-5
@@ -22,7 +23,7 @@ static struct err e;
 
 /* A model with its golden, and what comparing them found. */
 struct fixture {
-    struct gpt2_model model;
+    struct model model;
     struct safetensors golden;
     const uint32_t *tokens; /* [n, seq_len] */
     size_t n, seq_len;
@@ -35,25 +36,40 @@ struct fixture {
 static void open_fixture(struct fixture *x, const char *folder, const char *golden, bool centered)
 {
     *x = (struct fixture){.centered = centered};
-    if (gpt2_model_open(&x->model, folder, centered, &e) || safetensors_open(&x->golden, golden, &e))
+    const struct model_options options = {.center_writing_weights = centered, .head = true};
+    if (model_open(&x->model, folder, &options, &e) || safetensors_open(&x->golden, golden, &e))
         fail_msg("%s", e.message);
     const struct tensor_view *t = safetensors_find(&x->golden, "tokens");
     assert_true(t && t->dtype == TENSOR_I32 && t->n_dims == 2 && (uintptr_t)t->data % 4 == 0);
     x->tokens = (const uint32_t *)(const void *)t->data;
     x->n = t->shape[0];
     x->seq_len = t->shape[1];
-    assert_int_equal(sites_match(&x->sites, "*", &x->model.config.n_layer, 1, &e), 0);
-    assert_int_equal(x->sites.n, 5 * x->model.config.n_layer);
+    assert_int_equal(sites_match(&x->sites, "*", (const struct hook_points[]){model_points(&x->model)}, 1, &e), 0);
+    assert_int_equal(x->sites.n, 5 * x->model.n_layer);
 }
 
 static void close_fixture(struct fixture *x)
 {
-    gpt2_model_close(&x->model);
+    model_close(&x->model);
     safetensors_close(&x->golden);
 }
 
+/* Runs all of a fixture's tokens up to its last site. */
+static void run(struct workspace *w, const struct fixture *x, pass_hook hook, void *context)
+{
+    const struct model_request r = {.tokens = x->tokens,
+                                    .n = x->n,
+                                    .seq_len = x->seq_len,
+                                    .sites = x->sites.sites,
+                                    .n_sites = x->sites.n,
+                                    .hook = hook,
+                                    .context = context};
+    if (model_run(w, &x->model, &r, &e))
+        fail_msg("%s", e.message);
+}
+
 /* relative error of a site = norm(ours - golden) / norm(golden), over the golden's sequences and positions */
-static int compare(void *context, const struct site *site, const float *vectors, struct err *error)
+static int compare(void *context, const struct site *site, float *vectors, struct err *error)
 {
     (void)error;
     struct fixture *x = context;
@@ -65,7 +81,7 @@ static int compare(void *context, const struct site *site, const float *vectors,
     const struct tensor_view *want = safetensors_find(&x->golden, x->centered ? name : name + 9);
     assert_true(positions && want && want->dtype == TENSOR_F32 && want->n_dims == 3);
     size_t n_pos = positions->shape[0], d = want->shape[2];
-    assert_true(want->shape[0] == x->n && want->shape[1] == n_pos && d == x->model.config.n_embd);
+    assert_true(want->shape[0] == x->n && want->shape[1] == n_pos && d == x->model.d_model);
     double difference = 0, norm = 0;
     for (size_t i = 0; i < x->n * n_pos * d; i++) {
         int32_t position;
@@ -88,14 +104,13 @@ static int compare(void *context, const struct site *site, const float *vectors,
 static void check_golden(const char *folder, const char *golden, bool centered)
 {
     struct fixture x;
-    struct gpt2_forward f = {0};
+    struct workspace w = {0};
     open_fixture(&x, folder, golden, centered);
-    if (gpt2_forward_run(&f, &x.model, x.tokens, x.n, x.seq_len, x.sites.sites, x.sites.n, compare, &x, &e))
-        fail_msg("%s", e.message);
+    run(&w, &x, compare, &x);
     print_message("%s%s: %zu sites, worst relative error %.2e at %s\n", folder + (sizeof TEST_DATA - 1),
                   centered ? " centered" : "", x.sites.n, x.worst, x.worst_site);
     assert_true(x.worst <= TOLERANCE);
-    gpt2_forward_release(&f);
+    workspace_release(&w);
     close_fixture(&x);
 }
 
@@ -130,7 +145,7 @@ struct keeper {
     size_t used, tokens, d;
 };
 
-static int keep(void *context, const struct site *site, const float *vectors, struct err *error)
+static int keep(void *context, const struct site *site, float *vectors, struct err *error)
 {
     (void)site;
     (void)error;
@@ -142,15 +157,17 @@ static int keep(void *context, const struct site *site, const float *vectors, st
 
 static void run_threads(const struct fixture *x, int threads, size_t n, const uint32_t *tokens, struct keeper *k)
 {
-    struct gpt2_forward f = {0};
-    *k = (struct keeper){.tokens = n * x->seq_len, .d = x->model.config.n_embd};
+    struct workspace w = {0};
+    *k = (struct keeper){.tokens = n * x->seq_len, .d = x->model.d_model};
     k->data = calloc(x->sites.n * k->tokens * k->d, sizeof(float));
     assert_non_null(k->data);
     omp_set_num_threads(threads);
     gemm_set_threads(threads);
-    assert_int_equal(gpt2_forward_run(&f, &x->model, tokens, n, x->seq_len, x->sites.sites, x->sites.n, keep, k, &e),
-                     0);
-    gpt2_forward_release(&f);
+    struct fixture some = *x;
+    some.tokens = tokens;
+    some.n = n;
+    run(&w, &some, keep, k);
+    workspace_release(&w);
 }
 
 /* The same bits with 1 and 2 threads, for several numbers of sequences. */
@@ -163,7 +180,7 @@ static void test_threads(void **state)
     uint32_t *tokens = calloc(most * x.seq_len, sizeof *tokens);
     assert_non_null(tokens);
     for (size_t i = 0; i < most * x.seq_len; i++)
-        tokens[i] = (uint32_t)(i * 7919 % x.model.config.vocab_size);
+        tokens[i] = (uint32_t)(i * 7919 % x.model.vocab_size);
     for (size_t n = 1; n <= most; n += 4) {
         struct keeper one, two;
         run_threads(&x, 1, n, tokens, &one);
@@ -183,26 +200,28 @@ static void test_some_sites(void **state)
 {
     (void)state;
     struct fixture x;
-    struct gpt2_forward f = {0};
+    struct workspace w = {0};
     open_fixture(&x, TEST_DATA "/gpt2/sharded", TEST_DATA "/gpt2/sharded.safetensors", false);
-    struct keeper all, some = {.tokens = x.n * x.seq_len, .d = x.model.config.n_embd};
+    struct keeper all, some = {.tokens = x.n * x.seq_len, .d = x.model.d_model};
     run_threads(&x, 2, x.n, x.tokens, &all);
+    const struct site_list all_sites = x.sites;
     size_t site = some.tokens * some.d;
     some.data = calloc(2 * site, sizeof(float));
     assert_non_null(some.data);
-    const struct site wanted[] = {{0, 1, SITE_ATTN_OUT}, {0, 1, SITE_MLP_OUT}};
-    assert_int_equal(gpt2_forward_reserve(&f, &x.model, 5, x.seq_len, &e), 0);
-    memset(f.narrow.data, 0xff, f.narrow.size); /* NaN: nothing may be read before it is written */
-    memset(f.wide.data, 0xff, f.wide.size);
-    memset(f.out.data, 0xff, f.out.size);
-    memset(f.scores.data, 0xff, f.scores.size);
-    assert_int_equal(gpt2_forward_run(&f, &x.model, x.tokens, x.n, x.seq_len, wanted, 2, keep, &some, &e), 0);
+    enum { ATTN_OUT = 1, MLP_OUT = 3 }; /* of a layer's five */
+    x.sites = (struct site_list){2, {all_sites.sites[5 + ATTN_OUT], all_sites.sites[5 + MLP_OUT]}};
+    assert_int_equal(model_reserve(&w, &x.model, 5, x.seq_len, &e), 0);
+    memset(w.narrow.data, 0xff, w.narrow.size); /* NaN: nothing may be read before it is written */
+    memset(w.wide.data, 0xff, w.wide.size);
+    memset(w.out.data, 0xff, w.out.size);
+    memset(w.scores.data, 0xff, w.scores.size);
+    run(&w, &x, keep, &some);
     assert_int_equal(some.used, 2 * site);
-    assert_memory_equal(some.data, all.data + (5 + SITE_ATTN_OUT) * site, site * sizeof(float));
-    assert_memory_equal(some.data + site, all.data + (5 + SITE_MLP_OUT) * site, site * sizeof(float));
+    assert_memory_equal(some.data, all.data + (5 + ATTN_OUT) * site, site * sizeof(float));
+    assert_memory_equal(some.data + site, all.data + (5 + MLP_OUT) * site, site * sizeof(float));
     free(some.data);
     free(all.data);
-    gpt2_forward_release(&f);
+    workspace_release(&w);
     close_fixture(&x);
 }
 
@@ -211,21 +230,21 @@ static void test_bf16(void **state)
 {
     (void)state;
     struct fixture x;
-    struct gpt2_forward f = {0};
+    struct workspace w = {0};
     open_fixture(&x, TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", false);
     double error[64];
     char fp32[FINGERPRINT_SIZE];
     memcpy(fp32, x.model.fingerprint, sizeof fp32);
     assert_true(x.sites.n <= 64);
-    if (precision_pack(&x.model, &f, x.tokens, x.seq_len, 1, x.sites.sites, x.sites.n, error, &e)) {
+    if (precision_pack(&x.model, &w, x.tokens, x.seq_len, 1, x.sites.sites, x.sites.n, error, &e)) {
         print_message("skipped: %s\n", e.message);
-        gpt2_forward_release(&f);
+        workspace_release(&w);
         close_fixture(&x);
         skip();
     }
     assert_string_not_equal(fp32, x.model.fingerprint);
     for (size_t i = 0; i < x.sites.n; i++) {
-        bool embedded = x.sites.sites[i].layer == 0 && x.sites.sites[i].kind == SITE_RESID_PRE;
+        bool embedded = x.sites.sites[i].layer == 0 && strcmp(x.sites.sites[i].point, "hook_resid_pre") == 0;
         assert_true(embedded ? error[i] == 0 : error[i] > 1e-5 && error[i] < 0.02);
     }
     struct keeper one, two;
@@ -234,7 +253,7 @@ static void test_bf16(void **state)
     assert_memory_equal(one.data, two.data, one.used * sizeof(float));
     free(one.data);
     free(two.data);
-    gpt2_forward_release(&f);
+    workspace_release(&w);
     close_fixture(&x);
 }
 

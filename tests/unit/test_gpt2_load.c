@@ -10,14 +10,14 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "gpt2_model.h"
 #include "mem.h"
+#include "model_load.h"
 #include "scratch.h"
 
 #define ORIGINAL TEST_DATA "/gpt2/unscaled" /* F32, names with "transformer.", buffers and a head to ignore */
 
 static struct err e;
-static struct gpt2_model model;
+static struct model model;
 
 /* config.json of ORIGINAL in the scratch folder, with key = value instead (value NULL: without it; key may be new). */
 static void write_config(const char *key, const char *value)
@@ -109,7 +109,7 @@ static void write_model(const char *folder, struct edit edit)
 
 static void accept(const char *folder, bool centered)
 {
-    if (gpt2_model_open(&model, folder, centered, &e))
+    if (model_open(&model, folder, &(struct model_options){.center_writing_weights = centered}, &e))
         fail_msg("%s", e.message);
 }
 
@@ -117,7 +117,7 @@ static void accept(const char *folder, bool centered)
 static void refuse(int code, const char *const *words)
 {
     memset(&e, 0, sizeof e);
-    assert_int_equal(gpt2_model_open(&model, scratch_folder, false, &e), code);
+    assert_int_equal(model_open(&model, scratch_folder, NULL, &e), code);
     assert_int_equal(e.code, code);
     for (; *words; words++)
         if (!strstr(e.message, *words))
@@ -140,7 +140,7 @@ static void test_missing_files(void **state)
     REFUSE(ERR_INPUT, scratch_folder, "model.safetensors");
     write_model(ORIGINAL, (struct edit){0});
     accept(scratch_folder, false);
-    gpt2_model_close(&model);
+    model_close(&model);
 }
 
 static void test_config(void **state)
@@ -180,7 +180,7 @@ static void test_config(void **state)
     write_config("n_layer", "4");
     REFUSE(ERR_INPUT, "h.3.ln_1.weight");
     write_config("n_layer", "2");
-    REFUSE(ERR_INPUT, "h.2.ln_1.weight", "n_layer 2");
+    REFUSE(ERR_INPUT, "h.2.ln_1.weight", "2 layers");
     write_config("n_positions", NULL);
     REFUSE(ERR_INPUT, "n_ctx", "missing");
     write_config("n_embd", "2147483646");
@@ -199,9 +199,10 @@ static void test_tensors(void **state)
     REFUSE(ERR_INPUT, "model.safetensors", "transformer.h.0.attn.c_attn.weight", "element 7", "nan");
     write_model(ORIGINAL, (struct edit){.with_nan = "lm_head.weight"}); /* not looked at */
     accept(scratch_folder, false);
-    gpt2_model_close(&model);
+    model_close(&model);
     write_model(ORIGINAL, (struct edit){.with_nan = "transformer.wte.weight"}); /* of a copy, too */
-    assert_int_equal(gpt2_model_open(&model, scratch_folder, true, &e), ERR_INPUT);
+    assert_int_equal(model_open(&model, scratch_folder, &(struct model_options){.center_writing_weights = true}, &e),
+                     ERR_INPUT);
     assert_non_null(strstr(e.message, "wte.weight: element 7"));
 }
 
@@ -226,7 +227,7 @@ static void test_shards(void **state)
     char single[FINGERPRINT_SIZE];
     accept(ORIGINAL, false);
     memcpy(single, model.fingerprint, sizeof single);
-    gpt2_model_close(&model);
+    model_close(&model);
 
     struct hf_checkpoint c;
     assert_int_equal(hf_checkpoint_open(&c, ORIGINAL, &e), 0);
@@ -238,7 +239,7 @@ static void test_shards(void **state)
     scratch_write("model.safetensors.index.json", index, strlen(index));
     accept(scratch_folder, false);
     assert_string_equal(model.fingerprint, single);
-    gpt2_model_close(&model);
+    model_close(&model);
 
     index = "{\"weight_map\": {\"wte.weight\": \"a.safetensors\", \"wpe.weight\": \"c.safetensors\"}}";
     scratch_write("model.safetensors.index.json", index, strlen(index));
@@ -262,7 +263,7 @@ static void fingerprint_of(char fingerprint[FINGERPRINT_SIZE], const char *folde
 {
     accept(folder, centered);
     memcpy(fingerprint, model.fingerprint, FINGERPRINT_SIZE);
-    gpt2_model_close(&model);
+    model_close(&model);
 }
 
 static void test_fingerprint(void **state)
@@ -319,17 +320,17 @@ static void test_in_place(void **state)
     (void)state;
     accept(ORIGINAL, false);
     assert_int_equal(model.n_owned, 0);
-    gpt2_model_close(&model);
+    model_close(&model);
     accept(ORIGINAL, true);
     assert_int_equal(model.n_owned, 2 + 4 * 3);
     for (size_t r = 0; r < 64; r++) {
         double sum = 0;
         for (size_t i = 0; i < 32; i++)
-            sum += (double)model.wte[r * 32 + i];
+            sum += (double)model.embedding.tokens[r * 32 + i];
         assert_true(fabs(sum) < 1e-5);
     }
-    gpt2_model_close(&model);
-    gpt2_model_close(&model); /* harmless */
+    model_close(&model);
+    model_close(&model); /* harmless */
 }
 
 int main(void)

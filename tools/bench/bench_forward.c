@@ -19,19 +19,19 @@
 #include "file.h"
 #include "forward_kernels.h"
 #include "gemm.h"
-#include "gpt2_bf16.h"
-#include "gpt2_forward.h"
 #include "mem.h"
+#include "model_load.h"
+#include "model_run.h"
 #include "random_gpt2.h"
 #include "rows.h"
 #include "sites.h"
 
-enum { PRODUCT = FORWARD_PHASES, COPY, QUANTITIES }; /* after the phases: bounds */
+enum { PRODUCT = PASS_PHASES, COPY, QUANTITIES }; /* after the phases: bounds */
 
 struct bench {
     const struct bench_options *o;
-    struct gpt2_model model;
-    struct gpt2_forward forward;
+    struct model model;
+    struct workspace workspace;
     struct site_list sites;
     struct stream stream;
     struct rows rows;
@@ -43,7 +43,7 @@ struct bench {
     double seconds[QUANTITIES][BENCH_MAX_REPS];
 };
 
-static int store(void *context, const struct site *site, const float *vectors, struct err *e)
+static int store(void *context, const struct site *site, float *vectors, struct err *e)
 {
     (void)e;
     struct bench *b = context;
@@ -54,7 +54,7 @@ static int store(void *context, const struct site *site, const float *vectors, s
     return 0;
 }
 
-static int look(void *context, const struct site *site, const float *vectors, struct err *e)
+static int look(void *context, const struct site *site, float *vectors, struct err *e)
 {
     (void)e;
     struct bench *b = context;
@@ -70,15 +70,11 @@ static int look(void *context, const struct site *site, const float *vectors, st
 static int open_model(struct bench *b, struct err *e)
 {
     const struct bench_options *o = b->o;
-    const struct gpt2_config config = {.vocab_size = 50257,
+    const struct random_gpt2 config = {.vocab_size = 50257,
                                        .n_positions = o->seq_len,
                                        .n_embd = o->d_model,
                                        .n_layer = o->n_layer,
-                                       .n_head = o->n_head,
-                                       .n_inner = 4 * o->d_model,
-                                       .activation = GPT2_GELU_TANH,
-                                       .layer_norm_epsilon = 1e-5f,
-                                       .scale_attn_weights = true};
+                                       .n_head = o->n_head};
     char temporary[] = "/tmp/bench-gpt2-XXXXXX", path[4096];
     const char *folder = o->model ? o->model : mkdtemp(temporary);
     if (!folder)
@@ -87,17 +83,17 @@ static int open_model(struct bench *b, struct err *e)
     if (!rc && access(path, F_OK) != 0)
         rc = random_gpt2_write(folder, &config, e);
     if (!rc)
-        rc = gpt2_model_open(&b->model, folder, false, e);
+        rc = model_open(&b->model, folder, NULL, e);
     if (!o->model) { /* the map keeps the weights */
         unlink(path);
         if (file_join(path, sizeof path, folder, "model.safetensors", e) == 0)
             unlink(path);
         rmdir(folder);
     }
-    const struct gpt2_config *c = &b->model.config;
-    if (!rc && (c->n_embd != o->d_model || c->n_layer != o->n_layer || c->n_positions < o->seq_len))
-        rc = err_set(e, ERR_MISMATCH, "%s has n_embd %u, n_layer %u, n_positions %u; asked for %u, %u, %u", folder,
-                     c->n_embd, c->n_layer, c->n_positions, o->d_model, o->n_layer, o->seq_len);
+    const struct model *m = &b->model;
+    if (!rc && (m->d_model != o->d_model || m->n_layer != o->n_layer || m->n_positions < o->seq_len))
+        rc = err_set(e, ERR_MISMATCH, "%s has d_model %u, %u layers, %u positions; asked for %u, %u, %u", folder,
+                     m->d_model, m->n_layer, m->n_positions, o->d_model, o->n_layer, o->seq_len);
     return rc;
 }
 
@@ -106,7 +102,10 @@ static int make(struct bench *b, struct err *e)
     const struct bench_options *o = b->o;
     size_t widest = 4 * (size_t)o->d_model;
     b->n_tokens = (size_t)o->sequences * o->seq_len;
-    if (open_model(b, e) || sites_match(&b->sites, NULL, &b->model.config.n_layer, 1, e))
+    if (open_model(b, e))
+        return e->code;
+    struct hook_points points = model_points(&b->model);
+    if (sites_match(&b->sites, NULL, &points, 1, e))
         return e->code;
     b->stream = (struct stream){.n_sites = (uint32_t)b->sites.n, .d_model = o->d_model};
     size_t padded = (b->n_tokens + GEMM_BF16_ROWS - 1) / GEMM_BF16_ROWS * GEMM_BF16_ROWS;
@@ -118,7 +117,7 @@ static int make(struct bench *b, struct err *e)
         return e->code;
     rows_begin(&b->rows, &b->stream, b->n_tokens, ROW_BF16, NULL);
     for (size_t i = 0; i < b->n_tokens; i++)
-        b->tokens[i] = (uint32_t)(i * 7919 % b->model.config.vocab_size);
+        b->tokens[i] = (uint32_t)(i * 7919 % b->model.vocab_size);
 #pragma omp parallel for
     for (size_t i = 0; i < padded * widest; i++) {
         b->input[i] = (float)(i % 1021) / 1021 - 0.5f;
@@ -129,41 +128,38 @@ static int make(struct bench *b, struct err *e)
 
 /* ---- bounds ---- */
 
-/* All tokens times one weight [k, n]. */
-static int multiply(struct bench *b, const float *fp32, const struct gemm_bf16 *bf16, size_t k, size_t n, struct err *e)
+/* Multiplies all tokens with one weight. */
+static int multiply(struct bench *b, const struct linear *w, struct err *e)
 {
     int failed = 0;
-    if (!bf16) {
-        gemm(false, false, b->n_tokens, n, k, 1, b->input, k, fp32, n, 0, b->output, n);
+    if (!w->packed) {
+        gemm(false, false, b->n_tokens, w->n, w->k, 1, b->input, w->k, w->weight, w->n, 0, b->output, w->n);
         return 0;
     }
 #pragma omp parallel for schedule(dynamic) reduction(| : failed)
     for (size_t first = 0; first < b->n_tokens; first += GEMM_BF16_ROWS) {
         struct err ours;
-        failed |= gemm_bf16(bf16, b->input_bf16 + first * k, b->output + first * n, &ours) != 0;
+        failed |= gemm_bf16(w->packed, b->input_bf16 + first * w->k, b->output + first * w->n, &ours) != 0;
     }
     return failed ? err_set(e, ERR_SYSTEM, "a bf16 product failed") : 0;
 }
 
-/* The four products of one layer. */
+/* Times the four products of one layer. */
 static int time_products(struct bench *b, size_t rep, struct err *e)
 {
-    size_t d = b->model.config.n_embd, inner = b->model.config.n_inner, layer = rep % b->model.config.n_layer;
-    const struct gpt2_layer *l = &b->model.layers[layer];
-    const struct gpt2_bf16_layer none = {0}, *p = b->model.bf16 ? &b->model.bf16[layer] : &none;
+    struct linear *linears[LAYER_LINEARS];
+    layer_linears(&b->model.layers[rep % b->model.n_layer], linears);
     double start = clock_s();
-    if (multiply(b, l->attn_c_attn_weight, p->attn_c_attn, d, 3 * d, e) ||
-        multiply(b, l->attn_c_proj_weight, p->attn_c_proj, d, d, e) ||
-        multiply(b, l->mlp_c_fc_weight, p->mlp_c_fc, d, inner, e) ||
-        multiply(b, l->mlp_c_proj_weight, p->mlp_c_proj, inner, d, e))
-        return e->code;
+    for (size_t i = 0; i < LAYER_LINEARS; i++)
+        if (multiply(b, linears[i], e))
+            return e->code;
     b->seconds[PRODUCT][rep] = clock_s() - start;
     return 0;
 }
 
 static void time_copy(struct bench *b, size_t rep)
 {
-    size_t d = b->model.config.n_embd;
+    size_t d = b->model.d_model;
     double start = clock_s();
 #pragma omp parallel for
     for (size_t t = 0; t < b->n_tokens; t++)
@@ -173,10 +169,16 @@ static void time_copy(struct bench *b, size_t rep)
 
 /* ---- measuring and printing ---- */
 
-static int run(struct bench *b, gpt2_hook hook, struct err *e)
+static int run(struct bench *b, pass_hook hook, struct err *e)
 {
-    return gpt2_forward_run(&b->forward, &b->model, b->tokens, b->o->sequences, b->o->seq_len, b->sites.sites,
-                            b->sites.n, hook, b, e);
+    const struct model_request r = {.tokens = b->tokens,
+                                    .n = b->o->sequences,
+                                    .seq_len = b->o->seq_len,
+                                    .sites = b->sites.sites,
+                                    .n_sites = b->sites.n,
+                                    .hook = hook,
+                                    .context = b};
+    return model_run(&b->workspace, &b->model, &r, e);
 }
 
 static int measure(struct bench *b, struct err *e)
@@ -184,11 +186,11 @@ static int measure(struct bench *b, struct err *e)
     if (run(b, look, e)) /* a warm-up, too */
         return e->code;
     for (size_t rep = 0; rep < b->o->reps; rep++) {
-        memset(b->forward.seconds, 0, sizeof b->forward.seconds);
+        memset(b->workspace.seconds, 0, sizeof b->workspace.seconds);
         if (time_products(b, rep, e) || run(b, store, e))
             return e->code;
-        for (int i = 0; i < FORWARD_PHASES; i++)
-            b->seconds[i][rep] = b->forward.seconds[i];
+        for (int i = 0; i < PASS_PHASES; i++)
+            b->seconds[i][rep] = b->workspace.seconds[i];
         time_copy(b, rep);
     }
     return 0;
@@ -201,14 +203,14 @@ struct result {
 static struct result print(struct bench *b)
 {
     const struct bench_options *o = b->o;
-    const char *bound = b->model.bf16 ? "bf16 product" : "sgemm", *whole = "pass";
+    const char *bound = b->model.packed ? "bf16 product" : "sgemm", *whole = "pass";
     double tokens = (double)b->n_tokens, d = o->d_model, layers = o->n_layer, s[QUANTITIES];
     struct result r = {0};
     for (int i = 0; i < QUANTITIES; i++)
         s[i] = bench_median(b->seconds[i], o->reps);
-    for (int i = 0; i < FORWARD_HOOK; i++)
+    for (int i = 0; i < PASS_HOOK; i++)
         r.forward += s[i];
-    r.hook = s[FORWARD_HOOK];
+    r.hook = s[PASS_HOOK];
     r.rate = 24 * tokens * d * d / s[PRODUCT];
     double bytes = 8 * tokens * d, memory = bytes / s[COPY];
     double weights = layers * 2 * tokens * d * d; /* of one [d, d] in each layer */
@@ -219,17 +221,15 @@ static struct result print(struct bench *b)
         return r;
     printf("GPT-2, %u layers, d_model %u, %u heads, %u sequences of %u tokens, %zu threads, %s, %s, medians of %zu\n",
            o->n_layer, o->d_model, o->n_head, o->sequences, o->seq_len, o->threads, forward_kernels_best()->name,
-           b->model.bf16 ? "bf16" : "fp32", o->reps);
+           b->model.packed ? "bf16" : "fp32", o->reps);
     printf("bounds: %s %.1f GFLOP/s, memory %.1f GB/s\n", bound, r.rate * 1e-9, memory * 1e-9);
-    bench_line("embedding", s[FORWARD_EMBED], r.forward, whole, 8 * tokens * d, "GB/s", 8 * tokens * d / memory,
-               "memory");
-    bench_line("layer norm, QKV", s[FORWARD_QKV], r.forward, whole, 3 * weights, "GFLOP/s", 3 * weights / r.rate,
+    bench_line("embedding", s[PASS_EMBED], r.forward, whole, 8 * tokens * d, "GB/s", 8 * tokens * d / memory, "memory");
+    bench_line("layer norm, QKV", s[PASS_QKV], r.forward, whole, 3 * weights, "GFLOP/s", 3 * weights / r.rate, bound);
+    bench_line("attention", s[PASS_ATTENTION], r.forward, whole, attention, "GFLOP/s", attention / r.rate, bound);
+    bench_line("projection, residual", s[PASS_PROJECTION], r.forward, whole, weights, "GFLOP/s", weights / r.rate,
                bound);
-    bench_line("attention", s[FORWARD_ATTENTION], r.forward, whole, attention, "GFLOP/s", attention / r.rate, bound);
-    bench_line("projection, residual", s[FORWARD_PROJECTION], r.forward, whole, weights, "GFLOP/s", weights / r.rate,
+    bench_line("layer norm, MLP, residual", s[PASS_MLP], r.forward, whole, 8 * weights, "GFLOP/s", 8 * weights / r.rate,
                bound);
-    bench_line("layer norm, MLP, residual", s[FORWARD_MLP], r.forward, whole, 8 * weights, "GFLOP/s",
-               8 * weights / r.rate, bound);
     bench_line("forward pass", r.forward, r.forward, whole, all, "GFLOP/s", all / r.rate, bound);
     bench_line("beside it: storing the rows", r.hook, r.forward, whole, stored, "GB/s", stored / memory, "memory");
     printf("%.0f tokens/s, storing included\n", tokens / (r.forward + r.hook));
@@ -243,7 +243,7 @@ static int both(struct bench *b, struct err *e)
         return e->code;
     double mean_square = b->last_mean_square;
     fp32 = print(b);
-    if (gpt2_bf16_pack(&b->model, e) == 0) {
+    if (model_pack(&b->model, e) == 0) {
         if (!b->o->json)
             putchar('\n');
         if (measure(b, e))
@@ -272,18 +272,18 @@ static int both(struct bench *b, struct err *e)
 
 int bench_forward(const struct bench_options *o, struct err *e)
 {
-    struct bench *b = calloc(1, sizeof *b);
+    struct bench *b = mem_alloc(1, sizeof *b, "bench", e);
     if (!b)
-        return err_set(e, ERR_MEMORY, "no memory");
+        return ERR_MEMORY;
     b->o = o;
     int rc = both(b, e);
-    gpt2_model_close(&b->model);
-    gpt2_forward_release(&b->forward);
+    model_close(&b->model);
+    workspace_release(&b->workspace);
     rows_release(&b->rows);
     mem_free(b->tokens);
     mem_free(b->input);
     mem_free(b->output);
     mem_free(b->input_bf16);
-    free(b);
+    mem_free(b);
     return rc;
 }

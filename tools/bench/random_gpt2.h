@@ -2,10 +2,16 @@
 #ifndef CROSSFEED_RANDOM_GPT2_H
 #define CROSSFEED_RANDOM_GPT2_H
 
-#include "err.h"
-#include "gpt2_config.h"
+#include <stdint.h>
 
-/* Writes config.json and model.safetensors (fp32, std 0.02 as GPT-2 is initialised, layer norms 1) into the folder. */
-int random_gpt2_write(const char *folder, const struct gpt2_config *c, struct err *e);
+#include "err.h"
+
+struct random_gpt2 {
+    uint32_t vocab_size, n_positions, n_embd, n_layer, n_head; /* the MLP is 4 n_embd wide */
+};
+
+/* Writes config.json and model.safetensors (fp32, std 0.02 as GPT-2 is initialised, layer norms 1) into the folder, which
+ * is made if it is not there. */
+int random_gpt2_write(const char *folder, const struct random_gpt2 *c, struct err *e);
 
 #endif

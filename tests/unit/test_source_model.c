@@ -1,4 +1,4 @@
-/* test_source_gpt2.c - rows of one model and of a pair, and what is refused when models, tokens and sites do not fit.
+/* test_source_model.c - rows of one model and of a pair, and what is refused when models, tokens and sites do not fit.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,9 +12,10 @@
 
 #include "bf16.h"
 #include "gemm.h"
-#include "gpt2_forward.h"
+#include "model_load.h"
+#include "model_run.h"
 #include "scratch.h"
-#include "source_gpt2.h"
+#include "source_model.h"
 
 #define MODEL TEST_DATA "/gpt2/unscaled" /* n_embd 32, vocab_size 64, n_positions 24, 3 layers */
 #define N_SEQ 150                        /* more than one piece of 2048 tokens */
@@ -54,19 +55,19 @@ static const char *write_tokens(size_t n, size_t seq_len, uint16_t last)
 }
 
 /* Opening fails with code, and the message has each of the words (NULL-terminated). */
-static void refuse(const struct source_gpt2_options *o, int code, const char *const *words)
+static void refuse(const struct source_model_options *o, int code, const char *const *words)
 {
     memset(&e, 0, sizeof e);
-    assert_int_equal(source_gpt2_open(&source, o, &e), code);
+    assert_int_equal(source_model_open(&source, o, &e), code);
     for (; *words; words++)
         if (!strstr(e.message, *words))
             fail_msg("\"%s\" does not name \"%s\"", e.message, *words);
 }
 #define REFUSE(options, code, ...) refuse(&(options), code, (const char *const[]){__VA_ARGS__, NULL})
 
-static void open_source(const struct source_gpt2_options *o)
+static void open_source(const struct source_model_options *o)
 {
-    if (source_gpt2_open(&source, o, &e))
+    if (source_model_open(&source, o, &e))
         fail_msg("%s", e.message);
 }
 
@@ -80,7 +81,7 @@ static void compute(struct rows *r, uint32_t first, uint32_t n, enum row_dtype d
 }
 
 /* The forward pass's vectors of one site for all sequences, in blocks of one sequence: [N_SEQ, SEQ_LEN, d]. */
-static int keep(void *context, const struct site *site, const float *vectors, struct err *error)
+static int keep(void *context, const struct site *site, float *vectors, struct err *error)
 {
     (void)site;
     (void)error;
@@ -90,17 +91,24 @@ static int keep(void *context, const struct site *site, const float *vectors, st
 
 static void reference(float *dst, struct site site)
 {
-    struct gpt2_model m;
-    struct gpt2_forward f = {0};
-    assert_int_equal(gpt2_model_open(&m, MODEL, false, &e), 0);
+    struct model m;
+    struct workspace w = {0};
+    assert_int_equal(model_open(&m, MODEL, NULL, &e), 0);
     for (size_t s = 0; s < N_SEQ; s++) {
         uint32_t ids[SEQ_LEN];
         for (size_t p = 0; p < SEQ_LEN; p++)
             ids[p] = token(s, p);
-        assert_int_equal(gpt2_forward_run(&f, &m, ids, 1, SEQ_LEN, &site, 1, keep, dst + s * SEQ_LEN * 32, &e), 0);
+        const struct model_request r = {.tokens = ids,
+                                        .n = 1,
+                                        .seq_len = SEQ_LEN,
+                                        .sites = &site,
+                                        .n_sites = 1,
+                                        .hook = keep,
+                                        .context = dst + s * SEQ_LEN * 32};
+        assert_int_equal(model_run(&w, &m, &r, &e), 0);
     }
-    gpt2_forward_release(&f);
-    gpt2_model_close(&m);
+    workspace_release(&w);
+    model_close(&m);
 }
 
 /* Row and site of the block against the reference, scaled and rounded; close, as products of other sizes may differ in
@@ -138,12 +146,12 @@ static void check_rows(const struct rows *r, size_t first, size_t n, size_t drop
 static void test_rows(void **state)
 {
     (void)state;
-    struct source_gpt2_options o = {.models = one, .n_models = 1, .sites = "*attn_out,blocks.2.hook_resid_post"};
+    struct source_model_options o = {.models = one, .n_models = 1, .sites = "*attn_out,blocks.2.hook_resid_post"};
     o.tokens = write_tokens(N_SEQ, SEQ_LEN, token(N_SEQ - 1, SEQ_LEN - 1));
     float *attn_1 = calloc(N_SEQ * SEQ_LEN * 32, sizeof(float)), *post_2 = calloc(N_SEQ * SEQ_LEN * 32, sizeof(float));
     assert_true(attn_1 && post_2);
-    reference(attn_1, (struct site){0, 1, SITE_ATTN_OUT});
-    reference(post_2, (struct site){0, 2, SITE_RESID_POST});
+    reference(attn_1, (struct site){0, 1, "hook_attn_out"});
+    reference(post_2, (struct site){0, 2, "hook_resid_post"});
     const float scale[4] = {1, 0.5f, 1, 0.25f};
     struct rows r;
 
@@ -181,7 +189,7 @@ static void test_rows(void **state)
 static void test_pair(void **state)
 {
     (void)state;
-    struct source_gpt2_options o = {.models = pair, .n_models = 2, .tokens = write_tokens(4, SEQ_LEN, 1)};
+    struct source_model_options o = {.models = pair, .n_models = 2, .tokens = write_tokens(4, SEQ_LEN, 1)};
     open_source(&o);
     const struct stream *s = &source.stream;
     assert_true(s->n_sites == 6 && s->n_models == 2);
@@ -204,7 +212,7 @@ static void test_pair(void **state)
 static void test_same_bits(void **state)
 {
     (void)state;
-    struct source_gpt2_options o = {
+    struct source_model_options o = {
         .models = one, .n_models = 1, .sites = "*", .tokens = write_tokens(N_SEQ, SEQ_LEN, 1)};
     struct rows a, b;
     open_source(&o);
@@ -226,11 +234,11 @@ static void test_same_bits(void **state)
 static void test_tokens_refused(void **state)
 {
     (void)state;
-    struct source_gpt2_options o = {.models = one, .n_models = 1, .tokens = write_tokens(3, SEQ_LEN, 64)};
+    struct source_model_options o = {.models = one, .n_models = 1, .tokens = write_tokens(3, SEQ_LEN, 64)};
     REFUSE(o, ERR_INPUT, "tokens.npy", "sequence 2", "position 18", "64");
 
     o.tokens = write_tokens(3, 25, 1);
-    REFUSE(o, ERR_INPUT, "tokens.npy", "seq_len 25", "n_positions 24", MODEL);
+    REFUSE(o, ERR_INPUT, "tokens.npy", "seq_len 25", "24 positions", MODEL);
     o.seq_len = 24;
     open_source(&o);
     assert_int_equal(source.stream.seq_len, 24);
@@ -248,7 +256,7 @@ static void test_tokens_refused(void **state)
 static void test_sites_refused(void **state)
 {
     (void)state;
-    struct source_gpt2_options o = {.models = one, .n_models = 1, .tokens = write_tokens(3, SEQ_LEN, 1)};
+    struct source_model_options o = {.models = one, .n_models = 1, .tokens = write_tokens(3, SEQ_LEN, 1)};
     o.sites = "blocks.3.hook_resid_post";
     REFUSE(o, ERR_INPUT, "blocks.3.hook_resid_post", "3 layers");
     o.n_models = 0;
@@ -288,7 +296,7 @@ static void test_pair_refused(void **state)
 {
     (void)state;
     const char *const models[] = {MODEL, scratch_folder}, *const others[] = {TEST_DATA "/gpt2/odd_heads", MODEL};
-    struct source_gpt2_options o = {.models = others, .n_models = 2, .tokens = write_tokens(3, SEQ_LEN, 1)};
+    struct source_model_options o = {.models = others, .n_models = 2, .tokens = write_tokens(3, SEQ_LEN, 1)};
     REFUSE(o, ERR_MISMATCH, others[0], "96", others[1], "32");
 
     /* Another vocabulary: one word of the table less, config and tensor agreeing. */
@@ -330,7 +338,7 @@ static void test_tokenizers(void **state)
     snprintf(second, sizeof second, "%s/second", scratch_folder);
     assert_int_equal(file_make_folder(second, &e), 0);
     const char *const models[] = {MODEL, scratch_folder, second};
-    struct source_gpt2_options o = {.models = models, .n_models = 3};
+    struct source_model_options o = {.models = models, .n_models = 3};
     char tokens[128];
     snprintf(tokens, sizeof tokens, "%s", write_tokens(3, SEQ_LEN, 1));
     o.tokens = tokens;
@@ -368,7 +376,7 @@ static void test_not_finite(void **state)
     safetensors_close(&f);
 
     const char *const models[] = {scratch_folder};
-    struct source_gpt2_options o = {.models = models, .n_models = 1, .tokens = write_tokens(9, SEQ_LEN, 1)};
+    struct source_model_options o = {.models = models, .n_models = 1, .tokens = write_tokens(9, SEQ_LEN, 1)};
     struct rows r;
     open_source(&o);
     assert_int_equal(rows_init(&r, &source.stream, 5 * (SEQ_LEN - 1), &e), 0);
