@@ -53,8 +53,8 @@ struct want {
 #define MODEL_TEXT_SIZE 512
 
 struct family {
-    const char *model_type;   /* in config.json */
-    const char *prefix;       /* which names of tensors in a file may, but need not, have before them: "transformer." */
+    const char *model_type; /* in config.json */
+    const char *prefix; /* names of tensors in a file may, but need not, have this before them: "transformer."; or "" */
     const char *layer_prefix; /* before a layer's number: "h." */
     const char *const
         *points;     /* the hook points of a layer in the order in which run visits them, NULL after the last */

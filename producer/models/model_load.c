@@ -101,8 +101,9 @@ static int take(struct model *m, const struct want *want, const char *name, stru
     const struct safetensors *file;
     const struct tensor_view *t = find(m, name, &file);
     if (!t)
-        return err_set(e, ERR_INPUT, "%s: no tensor %s, neither with nor without the prefix '%s'", m->folder, name,
-                       m->family->prefix);
+        return *m->family->prefix ? err_set(e, ERR_INPUT, "%s: no tensor %s, neither with nor without the prefix '%s'",
+                                            m->folder, name, m->family->prefix)
+                                  : err_set(e, ERR_INPUT, "%s: no tensor %s", m->folder, name);
     const size_t rows = want->rows ? want->rows : 1, shape[2] = {want->rows ? rows : want->columns, want->columns};
     bool center = m->centered && want->writes;
     int rc = tensor_expect_shape(file, t, want->rows ? 2 : 1, shape, e);

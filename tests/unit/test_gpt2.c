@@ -1,5 +1,6 @@
 /* test_gpt2.c - the forward pass against Hugging Face's (tools/reference/gpt2_reference.py wrote the goldens): every
- * hook point of every layer of three random checkpoints and of the demo models, within 1e-5 relative in fp32. */
+ * hook point of every layer of three random checkpoints and of the demo models, and the logits of the random ones,
+ * within 1e-5 relative in fp32. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,6 +102,53 @@ static int compare(void *context, const struct site *site, float *vectors, struc
     return 0;
 }
 
+/* Adds to the sums of squares of the differences from the golden logits, and of these. */
+struct logits_sums {
+    const struct fixture *x;
+    double difference, norm;
+    size_t next; /* token */
+};
+
+static int compare_logits(void *context, size_t first, size_t n, const float *logits, struct err *error)
+{
+    (void)error;
+    struct logits_sums *sums = context;
+    const struct fixture *x = sums->x;
+    const struct tensor_view *positions = safetensors_find(&x->golden, "positions"),
+                             *want = safetensors_find(&x->golden, "logits");
+    size_t n_pos = positions->shape[0], vocab = x->model.vocab_size;
+    assert_true(first == sums->next && n > 0 && n <= HEAD_TOKENS);
+    assert_true(want->dtype == TENSOR_F32 && want->n_dims == 3 && want->shape[1] == n_pos && want->shape[2] == vocab);
+    for (size_t i = 0; i < x->n * n_pos; i++) {
+        int32_t position;
+        memcpy(&position, positions->data + i % n_pos * 4, 4);
+        size_t token = i / n_pos * x->seq_len + (size_t)position;
+        for (size_t j = 0; token >= first && token < first + n && j < vocab; j++) {
+            float golden;
+            memcpy(&golden, want->data + (i * vocab + j) * 4, 4);
+            double difference = (double)logits[(token - first) * vocab + j] - (double)golden;
+            sums->difference += difference * difference;
+            sums->norm += (double)golden * (double)golden;
+        }
+    }
+    sums->next += n;
+    return 0;
+}
+
+/* Centring the weights that write to the residual stream does not change the logits. */
+static void check_logits(struct workspace *w, const struct fixture *x)
+{
+    struct logits_sums sums = {.x = x};
+    const struct model_request r = {
+        .tokens = x->tokens, .n = x->n, .seq_len = x->seq_len, .logits = compare_logits, .context = &sums};
+    if (model_run(w, &x->model, &r, &e))
+        fail_msg("%s", e.message);
+    assert_int_equal(sums.next, x->n * x->seq_len);
+    double relative = sqrt(sums.difference / sums.norm);
+    print_message("  logits: relative error %.2e\n", relative);
+    assert_true(relative <= TOLERANCE);
+}
+
 static void check_golden(const char *folder, const char *golden, bool centered)
 {
     struct fixture x;
@@ -110,6 +158,8 @@ static void check_golden(const char *folder, const char *golden, bool centered)
     print_message("%s%s: %zu sites, worst relative error %.2e at %s\n", folder + (sizeof TEST_DATA - 1),
                   centered ? " centered" : "", x.sites.n, x.worst, x.worst_site);
     assert_true(x.worst <= TOLERANCE);
+    if (safetensors_find(&x.golden, "logits"))
+        check_logits(&w, &x);
     workspace_release(&w);
     close_fixture(&x);
 }
@@ -117,6 +167,10 @@ static void check_golden(const char *folder, const char *golden, bool centered)
 static void test_goldens(void **state)
 {
     (void)state;
+    struct safetensors golden;
+    assert_int_equal(safetensors_open(&golden, TEST_DATA "/gpt2/unscaled.safetensors", &e), 0);
+    assert_non_null(safetensors_find(&golden, "logits")); /* the random checkpoints' goldens have them */
+    safetensors_close(&golden);
     check_golden(TEST_DATA "/gpt2/odd_heads", TEST_DATA "/gpt2/odd_heads.safetensors", false);
     check_golden(TEST_DATA "/gpt2/sharded", TEST_DATA "/gpt2/sharded.safetensors", false);
     check_golden(TEST_DATA "/gpt2/unscaled", TEST_DATA "/gpt2/unscaled.safetensors", false);

@@ -152,7 +152,7 @@ static void test_config(void **state)
     scratch_write("config.json", "[]", 2);
     REFUSE(ERR_INPUT, "config.json", "not an object");
     write_config("model_type", "\"llama\"");
-    REFUSE(ERR_INPUT, "config.json", "model_type", "llama", "gpt2");
+    REFUSE(ERR_INPUT, "config.json", "model_type is \"llama\", expected one that is known: gpt2");
     write_config("model_type", NULL);
     REFUSE(ERR_INPUT, "model_type", "missing");
     write_config("n_head", NULL);
@@ -204,6 +204,37 @@ static void test_tensors(void **state)
     assert_int_equal(model_open(&model, scratch_folder, &(struct model_options){.center_writing_weights = true}, &e),
                      ERR_INPUT);
     assert_non_null(strstr(e.message, "wte.weight: element 7"));
+}
+
+/* The head is looked at only if it is asked for; it is no part of the fingerprint. */
+static void test_head(void **state)
+{
+    (void)state;
+    const struct model_options with_head = {.head = true};
+    char plain[FINGERPRINT_SIZE];
+    start_over();
+    accept(scratch_folder, false);
+    assert_null(model.head.unembedding);
+    memcpy(plain, model.fingerprint, sizeof plain);
+    model_close(&model);
+    assert_int_equal(model_open(&model, scratch_folder, &with_head, &e), 0);
+    assert_ptr_equal(model.head.unembedding, model.embedding.tokens); /* tied, whatever lm_head.weight there is */
+    assert_string_equal(model.fingerprint, plain);
+    model_close(&model);
+
+    write_config("tie_word_embeddings", "false");
+    assert_int_equal(model_open(&model, scratch_folder, &with_head, &e), 0);
+    assert_true(model.head.unembedding[0] == 0 && model.embedding.tokens[0] != 0); /* lm_head.weight is zeros there */
+    model_close(&model);
+    write_config("tie_word_embeddings", "0");
+    REFUSE(ERR_INPUT, "tie_word_embeddings is 0");
+
+    write_config(NULL, NULL);
+    write_model(ORIGINAL, (struct edit){.without = "transformer.ln_f.bias"});
+    accept(scratch_folder, false);
+    model_close(&model);
+    assert_int_equal(model_open(&model, scratch_folder, &with_head, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "no tensor ln_f.bias"));
 }
 
 static void test_truncated(void **state)
@@ -337,7 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_missing_files), cmocka_unit_test(test_config),
                                        cmocka_unit_test(test_tensors),       cmocka_unit_test(test_truncated),
-                                       cmocka_unit_test(test_shards),        cmocka_unit_test(test_fingerprint),
-                                       cmocka_unit_test(test_in_place)};
+                                       cmocka_unit_test(test_head),          cmocka_unit_test(test_shards),
+                                       cmocka_unit_test(test_fingerprint),   cmocka_unit_test(test_in_place)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -7,7 +7,7 @@
 
 Checkpoints (folders) and goldens (<name>.safetensors) lie in tests/data/gpt2. A golden holds tokens [n_seq, seq_len] and
 positions [n_pos] (i32) and, for each hook point, fp32 [n_seq, n_pos, d_model] under its TransformerLens name; where the
-model has been centred (see center), under "centered:" and that name.
+model has been centred (see center), under "centered:" and that name; of the random checkpoints also logits [n_seq, n_pos, vocab].
 Needs torch, transformers, safetensors and numpy.
 """
 import argparse
@@ -130,6 +130,15 @@ def activations(model, tokens):
     return acts
 
 
+def logits(model, tokens):
+    """[n_seq, seq_len, vocab] by GPT2LMHeadModel with its head tied, as the configurations say (transformers 5 by itself would
+    take a lm_head.weight that lies in the file all the same)."""
+    whole = transformers.GPT2LMHeadModel(model.config).eval()
+    whole.transformer, whole.lm_head.weight = model, model.wte.weight
+    with torch.no_grad():
+        return whole(tokens.long(), use_cache=False).logits
+
+
 def load(folder):
     model, info = GPT2Model.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
                                             output_loading_info=True)
@@ -142,6 +151,7 @@ def golden(folder, tokens, positions, centered_positions=None):
     model = load(folder)
     out |= {k: v[:, positions].contiguous() for k, v in activations(model, tokens).items()}
     if centered_positions:
+        out["logits"] = logits(model, tokens)[:, positions].contiguous()
         center(model)
         out["centered:positions"] = torch.tensor(centered_positions, dtype=torch.int32)
         out |= {"centered:" + k: v[:, centered_positions].contiguous() for k, v in activations(model, tokens).items()}
@@ -183,7 +193,8 @@ def main():
         old = load_file(file)
         if old.keys() != new.keys() or not torch.equal(old["tokens"], new["tokens"]):
             sys.exit(f"{file}: other tensors or tokens than computed now; write it again")
-        error = max(((old[k] - new[k]).double().norm() / new[k].double().norm()).item() for k in new if "blocks." in k)
+        error = max(((old[k] - new[k]).double().norm() / new[k].double().norm()).item() for k in new
+                    if "blocks." in k or k == "logits")
         worst = max(worst, error)
         print(f"{name}: largest relative difference {error:.2e}")
     if worst > 1e-5:
