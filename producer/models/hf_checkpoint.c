@@ -11,7 +11,7 @@
 #include "mem.h"
 
 #define INDEX_MAX_BYTES ((size_t)64 << 20)
-#define MAX_SHARDS 1000 /* all are open at a time */
+#define MAX_SHARDS 1000 /* all are open at once */
 
 static int open_files(struct hf_checkpoint *c, const char *folder, const char *const *names, size_t n, struct err *e)
 {
@@ -30,7 +30,7 @@ static int open_files(struct hf_checkpoint *c, const char *folder, const char *c
     return 0;
 }
 
-/* names: the distinct files of the weight map {tensor: file}, as many as there are entries at most. */
+/* Collects the distinct files of the weight map {tensor: file} in names, which has room for one an entry. */
 static int list_shards(const char **names, size_t *n, json_t *weight_map, const char *path, struct err *e)
 {
     const char *tensor;

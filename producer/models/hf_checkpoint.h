@@ -13,11 +13,11 @@ struct hf_checkpoint {
     size_t n_files;
 };
 
-/* Refuses a folder with neither, an index that is not one, and shards outside of the folder. */
+/* Maps all files. Refuses a folder with neither, an index that is not one, and shards outside of the folder. */
 int hf_checkpoint_open(struct hf_checkpoint *c, const char *folder, struct err *e);
 void hf_checkpoint_close(struct hf_checkpoint *c); /* safe on a zeroed struct */
 
-/* The tensor of that name and the file it is in; NULL if no file has it. Valid until close. */
+/* Returns the tensor of that name and sets *file to the one that it is in; NULL if no file has it. Valid until close. */
 const struct tensor_view *hf_checkpoint_find(const struct hf_checkpoint *c, const char *name,
                                              const struct safetensors **file);
 

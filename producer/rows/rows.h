@@ -16,7 +16,7 @@ struct rows {
     size_t chunk_rows; /* rows a chunk (the last may have fewer) */
     size_t n_sites, d_model;
     enum row_dtype dtype;
-    const float *scale;         /* [n_sites], or NULL: raw */
+    const float *scale;         /* [n_sites]; NULL: rows are raw */
     unsigned char *data;        /* [n_rows, n_sites, d_model] of the dtype, where rows_put puts them */
     const unsigned char *acts;  /* what is sent: data, or rows that lie elsewhere (rows_borrow) */
     struct row_origin *origins; /* [n_rows] */
@@ -25,28 +25,31 @@ struct rows {
     bool checksums_known;
 };
 
-/* Room for a block of max_rows rows in any dtype. */
+/* Makes room for a block of max_rows rows in any dtype. */
 int rows_init(struct rows *r, const struct stream *s, size_t max_rows, struct err *e);
-void rows_release(struct rows *r);
+void rows_release(struct rows *r); /* safe on a zeroed struct */
 
-/* Prepares r for one block. scale NULL = raw. */
+/* Prepares r for one block of n_rows rows, at most max_rows. scale: [n_sites], borrowed until the next rows_begin; NULL
+ * leaves the rows raw. */
 void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_dtype dtype, const float *scale);
 
-/* vector: [d_model] fp32, unscaled. */
+/* Scales and rounds the vector [d_model], fp32, of one site of one row, and stores it. */
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
+/* Stores where a row comes from. */
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
 
-/* The wire's checksum of each chunk, [chunks]: computed at the first call, unless rows_known_checksums gave them. Valid
- * until rows_begin. */
+/* Returns the wire's checksum of each chunk, [chunks], valid until rows_begin. The first call computes them, unless
+ * rows_known_checksums gave them. */
 const uint64_t *rows_checksums(struct rows *r);
-/* They are these, u64 [chunks], unaligned: a recording has them, so that a replay need not read what it sends. */
+/* Takes over checksums that are known, u64 [chunks], which may be unaligned: a recording has them, so that a replay need
+ * not read what it sends. */
 void rows_known_checksums(struct rows *r, const unsigned char *checksums);
 
-/* Sends acts instead, [n_rows, n_sites, d_model] of the block's dtype, scaled; they must stay until the next
- * rows_begin. */
+/* Makes r send acts, [n_rows, n_sites, d_model] of the block's dtype and already scaled, instead of what rows_put stored;
+ * they must stay until the next rows_begin. */
 void rows_borrow(struct rows *r, const unsigned char *acts);
 
-/* Chunk i: its activations, their bytes, its rows and their origins [*n_rows]. */
+/* Returns the activations of chunk i, and sets their bytes, the number of its rows and their origins [*n_rows]. */
 const unsigned char *rows_chunk(const struct rows *r, size_t i, size_t *bytes, size_t *n_rows,
                                 const struct row_origin **origins);
 

@@ -1,8 +1,8 @@
-/* source.h - where activations come from: the one interface behind which a model, a synthetic dictionary or a recording
- * stands.
+/* source.h - where activations come from: the interface that models, a planted dictionary, recordings and imported caches
+ * implement, and that serve and record use.
  *
- * A source is stateless between calls: source_compute of the same sequences always puts the same rows, whatever was
- * computed before. One thread at a time. */
+ * A source keeps no state between calls: compute of the same sequences always puts the same rows, whatever was computed
+ * before. A source may be used by one thread at a time. */
 #ifndef CROSSFEED_SOURCE_H
 #define CROSSFEED_SOURCE_H
 
@@ -10,12 +10,13 @@
 #include "stream.h"
 
 struct source {
-    struct stream stream; /* what HELLO will say; fixed once opened */
-    void *self;
-    /* Puts the rows of sequences first..first+n-1 (rows.n_rows = n * rows_per_seq, in order of sequence, then position)
-     * and their origins into r. Fails with ERR_INPUT naming the place of the first NaN/Inf. n <= the max_sequences the
-     * source was opened for, else it grows its workspace. */
+    struct stream stream; /* the activations that it can compute, as HELLO will say; fixed once the source is open */
+    void *self;           /* owned by the source; the first argument of both functions */
+    /* Puts the rows of the sequences [first, first + n), in order of sequence, then position, and their origins into r,
+     * which rows_begin has prepared for n * stream.rows_per_seq rows. Fails with ERR_INPUT, naming sequence, position and
+     * site, at an activation that is not finite; and as the source's own header says. */
     int (*compute)(void *self, uint32_t first, uint32_t n, struct rows *r, struct err *e);
+    /* Closes the source and frees self. */
     void (*close)(void *self);
 };
 

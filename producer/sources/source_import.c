@@ -27,8 +27,8 @@ struct column {
 };
 
 struct import {
-    struct npy *npy;
-    struct safetensors *safetensors; /* [n_files] one of the two */
+    struct npy *npy;                 /* [n_files] */
+    struct safetensors *safetensors; /* [n_files]; one of the two is NULL */
     size_t n_files;
     struct column columns[STREAM_MAX_SITES];
     size_t n_rows;
@@ -43,7 +43,7 @@ static size_t element_size(enum element element)
 
 /* ---- what is in the files ---- */
 
-/* A tensor [n_rows, n_sites, d_model] from anywhere; n_sites 1 for one hook point. */
+/* A tensor [n_rows, n_sites, d_model] of a file of either kind; a tensor of one hook point has n_sites 1. */
 struct found {
     const char *name, *path;
     const unsigned char *data;
@@ -154,7 +154,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct named *)a)->tensor->name, ((const struct named *)b)->tensor->name);
 }
 
-/* All tensors of all files, in the order of their names. */
+/* Adds all tensors of all files, in the order of their names. */
 static int add_safetensors(struct import *im, struct err *e)
 {
     size_t total = 0, n = 0;

@@ -1,10 +1,10 @@
 /* source_import.h - activations from somebody else's cache: .npy or safetensors files, memory-mapped.
  *
- * npy: one file [rows, n_sites, d_model] (sites site.0, site.1, ...), or one file [rows, d_model] per site, named after
- * its file, in the order given. safetensors: one tensor a hook point, [rows, d_model] or [n_seq, seq_len, d_model], in
- * the order of their names (over all files). F32, F16, or BF16 (in .npy stored as uint16 or int16 and said so). The
- * rows are taken as they are: nothing is dropped, the scale is the run's. With a seq_len, every seq_len rows are a
- * sequence; without, each row stands alone.
+ * From .npy it reads one file [rows, n_sites, d_model] (its sites are site.0, site.1, ...), or one file [rows, d_model]
+ * per site, named after its file, in the order given. From safetensors it reads one tensor a hook point, [rows, d_model]
+ * or [n_seq, seq_len, d_model], in the order of their names (over all files). Values are F32, F16, or BF16 (in .npy
+ * stored as uint16 or int16, which the user has to say). The rows are taken as they are: nothing is dropped, and the
+ * scale is the run's. With a seq_len, every seq_len rows are a sequence; without, each row stands alone.
  *
  * The fingerprint covers shapes, dtypes and the data: all of it up to 64 MB a tensor, else 1024 pieces of 64 KB spread
  * evenly over it, since caches can be larger than what one wants to read before starting. */
@@ -26,11 +26,13 @@ struct import_options {
     uint32_t seq_len; /* rows a sequence; 0: as the tensors say ([n_seq, seq_len, d_model]), else 1 */
 };
 
-/* Refuses, naming both: files of different shapes, rows that are no multiple of seq_len, other dtypes, a site twice. A
- * NaN or Inf is an error of the lease that meets it, with its row and site. Close with s->close(s->self). */
+/* Opens all files. Refuses, naming both: files of different shapes, rows that are not a multiple of seq_len, other
+ * dtypes, a site twice. A NaN or infinity fails the compute that meets it, with its row and site. Close with
+ * s->close(s->self). */
 int source_import_open(struct source *s, const struct import_options *o, struct err *e);
 
-/* For those who look at a cache: rows first .. first + n - 1 as they are, NaN and all: dst [n, n_sites, d_model]. */
+/* Copies the rows [first, first + n) to dst [n, n_sites, d_model] as they are, NaN and all: for programs that look at a
+ * cache. s: opened by source_import_open. */
 void source_import_read(const struct source *s, size_t first, size_t n, float *dst);
 
 #endif

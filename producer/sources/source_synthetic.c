@@ -73,7 +73,8 @@ static int check(const struct synthetic_options *o, struct err *e)
     return 0;
 }
 
-/* Mean 0, standard deviation 1: the sum of four uniform bytes, less its mean 510, over sqrt(4 (256^2 - 1) / 12). */
+/* Returns a number of mean 0 and standard deviation 1: the sum of four uniform bytes, less its mean 510, over
+ * sqrt(4 (256^2 - 1) / 12). */
 static inline float near_normal(struct rng *r)
 {
     uint32_t u = rng_u32(r);
@@ -119,7 +120,7 @@ static void plant(struct synthetic *s)
     }
 }
 
-/* Binomial(n, p): P(0) = (1-p)^n, P(i+1) = P(i) (n-i)/(i+1) p/(1-p). */
+/* Fills in the table of Binomial(n, p): P(0) = (1-p)^n, P(i+1) = P(i) (n-i)/(i+1) p/(1-p). */
 static void tabulate(struct synthetic *s)
 {
     uint32_t n = s->o.n_latents;
@@ -204,7 +205,7 @@ static void release(void *self)
     mem_free(s);
 }
 
-/* What HELLO will say. The fingerprints cover every option, so two producers agree only if all their options do. */
+/* Describes the stream. The fingerprints cover every option, so two producers agree only if all their options do. */
 static int describe(struct stream *t, const struct synthetic_options *o, struct err *e)
 {
     *t = (struct stream){.n_sites = o->n_sites,

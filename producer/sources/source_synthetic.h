@@ -1,7 +1,7 @@
 /* source_synthetic.h - rows made from a planted dictionary, so that what a crosscoder finds can be compared with the
  * truth.
  *
- * A row is sum over its active latents of coefficient * direction, plus noise. Each planted latent is on all sites
+ * A row is the sum over its active latents of coefficient * direction, plus noise. Each planted latent is on all sites
  * (shared), on one (local), or on one half of the sites (exclusive: of two models, the sites of one). On each of its
  * sites its direction is a random unit vector times a magnitude in [0.8, 1.2]. Latents are active independently with
  * equal probability, with coefficients uniform in [0.5, 1.5], independent from row to row.
@@ -21,16 +21,17 @@ struct synthetic_options {
     uint32_t n_latents;
     double local, exclusive; /* shares of the latents; the rest is shared. Of a single site all are shared */
     double active;           /* latents active in a row, expected */
-    double noise;            /* standard deviation of an element; near-normal, bounded at 3.5 of them */
+    double noise;            /* standard deviation of an element; nearly normal, within 3.5 of them */
     uint32_t seq_len, n_seq; /* no BOS: every position is a row */
     uint64_t seed;
 };
 
-/* d_model 64, 4 sites, 1 model, 256 latents (20 % local, 20 % exclusive), 8 active, noise 0.01, 8192 sequences of 128.
- */
+/* Returns the defaults: d_model 64, 4 sites, 1 model, 256 latents (20 % local, 20 % exclusive), 8 active, noise 0.01,
+ * 8192 sequences of 128. */
 struct synthetic_options synthetic_defaults(void);
 
-/* Refuses options that make no sense (ERR_INPUT, names the option and its value). Close with s->close(s->self). */
+/* Plants the dictionary. Refuses options that make no sense (ERR_INPUT, naming the option and its value). Close with
+ * s->close(s->self). */
 int source_synthetic_open(struct source *s, const struct synthetic_options *o, struct err *e);
 
 /* Writes the truth as safetensors: `directions` [n_latents, n_sites, d_model] F32 (0 on sites where a latent is not),

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Elements i..i+n-1, sign-extended: a negative id becomes a huge one, beyond any vocabulary. */
+/* Loads the elements [i, i + n), sign-extended: a negative id becomes a huge one, beyond any vocabulary. */
 static void load(const struct npy *file, size_t i, size_t n, uint64_t *dst)
 {
     const unsigned char *src = file->data + i * file->item_size;
@@ -42,7 +42,7 @@ static void load(const struct npy *file, size_t i, size_t n, uint64_t *dst)
     }
 }
 
-enum { PIECE = 1024 }; /* tokens at a time, on the stack */
+enum { PIECE = 1024 }; /* tokens that are loaded at a time, to the stack */
 
 static bool is_unsigned(enum npy_dtype dtype)
 {
