@@ -103,21 +103,20 @@ static void mlp(struct pass *p, const struct layer *l, bool now)
 
 int layer_pre_norm(struct pass *p, const struct layer *l)
 {
-    const char *const *points = layer_pre_norm_points;
-    int rc = pass_visit(p, points[0], p->x);
+    int rc = pass_visit(p, "hook_resid_pre", p->x);
     if (rc)
         return rc;
     queries_keys_values(p, l);
     pass_lap(p, PASS_QKV);
     attention_heads(&l->attention, p->kernels, p->wide.fp32, p->narrow.fp32, p->n, p->seq_len, p->scores);
     pass_lap(p, PASS_ATTENTION);
-    projection(p, l, !pass_stops_at(p, points[1]));
+    projection(p, l, !pass_stops_at(p, "hook_attn_out"));
     pass_lap(p, PASS_PROJECTION);
-    if ((rc = p->failed) || (rc = visit_out(p, points[1])) || (rc = pass_visit(p, points[2], p->x)))
+    if ((rc = p->failed) || (rc = visit_out(p, "hook_attn_out")) || (rc = pass_visit(p, "hook_resid_mid", p->x)))
         return rc;
-    mlp(p, l, !pass_stops_at(p, points[3]));
+    mlp(p, l, !pass_stops_at(p, "hook_mlp_out"));
     pass_lap(p, PASS_MLP);
-    if ((rc = p->failed) || (rc = visit_out(p, points[3])))
+    if ((rc = p->failed) || (rc = visit_out(p, "hook_mlp_out")))
         return rc;
-    return pass_visit(p, points[4], p->x);
+    return pass_visit(p, "hook_resid_post", p->x);
 }

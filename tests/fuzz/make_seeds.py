@@ -175,6 +175,7 @@ seed("gpt2", "unscaled", config)
 seed("gpt2", "sharded", data("gpt2", "sharded", "config.json") + b"\0"
      + data("gpt2", "sharded", "model.safetensors.index.json"))
 seed("gpt2", "odd_heads", data("gpt2", "odd_heads", "config.json"))
+seed("gpt2", "untied", config.rstrip()[:-1].rstrip() + b', "tie_word_embeddings": false}')
 seed("gpt2", "n_ctx", config.replace(b"n_positions", b"n_ctx").replace(b'"relu"', b'"gelu_new"'))
 
 bytes_to_unicode = [b if 0x21 <= b <= 0x7e or 0xa1 <= b <= 0xac or b >= 0xae else None for b in range(256)]
