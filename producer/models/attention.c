@@ -23,7 +23,7 @@ size_t attention_work(const struct attention *a, size_t seq_len)
 }
 
 /* Computes one head of one sequence. q, k, v: its queries, keys and values, [seq_len, head_dim] each, row stride qkv.n;
- * z: its outputs, row stride n_head head_dim. work: scores [tile, seq_len], then keys and values [seq_len, head_dim]. */
+ * z: its outputs, row stride n_head head_dim. work: scores [tile, seq_len], then keys and values [seq_len, head_dim] */
 static void attend(const struct attention *a, const struct forward_kernels *kernels, const float *q, const float *k,
                    const float *v, float *z, size_t seq_len, float *work)
 {

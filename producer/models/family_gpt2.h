@@ -3,7 +3,7 @@
  * Layers are layer_pre_norm's, numerically as GPT2Model in eval mode; positions are learned. Of config.json it reads
  * what decides the result of a forward pass. Ignored: dropout (inference), reorder_and_upcast_attn (no effect in fp32),
  * everything about generation. Refused: an activation that mlp.h does not have, cross-attention, an n_embd that n_head
- * does not divide, values of a wrong type. Matrices are stored as Hugging Face's Conv1D does, [in, out]: y = x W + b. */
+ * does not divide, values of a wrong type. Matrices are stored as Hugging Face's Conv1D does, [in, out]: y = x W + b */
 #ifndef CROSSFEED_FAMILY_GPT2_H
 #define CROSSFEED_FAMILY_GPT2_H
 

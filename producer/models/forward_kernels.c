@@ -1,5 +1,5 @@
-/* forward_kernels.c - see forward_kernels.h. One source, forward_kernels_body.h, is compiled for each instruction set; the
- * compiler's vectoriser makes the vectors. */
+/* forward_kernels.c - see forward_kernels.h. One source, forward_kernels_body.h, is compiled for each instruction set;
+ * the compiler's vectoriser makes the vectors. */
 #include "forward_kernels.h"
 
 #include <math.h>

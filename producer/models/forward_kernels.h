@@ -22,8 +22,8 @@ struct forward_kernels {
     void (*add)(float *y, const float *z, size_t n);
     /* Adds twice: out [n] += bias, then x [n] += out. */
     void (*residual)(float *x, float *out, const float *bias, size_t n);
-    /* Computes h [n] = act(h + bias). As (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), GELU by tanh is x / (1 + exp(-2u)): that
-     * takes one exponential, and nothing is lost where 1 + tanh u cancels. */
+    /* Computes h [n] = act(h + bias). As (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), GELU by tanh is x / (1 + exp(-2u)):
+     * that takes one exponential, and nothing is lost where 1 + tanh u cancels. */
     void (*activate)(float *h, const float *bias, enum mlp_activation activation, size_t n);
     /* Computes s [seen] = exp(s - max(s)) and s [seen..width) = 0; returns 1 / sum(s). */
     float (*softmax)(float *s, size_t seen, size_t width);

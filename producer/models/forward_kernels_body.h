@@ -1,10 +1,10 @@
-/* forward_kernels_body.h - the loops of forward_kernels.h. Only forward_kernels.c includes it, once for each instruction
- * set, with NAME defined to add a suffix; hence it has no guard. */
+/* forward_kernels_body.h - the loops of forward_kernels.h. Only forward_kernels.c includes it, once for each
+ * instruction set, with NAME defined to add a suffix; hence it has no guard. */
 
 /* Returns exp(x) within 2 ulp for x in [EXP_LOWEST, EXP_HIGHEST]; x outside is clamped to it, and NaN stays NaN.
- * With x = n ln 2 + r and |r| <= ln 2 / 2, exp(r) is the polynomial of Cephes's expf (S. Moshier). Adding 1.5 * 2^23
- * rounds to n and leaves n in the low bits. Libm's vectors are not used: this gives the same bits with every instruction
- * set, and calls nothing. */
+ * With x = n ln 2 + r and |r| <= ln 2 / 2, exp(r) is the polynomial of Cephes's expf (S. Moshier); adding 1.5 * 2^23
+ * rounds to n and leaves n in the low bits. Libm's vectors are not used: this gives the same bits with every
+ * instruction set, and calls nothing. */
 static inline __attribute__((always_inline)) float NAME(exponential)(float x)
 {
     const float shift = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;

@@ -21,8 +21,8 @@ struct head {
  * at most HEAD_TOKENS. They exist until it returns. Not 0 (e filled) ends the pass. */
 typedef int (*head_receiver)(void *context, size_t first, size_t n, const float *logits, struct err *e);
 
-/* Computes logits = norm(x) unembedding^T, always in fp32, for x [tokens, d], and hands them over in order. normed
- * [at least HEAD_TOKENS, d] and logits [HEAD_TOKENS, vocab_size] are overwritten. Returns 0 or what receive returned. */
+/* Computes logits = norm(x) unembedding^T, always in fp32, for x [tokens, d], and hands them over in order. normed [at
+ * least HEAD_TOKENS, d] and logits [HEAD_TOKENS, vocab_size] are overwritten. Returns 0 or what receive returned. */
 int head_run(const struct head *h, const struct forward_kernels *kernels, const float *x, size_t tokens, float *normed,
              float *logits, head_receiver receive, void *context, struct err *e);
 

@@ -17,7 +17,8 @@ struct hf_checkpoint {
 int hf_checkpoint_open(struct hf_checkpoint *c, const char *folder, struct err *e);
 void hf_checkpoint_close(struct hf_checkpoint *c); /* safe on a zeroed struct */
 
-/* Returns the tensor of that name and sets *file to the one that it is in; NULL if no file has it. Valid until close. */
+/* Returns the tensor of that name and sets *file to the one that it is in; NULL if no file has it. Valid until
+ * close. */
 const struct tensor_view *hf_checkpoint_find(const struct hf_checkpoint *c, const char *name,
                                              const struct safetensors **file);
 

@@ -14,7 +14,8 @@
 struct model_options {
     /* What TransformerLens does under that name when it loads GPT-2: the tensors that write to the residual stream lose
      * their mean over the d outputs, so that the residual stream has mean 0. (Its other defaults, fold_ln and
-     * fold_value_biases, do not change what the hook points hold.) Refused for a family whose results it would change. */
+     * fold_value_biases, do not change what the hook points hold.) Refused for a family whose results it would
+     * change. */
     bool center_writing_weights;
     bool head; /* loads what logits need, too (head.h) */
 };

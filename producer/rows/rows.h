@@ -41,12 +41,12 @@ void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
 /* Returns the wire's checksum of each chunk, [chunks], valid until rows_begin. The first call computes them, unless
  * rows_known_checksums gave them. */
 const uint64_t *rows_checksums(struct rows *r);
-/* Takes over checksums that are known, u64 [chunks], which may be unaligned: a recording has them, so that a replay need
- * not read what it sends. */
+/* Takes over checksums that are known, u64 [chunks], which may be unaligned: a recording has them, so that a replay
+ * need not read what it sends. */
 void rows_known_checksums(struct rows *r, const unsigned char *checksums);
 
-/* Makes r send acts, [n_rows, n_sites, d_model] of the block's dtype and already scaled, instead of what rows_put stored;
- * they must stay until the next rows_begin. */
+/* Makes r send acts, [n_rows, n_sites, d_model] of the block's dtype and already scaled, instead of what rows_put
+ * stored; they must stay until the next rows_begin. */
 void rows_borrow(struct rows *r, const unsigned char *acts);
 
 /* Returns the activations of chunk i, and sets their bytes, the number of its rows and their origins [*n_rows]. */

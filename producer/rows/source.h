@@ -1,5 +1,5 @@
-/* source.h - where activations come from: the interface that models, a planted dictionary, recordings and imported caches
- * implement, and that serve and record use.
+/* source.h - where activations come from: the interface that models, a planted dictionary, recordings and imported
+ * caches implement, and that serve and record use.
  *
  * A source keeps no state between calls: compute of the same sequences always puts the same rows, whatever was computed
  * before. A source may be used by one thread at a time. */
@@ -13,8 +13,8 @@ struct source {
     struct stream stream; /* the activations that it can compute, as HELLO will say; fixed once the source is open */
     void *self;           /* owned by the source; the first argument of both functions */
     /* Puts the rows of the sequences [first, first + n), in order of sequence, then position, and their origins into r,
-     * which rows_begin has prepared for n * stream.rows_per_seq rows. Fails with ERR_INPUT, naming sequence, position and
-     * site, at an activation that is not finite; and as the source's own header says. */
+     * which rows_begin has prepared for n * stream.rows_per_seq rows. Fails with ERR_INPUT, naming sequence, position
+     * and site, at an activation that is not finite; and as the source's own header says. */
     int (*compute)(void *self, uint32_t first, uint32_t n, struct rows *r, struct err *e);
     /* Closes the source and frees self. */
     void (*close)(void *self);

@@ -1,10 +1,10 @@
 /* source_import.h - activations from somebody else's cache: .npy or safetensors files, memory-mapped.
  *
  * From .npy it reads one file [rows, n_sites, d_model] (its sites are site.0, site.1, ...), or one file [rows, d_model]
- * per site, named after its file, in the order given. From safetensors it reads one tensor a hook point, [rows, d_model]
- * or [n_seq, seq_len, d_model], in the order of their names (over all files). Values are F32, F16, or BF16 (in .npy
- * stored as uint16 or int16, which the user has to say). The rows are taken as they are: nothing is dropped, and the
- * scale is the run's. With a seq_len, every seq_len rows are a sequence; without, each row stands alone.
+ * per site, named after its file, in the order given. From safetensors it reads one tensor a hook point, [rows,
+ * d_model] or [n_seq, seq_len, d_model], in the order of their names (over all files). Values are F32, F16, or BF16 (in
+ * .npy stored as uint16 or int16, which the user has to say). The rows are taken as they are: nothing is dropped, and
+ * the scale is the run's. With a seq_len, every seq_len rows are a sequence; without, each row stands alone.
  *
  * The fingerprint covers shapes, dtypes and the data: all of it up to 64 MB a tensor, else 1024 pieces of 64 KB spread
  * evenly over it, since caches can be larger than what one wants to read before starting. */

@@ -22,8 +22,8 @@ struct source_model_options {
 };
 
 /* Opens all of it, checks that it fits together, and allocates the workspace; strings need not outlive the call.
- * Refuses, naming both values: models of different d_model, vocab_size or tokenizer.json (where two have one); a seq_len
- * above a model's positions; seq_len 1 without keep_bos; bf16 on a processor without it; and what model_open,
+ * Refuses, naming both values: models of different d_model, vocab_size or tokenizer.json (where two have one); a
+ * seq_len above a model's positions; seq_len 1 without keep_bos; bf16 on a processor without it; and what model_open,
  * tokens_open and sites_match refuse. Close with s->close(s->self). */
 int source_model_open(struct source *s, const struct source_model_options *o, struct err *e);
 

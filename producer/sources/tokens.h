@@ -4,8 +4,8 @@
  * fingerprint comes from the same pass. The fingerprint is over (n_seq, seq_len, ids as u32), so the same ids have the
  * same fingerprint in a uint16 file and an int64 file, and in a longer file cut to the same length.
  *
- * Opening refuses what npy_open refuses, dtypes that are not integers, other than two dimensions, sizes of 0 or beyond 32
- * bits, a wanted length beyond the file's, and an id outside the vocabulary, naming file, sequence, position, id and
+ * Opening refuses what npy_open refuses, dtypes that are not integers, other than two dimensions, sizes of 0 or beyond
+ * 32 bits, a wanted length beyond the file's, and an id outside the vocabulary, naming file, sequence, position, id and
  * vocabulary. */
 #ifndef CROSSFEED_TOKENS_H
 #define CROSSFEED_TOKENS_H

@@ -15,8 +15,8 @@
 
 static struct err e;
 
-/* Head h at position t of one sequence: z [head_dim] = sum over s <= t of softmax(scale q_t k_s) v_s. qkv: [seq_len, a->qkv.n]
- */
+/* Head h at position t of one sequence: z [head_dim] = sum over s <= t of softmax(scale q_t k_s) v_s.
+ * qkv: [seq_len, a->qkv.n] */
 static void one_output(const struct attention *a, const float *qkv, size_t h, size_t t, double *z)
 {
     size_t shared = h / (a->n_head / a->n_kv_head), d = a->head_dim;

@@ -1,5 +1,5 @@
-/* test_family.c - what it takes to add a family of models: `linear-norm-free`, made up, which no program knows. Its layers
- * have an MLP and nothing else (no norm, no attention), and hook points of their own:
+/* test_family.c - what it takes to add a family of models: `linear-norm-free`, made up, which no program knows. Its
+ * layers have an MLP and nothing else (no norm, no attention), and hook points of their own:
  *   hook_in = x      hook_mlp_out = relu(x up + b) down + b      hook_out = hook_in + hook_mlp_out
  * All that it needs is in the first half of this file. It is run end to end by the source that actgen uses, and its
  * activations were computed by hand. */

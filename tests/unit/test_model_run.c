@@ -1,8 +1,8 @@
 /* test_model_run.c - hooks that replace vectors, and passes that go on to the logits.
  *
- * That the pass goes on exactly as from what a hook left is shown by running from there indeed: a model that consists of
- * the remaining layers, whose embedding of token t is the vector that was left at token t. All later sites and the logits
- * have the same bits. */
+ * That the pass goes on exactly as from what a hook left is shown by running from there indeed: a model that consists
+ * of the remaining layers, whose embedding of token t is the vector that was left at token t. All later sites and the
+ * logits have the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
