@@ -288,6 +288,8 @@ static int open_metrics(struct trainer *t, struct err *e)
     for (size_t i = 0; i < t->n_learners; i++)
         if (learner_open_metrics(&t->learners[i], i ? NULL : t->status, e))
             return e->code;
+    for (size_t i = 1; i < t->n_learners; i++)
+        t->learners[i].metrics.waits = &t->learners[0].metrics; /* they all wait for the same batches */
     return 0;
 }
 

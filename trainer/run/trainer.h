@@ -13,7 +13,7 @@
 #include "learner.h"
 #include "metrics_endpoint.h"
 #include "plan.h"
-#include "run.h"
+#include "run_options.h"
 #include "shuffle.h"
 #include "status.h"
 #include "status_writer.h"

@@ -71,6 +71,12 @@ int metrics_close(struct metrics *m, struct err *e)
     return 0;
 }
 
+/* Returns the seconds spent waiting so far. */
+static double waited(const struct metrics *m)
+{
+    return m->waits ? m->waits->waited : m->waited;
+}
+
 void metrics_wait_begins(struct metrics *m)
 {
     m->wait_began = clock_s();
@@ -140,10 +146,10 @@ int metrics_step(struct metrics *m, const struct backend_setup *setup, const str
     add(line, "", "dead", "", json_integer((json_int_t)r->dead));
     add_fvu(line, "", &r->fvu, setup->n_sites);
     add(line, "", "rows_per_s", "", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed));
-    add(line, "", "waiting", "", json_real_or_null((m->waited - m->waited_at_line) / elapsed));
+    add(line, "", "waiting", "", json_real_or_null((waited(m) - m->waited_at_line) / elapsed));
     m->last_line = now;
     m->step_at_line = steps;
-    m->waited_at_line = m->waited;
+    m->waited_at_line = waited(m);
     m->fvu = r->fvu.fvu;
     return write_line(m, line, e);
 }
@@ -169,7 +175,7 @@ static void progress_shown(struct metrics *m, uint64_t steps)
 {
     m->last_progress = clock_s();
     m->step_at_progress = steps;
-    m->waited_at_progress = m->waited;
+    m->waited_at_progress = waited(m);
 }
 
 void metrics_waiting(struct metrics *m, uint64_t steps, const char *what)
@@ -200,7 +206,7 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
     log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f (%s), FVU %.4f, waiting %.0f %%; %s",
                  (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
                  floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, r->path == STEP_SPARSE ? "sparse" : "dense",
-                 m->fvu, 100 * (m->waited - m->waited_at_progress) / elapsed, sides);
+                 m->fvu, 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
     progress_shown(m, steps);
 }
 
@@ -211,5 +217,5 @@ double metrics_rows_per_s(const struct metrics *m, uint64_t steps)
 
 double metrics_waiting_share(const struct metrics *m)
 {
-    return m->waited / (clock_s() - m->started);
+    return waited(m) / (clock_s() - m->started);
 }
