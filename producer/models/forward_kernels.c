@@ -13,23 +13,21 @@
 #define EXP_HIGHEST 88.3f
 
 #if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+CPU_TARGET(CPU_AVX512)
 #define VERSION "AVX-512"
 #define NAME(x) x##_avx512
 #include "forward_kernels_body.h"
 #undef VERSION
 #undef NAME
-#pragma GCC pop_options
+CPU_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx2")
+CPU_TARGET(CPU_AVX2)
 #define VERSION "AVX2"
 #define NAME(x) x##_avx2
 #include "forward_kernels_body.h"
 #undef VERSION
 #undef NAME
-#pragma GCC pop_options
+CPU_TARGET_END
 #endif
 
 #define VERSION "portable"

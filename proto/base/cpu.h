@@ -26,6 +26,20 @@ static inline bool cpu_has_avx2(void)
 #endif
 }
 
+/* The functions between CPU_TARGET(...) and CPU_TARGET_END are compiled for these instruction sets: the ones that
+ * cpu_has_avx512 and cpu_has_avx2 look for. Each compiler has its own words for it. */
+#define CPU_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define CPU_AVX512 "avx512f,avx512bw,avx512dq,avx512vl"
+#define CPU_TARGET(sets) CPU_PRAGMA(clang attribute push(__attribute__((target(sets))), apply_to = function))
+#define CPU_TARGET_END CPU_PRAGMA(clang attribute pop)
+#else
+#define CPU_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"
+#define CPU_TARGET(sets) CPU_PRAGMA(GCC push_options) CPU_PRAGMA(GCC target(sets))
+#define CPU_TARGET_END CPU_PRAGMA(GCC pop_options)
+#endif
+#define CPU_AVX2 "avx2"
+
 /* Of inner loops compiled as NAME_avx512, NAME_avx2 and NAME_portable: pointers to all versions, best first. A processor
  * that runs one runs those behind it, too. */
 #if defined(__x86_64__)

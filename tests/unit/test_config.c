@@ -160,7 +160,7 @@ static struct config through_a_file(const struct config *c)
     struct config back;
     struct err e = {0};
     const char *path = scratch_path("cfg.json");
-    json_t *object = config_to_json(c), *read;
+    json_t *object = config_to_json(c), *read = NULL;
     assert_non_null(object);
     if (json_write(path, object, &e) || json_read_object(path, &read, &e))
         fail_msg("%s", e.message);

@@ -8,23 +8,21 @@
 #include "cpu.h"
 
 #if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+CPU_TARGET(CPU_AVX512)
 #define VEC 16
 #define NAME(x) x##_avx512
 #include "kernels_body.h"
 #undef VEC
 #undef NAME
-#pragma GCC pop_options
+CPU_TARGET_END
 
-#pragma GCC push_options
-#pragma GCC target("avx2")
+CPU_TARGET(CPU_AVX2)
 #define VEC 8
 #define NAME(x) x##_avx2
 #include "kernels_body.h"
 #undef VEC
 #undef NAME
-#pragma GCC pop_options
+CPU_TARGET_END
 #endif
 
 #define VEC 4
