@@ -7,14 +7,7 @@
 #                                      seeds and regressions (seed_*, found_*) stay
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v clang-14 >/dev/null || [ ! -e /usr/lib/llvm-14/lib/libomp.so ] ||
-    ! ls /usr/lib/llvm-14/lib/clang/14*/lib/linux/libclang_rt.fuzzer-*.a >/dev/null 2>&1; then
-    sudo=""
-    [ "$(id -u)" -eq 0 ] || sudo=sudo
-    export DEBIAN_FRONTEND=noninteractive
-    $sudo apt-get update -qq
-    $sudo apt-get install -y -qq --no-install-recommends clang-14 libclang-rt-14-dev libomp-14-dev >/dev/null
-fi
+tools/install-deps.sh programs clang
 command=fuzz
 if [ "${1:-}" = minimise ]; then
     command=minimise
@@ -25,9 +18,7 @@ seconds=${2:-60}
 shift $(($# < 2 ? $# : 2))
 
 mkdir -p build-fuzz
-{ cmake -S . -B build-fuzz -G Ninja -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="-O1 -g" \
-    -DCROSSFEED_FUZZ=ON && cmake --build build-fuzz --target fuzz; } >build-fuzz/build.log 2>&1 ||
-    { cat build-fuzz/build.log; exit 1; }
+{ cmake --preset fuzz && cmake --build build-fuzz --target fuzz; } >build-fuzz/build.log 2>&1 || { cat build-fuzz/build.log; exit 1; }
 
 export OMP_NUM_THREADS=1 # a team of threads an input would be most of the time
 export ASAN_OPTIONS=allocator_may_return_null=1:quarantine_size_mb=16
