@@ -57,6 +57,7 @@ class Help(unittest.TestCase):
         self.assertEqual(bash.offers("--model", ""), {"models"})
         self.assertEqual(bash.offers("--model", "="), {"models"})  # the shell cuts at '='
         self.assertEqual(bash.offers("--tokens", "=", "to"), {"tokens.npy"})
+        self.assertEqual(bash.offers("--compute", "="), {"fp32", "bf16"})  # --help says --compute=fp32|bf16
         self.assertEqual(bash.offers("--threads", ""), set())
         self.assertEqual(bash.offers("--mod"), {"--model="})
         self.assertEqual(Bash("actcat", self.folder).offers(""), {"models", "tokens.npy"})

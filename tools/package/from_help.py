@@ -4,7 +4,8 @@
     tools/package/from_help.py man|bash|zsh PROGRAM VERSION OUT [FILE]
 
 FILE is for the man page: what --help does not say. Its part [NAME] is the line of the page's name; parts named as a section of the page
-(DESCRIPTION) come at that section's end, and all others follow the options in the order of the file, as man(7) source.
+(DESCRIPTION) come at that section's end, and all others follow the options in the order of the file, as man(7) source; EXAMPLES and SEE
+ALSO take the place of what --help says in short.
 A --help without options, or with a line that fits nowhere, is an error: a page that lacks a flag is worse
 than none.
 """
@@ -18,8 +19,8 @@ DOC_COLUMN = 20  # a line that begins further right goes on with the option abov
 
 
 class Help:
-    """usage: [line]; about, notes: [paragraph] before and after the options; groups: [(heading, [option])], where an option is
-    (letter or None, name, argument or None, whether the argument may be left out, text)."""
+    """usage: [line]; about, notes: [[paragraph, line that stands as it is...]] before and after the options; groups: [(heading, [option])],
+    where an option is (letter or None, name, argument or None, whether the argument may be left out, text)."""
 
     def __init__(self, text):
         self.usage, self.about, self.notes, self.groups = [], [], [], []
@@ -45,10 +46,13 @@ class Help:
             elif indent == 0:
                 into = self.notes if self.groups else self.about
                 if paragraph == "text":
-                    into[-1] += " " + line
+                    into[-1][0] += " " + line
                 else:
-                    into.append(line)
+                    into.append([line])
                     paragraph = "text"
+            elif paragraph in ("text", "lines"):
+                (self.notes if self.groups else self.about)[-1].append(line.strip())
+                paragraph = "lines"
             else:
                 sys.exit(f"from_help: cannot place the line {line!r}")
         self.groups = [("Help" if not heading and any(o[1] == "help" for o in options) and len(self.groups) > 1 else heading, options)
@@ -60,10 +64,17 @@ class Help:
         return [option for _, options in self.groups for option in options]
 
 
+def choices_of(argument):
+    """The words of fp32|bf16; of one word in small letters, that word."""
+    return argument.split("|") if argument and re.fullmatch(r"[a-z][a-z0-9_.-]*(\|[a-z][a-z0-9_.-]*)*", argument) else []
+
+
 def kind_of(argument):
-    """What a shell can complete: dir, file, or nothing."""
+    """What a shell can complete: dir, file, choice, or nothing."""
     if argument is None:
         return None
+    if choices_of(argument):
+        return "choice"
     return {"DIR": "dir", "FOLDER": "dir", "FILE": "file", "PATH": "file", "KEY": "file"}.get(argument, "other")
 
 
@@ -82,6 +93,10 @@ def man_option(option):
     if argument:
         flags += ("[" if optional else "") + fr"=\fI{roff(argument)}\fR" + ("]" if optional else "")
     return [".TP", flags, roff(text) if text else r"\&"]
+
+
+def man_lines(lines):
+    return [".PP", ".in +4n", ".EX", *map(roff, lines), ".EE", ".in"] if lines else []
 
 
 def man_synopsis(usage):
@@ -107,12 +122,20 @@ def parts_of(path):
 def man(program, h, version, path):
     parts = parts_of(path) if path else []
     more = dict(parts)
-    # A page knows where to go on: what the terminal needs to be told is left out.
-    paragraphs = [re.sub(r"\s*See README\.md\.", "", p) for p in h.about + h.notes]
     out = [fr'.\" Made from {program} --help by tools/package/from_help.py.', f'.TH {program.upper()} 1 "" "crossfeed {version}" "Crossfeed"',
            ".SH NAME", *more.pop("NAME", [program]), ".SH SYNOPSIS", *man_synopsis(h.usage), ".SH DESCRIPTION"]
-    for i, paragraph in enumerate(p for p in paragraphs if p):
-        out += [".PP"] * (i > 0) + [roff(paragraph)]
+    paragraphs = []
+    for text, *lines in h.about + h.notes:
+        text = re.sub(r"\s*See README\.md\.", "", text)  # the page says what there is besides
+        if m := re.match(r"Examples?:|See also ", text):
+            name = "SEE ALSO" if m[0] == "See also " else "EXAMPLES"
+            if name not in more:
+                more[name] = [roff(text[len(m[0]):])] * (text != m[0]) + man_lines(lines)
+                parts.append((name, more[name]))
+        elif text:
+            paragraphs.append([roff(text), *man_lines(lines)])
+    for i, paragraph in enumerate(paragraphs):
+        out += [".PP"] * (i > 0) + paragraph
     if "DESCRIPTION" in more:
         out += [".PP", *more.pop("DESCRIPTION")]
     out.append(".SH OPTIONS")
@@ -131,17 +154,16 @@ def man(program, h, version, path):
 
 def bash(program, h):
     """Plain bash, so that it works without the bash-completion package's functions. The shell cuts words at '='."""
-    cases = {"dir": [], "file": [], "other": []}
-    for option in h.options():
-        if (kind := kind_of(option[2])) and not option[3]:
-            cases[kind].append("--" + option[1])
+    offer = "mapfile -t COMPREPLY < <(compgen {} -- \"$cur\")\n        "
+    cases = {}  # what is done after a flag: the flags
+    for _, name, argument, optional, _ in h.options():
+        if argument and not optional:
+            action = {"dir": offer.format("-d") + "compopt -o filenames\n        ", "file": offer.format("-f") + "compopt -o filenames\n        ",
+                      "choice": offer.format(f'-W "{" ".join(choices_of(argument))}"'), "other": ""}[kind_of(argument)]
+            cases.setdefault(action, []).append("--" + name)
     words = " ".join("--" + o[1] + ("=" if o[2] and not o[3] else "") for o in h.options())
     function = "_" + program.replace("-", "_")
-    arms = []
-    for kind, action in (("dir", 'mapfile -t COMPREPLY < <(compgen -d -- "$cur")\n        compopt -o filenames'),
-                         ("file", 'mapfile -t COMPREPLY < <(compgen -f -- "$cur")\n        compopt -o filenames'), ("other", "")):
-        if cases[kind]:
-            arms.append(f"    {' | '.join(cases[kind])})\n" + (f"        {action}\n" if action else "") + "        return\n        ;;\n")
+    arms = [f"    {' | '.join(flags)})\n        {action}return\n        ;;\n" for action, flags in cases.items()]
     choose = f'    case $prev in\n{"".join(arms)}    esac\n' if arms else ""
     return f"""# Made from {program} --help by tools/package/from_help.py.
 {function}()
@@ -168,13 +190,14 @@ complete -F {function} {program}""".split("\n")
 
 def zsh(program, h):
     """Each flag may be given again: some are meant to be."""
-    action = {"dir": "_files -/", "file": "_files", "other": " "}
+    action = {"dir": "_files -/", "file": "_files", "other": " "}  # and of choices the words, in brackets
     lines = []
     for _, name, argument, optional, text in h.options():
         text = re.sub(r"([\[\]:\\])", r"\\\1", text).replace("'", r"'\''")
         value = ""
         if argument:
-            value = ("::" if optional else ":") + argument.replace(":", r"\:") + ":" + action[kind_of(argument)]
+            value = ("::" if optional else ":") + argument.replace(":", r"\:") + ":"
+            value += f"({' '.join(choices_of(argument))})" if choices_of(argument) else action[kind_of(argument)]
         lines.append(f"    '*--{name}{'=' if argument else ''}[{text}]{value}' \\")
     return [f"#compdef {program}", f"# Made from {program} --help by tools/package/from_help.py.", "_arguments -S \\", *lines,
             "    '*:file:_files'"]

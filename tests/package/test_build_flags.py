@@ -1,4 +1,4 @@
-"""test_flags.py - what the compiler is told: the user's flags and build type, ours where there are none, hardening where it works, and
+"""test_build_flags.py - what the compiler is told: the user's flags and build type, ours where there are none, hardening where it works, and
 always the two flags that the bits depend on."""
 import json
 import os
