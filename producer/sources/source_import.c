@@ -1,6 +1,7 @@
 /* source_import.c - npy and safetensors caches behind the source interface; see source_import.h. */
 #include "source_import.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,7 @@ static int add(struct import *im, const struct found *f, struct err *e)
 
 static const char *base_name(const char *path)
 {
+    assert(path); /* npy_open and safetensors_open set it */
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }

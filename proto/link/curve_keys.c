@@ -1,6 +1,7 @@
 /* curve_keys.c - makes, writes and reads CURVE keys; see curve_keys.h. ZeroMQ has the arithmetic. */
 #include "curve_keys.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -119,6 +120,7 @@ int curve_pair_read(struct curve_pair *p, const char *path, struct err *e)
     *p = (struct curve_pair){0};
     if (check_private(path, e) || file_read_text(path, MAX_FILE_BYTES, &text, &size, e))
         return e->code;
+    assert(text);
     struct line l = {.path = path, .next = text};
     int rc = 0;
     while (rc == 0 && l.next) {
@@ -152,6 +154,7 @@ int curve_public_each(const char *path, int (*each)(void *context, const char *k
     size_t size, n = 0;
     if (file_read_text(path, MAX_FILE_BYTES, &text, &size, e))
         return e->code;
+    assert(text);
     struct line l = {.path = path, .next = text};
     int rc = 0;
     while (rc == 0 && l.next) {

@@ -156,7 +156,7 @@ void mpread_text(struct mpread *r, char *dst, size_t size)
     for (size_t i = 0; p && i < n; i++)
         if (p[i] < 0x20 || p[i] == 0x7f)
             mpread_fail(r, "control character in a string");
-    if (r->why)
+    if (r->why || !p)
         return;
     memcpy(dst, p, (size_t)n);
     dst[n] = '\0';

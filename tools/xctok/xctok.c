@@ -81,8 +81,10 @@ static void parse_rows(const char *text, struct decode_options *d, struct argp_s
 {
     const char *colon = strchr(text, ':');
     char first[32];
-    if (!colon || (size_t)(colon - text) >= sizeof first)
+    if (!colon || (size_t)(colon - text) >= sizeof first) {
         argp_error(state, "--rows '%s': must be A:B", text);
+        return;
+    }
     snprintf(first, sizeof first, "%.*s", (int)(colon - text), text);
     if (*first)
         d->first = (size_t)cli_whole(first, 0, (uint64_t)1 << 53, "rows", state);

@@ -1,6 +1,7 @@
 /* weights_file.c - moves tensors between a backend and the file, strip by strip; see weights_file.h. */
 #include "weights_file.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "mem.h"
@@ -52,6 +53,7 @@ static struct backend_range range_of(const struct matrix *m, size_t first, size_
 /* Rows of a strip; at least 16, since 16 floats of W_enc are a cache line of the backend's. */
 static size_t strip_rows(const struct matrix *m)
 {
+    assert(m->columns > 0);
     size_t rows = STRIP_BYTES / (m->columns * sizeof(float));
     rows = rows < 16 ? 16 : rows;
     return rows < m->rows ? rows : m->rows;

@@ -123,7 +123,7 @@ static int wait_for_stream(struct trainer *t, struct err *e)
 static int meet_first_producer(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
-    struct stream expected;
+    struct stream expected = {0};
     struct ingest_options io = {
         .endpoints = t->o->endpoints, .n_endpoints = t->o->n_endpoints, .door = t->o->door, .run_id = t->run_id};
     if (t->learners[0].o->resume) {

@@ -63,7 +63,7 @@ static bool is_loopback(const struct sockaddr *a)
 static int listen_at(const char *text, bool insecure, char *url, size_t url_size, struct err *e)
 {
     struct addrinfo *a;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t size = sizeof bound;
     if (parse_address(text, &a, e))
         return e->code;
