@@ -27,11 +27,11 @@ struct fields {
 
 #define ROW(field, of_kind, value)             \
     .flag = {.name = #field,                   \
-             .kind = of_kind,                  \
+             .kind = (of_kind),                \
              FLAG_FIELD(struct fields, field), \
              .high = 1e6,                      \
              .choices = shapes,                \
-             .initial = value}
+             .initial = (value)}
 
 enum { COUNT, NUMBER, SHAPE, ON, TEXT, PACE, N_ROWS };
 static const struct setting rows[N_ROWS] = {
