@@ -2,6 +2,7 @@
 #include "connections.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -296,6 +297,7 @@ static void thin_out(struct connections *c)
             if (k->state == CONNECTION_STRANGER && (!oldest || k->number < oldest->number))
                 oldest = k;
         }
+        assert(oldest); /* n_strangers counts them */
         turn_out(c, oldest, REFUSAL_TOO_MANY, "is the oldest of too many that did not become producers");
     }
 }

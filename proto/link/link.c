@@ -7,6 +7,7 @@
  * that is gone fails instead of vanishing or hanging. */
 #include "link.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -244,6 +245,7 @@ static int send_header(struct link *l, const struct link_peer *peer, const struc
     if (rc)
         return rc;
     size = seal_add(l->encoded, size);
+    assert(peer || !l->router);
     if (l->router && zmq_send(l->socket, peer->id, peer->size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return send_failed(e, m);
     if (zmq_send(l->socket, l->encoded, size, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
