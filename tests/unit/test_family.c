@@ -90,11 +90,11 @@ static int run_layer(struct pass *p, const struct layer *l)
 static const char *const points[] = {"hook_in", "hook_mlp_out", "hook_out", NULL};
 static const char *const wrong_points[] = {"hook_in", "hook_out", "hook_mlp_out", NULL};
 
-#define LINEAR_NORM_FREE(name, its_points)                                                                        \
-    {                                                                                                             \
-        .model_type = name, .prefix = "", .layer_prefix = "layer.", .points = its_points, .configure = configure, \
-        .identify = identify, .describe = describe, .embedding_tensors = embedding_tensors,                       \
-        .layer_tensors = layer_tensors, .run = run_layer                                                          \
+#define LINEAR_NORM_FREE(name, its_points)                                                                            \
+    {                                                                                                                 \
+        .model_type = (name), .prefix = "", .layer_prefix = "layer.", .points = (its_points), .configure = configure, \
+        .identify = identify, .describe = describe, .embedding_tensors = embedding_tensors,                           \
+        .layer_tensors = layer_tensors, .run = run_layer                                                              \
     }
 static const struct family linear_norm_free = LINEAR_NORM_FREE("linear-norm-free", points);
 /* The same with a mistake: its hook points do not come in the order in which run_layer visits them. */
@@ -203,7 +203,7 @@ static void test_end_to_end(void **state)
 
     o.bf16 = true;
     if (source_model_open(&source, &o, &e)) {
-        assert_non_null(strstr(e.message, "AVX-512 BF16"));
+        assert_non_null(strstr(e.message, "bf16 products need")); /* a processor, or oneDNN */
         print_message("without bf16: %s\n", e.message);
         return;
     }

@@ -17,7 +17,7 @@
 
 struct metrics {
     FILE *f;
-    struct status *status; /* borrowed; is told of steps and waits. NULL: nobody is */
+    struct status *status;       /* borrowed; is told of steps and waits. NULL: nobody is */
     const struct metrics *waits; /* whose waits are told: those of the run's first learner; NULL: its own */
     char path[4096];
     uint64_t total_steps, batch_size;
