@@ -5,30 +5,28 @@
 #include <stdio.h>
 #include <string.h>
 
-int err_set(struct err *e, int code, const char *format, ...)
+void err_fill(struct err *e, int code, const char *format, ...)
 {
-    if (e) {
-        va_list args;
-        va_start(args, format);
-        e->code = code;
-        vsnprintf(e->message, sizeof e->message, format, args);
-        va_end(args);
-    }
-    return code;
+    if (!e)
+        return;
+    va_list args;
+    va_start(args, format);
+    e->code = code;
+    vsnprintf(e->message, sizeof e->message, format, args);
+    va_end(args);
 }
 
-int err_errno(struct err *e, int saved_errno, const char *format, ...)
+void err_fill_errno(struct err *e, int saved_errno, const char *format, ...)
 {
-    if (e) {
-        va_list args;
-        va_start(args, format);
-        e->code = ERR_SYSTEM;
-        int n = vsnprintf(e->message, sizeof e->message, format, args);
-        va_end(args);
-        if (n >= 0 && (size_t)n < sizeof e->message)
-            snprintf(e->message + n, sizeof e->message - (size_t)n, ": %s", strerror(saved_errno));
-    }
-    return ERR_SYSTEM;
+    if (!e)
+        return;
+    va_list args;
+    va_start(args, format);
+    e->code = ERR_SYSTEM;
+    int n = vsnprintf(e->message, sizeof e->message, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof e->message)
+        snprintf(e->message + n, sizeof e->message - (size_t)n, ": %s", strerror(saved_errno));
 }
 
 int err_prefix(struct err *e, const char *format, ...)

@@ -23,11 +23,26 @@ struct err {
     char message[512]; /* NUL-terminated, one line, no final newline; cut if longer */
 };
 
-/* Fills e (code, formatted message) and returns code, so that `return err_set(...)` reads well. e may be NULL. */
-int err_set(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Fills e with code and the formatted message. e may be NULL. */
+void err_fill(struct err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Like err_set, then appends ": " and strerror(saved_errno). */
-int err_errno(struct err *e, int saved_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Fills e with ERR_SYSTEM and the formatted message, then ": " and strerror(saved_errno). e may be NULL. */
+void err_fill_errno(struct err *e, int saved_errno, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* err_set(e, code, format, ...) calls err_fill and yields code, so that `return err_set(...)` reads well; err_errno(e,
+ * saved_errno, format, ...) does so with err_fill_errno and ERR_SYSTEM. They are macros, so that the compiler and the
+ * analysers see at each call that its result is not 0. */
+#define err_set(e, code, ...)                     \
+    __extension__({                               \
+        const int err_set_code = (code);          \
+        err_fill((e), err_set_code, __VA_ARGS__); \
+        err_set_code;                             \
+    })
+#define err_errno(e, saved_errno, ...)                   \
+    __extension__({                                      \
+        err_fill_errno((e), (saved_errno), __VA_ARGS__); \
+        (int)ERR_SYSTEM;                                 \
+    })
 
 /* Puts "prefix: " before the message already in e (context on the way up); returns e->code. */
 int err_prefix(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
