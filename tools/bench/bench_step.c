@@ -85,9 +85,9 @@ static int make(struct bench *b, struct err *e)
     b->window_rows = 4 * a->batch;
     b->x = mem_alloc(a->batch * a->n_inputs, sizeof *b->x, "batch", e);
     b->window = mem_alloc(b->window_rows * a->n_inputs, sizeof *b->window, "window", e);
-    uint32_t *rank = malloc(a->d_sae * sizeof *rank);
-    if (!b->x || !b->window || !rank)
-        return err_set(e, ERR_MEMORY, "no memory for the batch");
+    uint32_t *rank = b->x && b->window ? mem_alloc(a->d_sae, sizeof *rank, "order of the latents", e) : NULL;
+    if (!rank)
+        return ERR_MEMORY;
     double norm = 0.1, sum = 0, top;
 #pragma omp parallel for
     for (size_t j = 0; j < a->d_sae; j++)
@@ -113,7 +113,7 @@ static int make(struct bench *b, struct err *e)
     double spread = norm * sqrt((double)a->n_sites); /* of the pre-activations: x is normal */
     for (size_t j = 0; j < a->d_sae; j++)
         b->c.b_enc[j] = (float)(-spread * quantile(fmin(0.5, top * pow((double)rank[j] + 10, -0.75))));
-    free(rank);
+    mem_free(rank);
     return 0;
 }
 
@@ -173,16 +173,20 @@ static double time_memory(struct bench *b, double *bytes)
     return clock_s() - start;
 }
 
-/* All rows of a tile, in random order, over and over, by every thread; bytes: of all threads. */
-static double time_cache(struct bench *b, double *bytes)
+/* Reads all rows of a tile, in random order, over and over, by every thread; bytes: of all threads. */
+static int time_cache(struct bench *b, double *seconds, double *bytes, struct err *e)
 {
     enum { ROUNDS = 200 };
     const struct tile *t = b->t.forward.tiles.tile;
     size_t rows = b->a->batch;
     float *tile = b->t.forward.residual;
-    uint32_t *order = malloc(rows * sizeof *order);
-    float *ones = malloc(rows * sizeof *ones);
+    uint32_t *order = mem_alloc(rows, sizeof *order, "order of the rows", e);
+    float *ones = order ? mem_alloc(rows, sizeof *ones, "ones", e) : NULL;
     struct rng r;
+    if (!ones) {
+        mem_free(order);
+        return ERR_MEMORY;
+    }
     rng_init(&r, 4, RNG_TEST, 0);
     rng_permutation(&r, order, rows);
     for (size_t i = 0; i < rows; i++)
@@ -194,11 +198,11 @@ static double time_cache(struct bench *b, double *bytes)
         for (int i = 0; i < ROUNDS; i++)
             kernels_best()->gather(sum, tile, t->lanes, order, ones, rows);
     }
-    double seconds = clock_s() - start;
-    free(order);
-    free(ones);
+    *seconds = clock_s() - start;
+    mem_free(order);
+    mem_free(ones);
     *bytes = (double)ROUNDS * (double)omp_get_max_threads() * (double)(rows * t->lanes) * sizeof(float);
-    return seconds;
+    return 0;
 }
 
 /* A batch of random rows of the window. */
@@ -238,7 +242,9 @@ static int measure(struct bench *b, double *memory_bytes, double *cache_bytes, s
             b->seconds[q][k] = b->report.seconds[q - ENCODE];
         b->seconds[TILES][k] = time_product(b, true);
         b->seconds[GATHER][k] = time_gather(b);
-        b->seconds[CACHE][k] = time_cache(b, cache_bytes);
+        int rc = time_cache(b, &b->seconds[CACHE][k], cache_bytes, e);
+        if (rc)
+            return rc;
         b->seconds[MEMORY][k] = time_memory(b, memory_bytes);
     }
     return 0;
@@ -301,10 +307,10 @@ static void print(struct bench *b, double memory_bytes, double cache_bytes)
 
 int bench_step(const struct bench_options *o, struct err *e)
 {
-    struct bench *b = calloc(1, sizeof *b);
+    struct bench *b = mem_alloc(1, sizeof *b, "bench", e);
     double memory_bytes = 0, cache_bytes = 0;
     if (!b)
-        return err_set(e, ERR_MEMORY, "no memory");
+        return ERR_MEMORY;
     b->a = o;
     int rc = make(b, e);
     if (rc == 0 && o->write)
@@ -317,6 +323,6 @@ int bench_step(const struct bench_options *o, struct err *e)
     crosscoder_release(&b->c);
     mem_free(b->x);
     mem_free(b->window);
-    free(b);
+    mem_free(b);
     return rc;
 }

@@ -170,9 +170,9 @@ static void print(struct bench *b)
 
 int bench_wire(const struct bench_options *o, struct err *e)
 {
-    struct bench *b = calloc(1, sizeof *b);
+    struct bench *b = mem_alloc(1, sizeof *b, "bench", e);
     if (!b)
-        return err_set(e, ERR_MEMORY, "no memory");
+        return ERR_MEMORY;
     b->o = o;
     int rc = make(b, e);
     if (rc == 0)
@@ -188,6 +188,6 @@ int bench_wire(const struct bench_options *o, struct err *e)
     mem_free(b->window);
     mem_free(b->slots);
     mem_free(b->batch);
-    free(b);
+    mem_free(b);
     return rc;
 }

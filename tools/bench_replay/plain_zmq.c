@@ -11,6 +11,7 @@
 
 #include "clock.h"
 #include "link.h"
+#include "mem.h"
 
 static void nothing(void *data, void *hint)
 {
@@ -22,7 +23,7 @@ static void nothing(void *data, void *hint)
 static int send_all(const struct plain_messages *m, const char *endpoint)
 {
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
-    unsigned char *header = calloc(1, m->header);
+    unsigned char *header = mem_alloc(m->header, 1, "header", NULL);
     char word;
     if (!socket || !header || zmq_connect(socket, endpoint) != 0)
         return 1;

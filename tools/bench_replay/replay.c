@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "fingerprint.h"
 #include "listener.h"
+#include "mem.h"
 #include "rng.h"
 
 #define SILENCE_MS 20000
@@ -49,9 +50,9 @@ static pid_t start_actgen(const struct replay_options *o, const char *endpoint)
 static int shuffle_blocks(struct receiver *r, struct err *e)
 {
     r->n_blocks = (r->stream.n_seq - 1) / r->o->block_seqs + 1;
-    r->order = calloc(r->n_blocks, sizeof *r->order);
+    r->order = mem_alloc(r->n_blocks, sizeof *r->order, "block order", e);
     if (!r->order)
-        return err_set(e, ERR_MEMORY, "block order: out of memory");
+        return ERR_MEMORY;
     struct rng g;
     rng_init(&g, 0, RNG_TEST, 0);
     rng_permutation(&g, r->order, r->n_blocks);
@@ -148,6 +149,6 @@ int replay(const struct replay_options *o, struct replay_result *result, struct 
         kill(actgen, SIGKILL);
         waitpid(actgen, NULL, 0);
     }
-    free(r.order);
+    mem_free(r.order);
     return code;
 }
