@@ -11,6 +11,7 @@
 #include "bus_error.h"
 #include "cli.h"
 #include "gemm.h"
+#include "json_file.h"
 #include "log.h"
 #include "recorder.h"
 #include "serve.h"
@@ -345,6 +346,7 @@ int main(int argc, char **argv)
     snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
     log_init("actgen");
     bus_error_catch("actgen");
+    json_use_mem();
     int rc = parse(&a, argc, argv, &e);
     int threads = a.threads ? (int)a.threads : omp_get_num_procs();
     cli_catch_signals();

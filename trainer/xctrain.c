@@ -5,6 +5,7 @@
 #include "bus_error.h"
 #include "cli.h"
 #include "config.h"
+#include "json_file.h"
 #include "log.h"
 #include "run.h"
 #include "version.h"
@@ -91,6 +92,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     log_init("xctrain");
     bus_error_catch("xctrain");
+    json_use_mem();
     int rc = parse(&a, argc, argv, &e);
     if (a.listen.n == 0)
         endpoints[a.listen.n++] = DEFAULT_ENDPOINT;

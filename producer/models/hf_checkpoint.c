@@ -76,7 +76,7 @@ static int open_shards(struct hf_checkpoint *c, const char *folder, const char *
         rc = open_files(c, folder, names, n, e);
     mem_free(names);
     json_decref(root);
-    free(text);
+    mem_free(text);
     return rc;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "file.h"
+#include "mem.h"
 
 #define CONFIG_MAX_BYTES ((size_t)1 << 20)
 
@@ -21,7 +22,7 @@ int model_config_open(struct model_config *c, const char *folder, struct err *e)
         return rc;
     json_error_t je;
     c->root = json_loadb(text, size, 0, &je);
-    free(text);
+    mem_free(text);
     if (!c->root)
         return err_set(e, ERR_INPUT, "%s: line %d: %s", c->path, je.line, je.text);
     if (json_is_object(c->root))

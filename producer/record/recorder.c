@@ -7,13 +7,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "log.h"
+#include "mem.h"
 #include "recording.h"
 #include "scale.h"
 
@@ -164,10 +164,10 @@ struct recorder {
 
 int recorder_new(struct recorder **out, struct source *source, const char *folder, bool resume, struct err *e)
 {
-    struct recorder *t = calloc(1, sizeof *t);
+    struct recorder *t = mem_alloc(1, sizeof *t, "recorder", e);
     *out = t;
     if (!t)
-        return err_set(e, ERR_MEMORY, "recorder: out of memory");
+        return ERR_MEMORY;
     t->source = source;
     t->folder = folder;
     t->resume = resume;
@@ -222,9 +222,9 @@ static int remember_raw(struct recorder *t, const struct message_lease *lease, s
 {
     if (t->n_raw == t->raw_capacity) {
         size_t capacity = t->raw_capacity ? 2 * t->raw_capacity : 64;
-        struct message_lease *raw = realloc(t->raw, capacity * sizeof *raw);
+        struct message_lease *raw = mem_realloc(t->raw, capacity, sizeof *raw, "leases to be recorded", e);
         if (!raw)
-            return err_set(e, ERR_MEMORY, "recorder: out of memory");
+            return ERR_MEMORY;
         t->raw = raw;
         t->raw_capacity = capacity;
     }
@@ -276,6 +276,6 @@ void recorder_free(struct recorder *t)
         recording_flush(&t->recording, NULL);
         recording_close(&t->recording);
     }
-    free(t->raw);
-    free(t);
+    mem_free(t->raw);
+    mem_free(t);
 }

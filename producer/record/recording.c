@@ -90,7 +90,7 @@ static int write_manifest(const struct recording *r, struct err *e)
                                  FORMAT_VERSION, "software", CROSSFEED_SOFTWARE, "stream", stream_to_json(&r->stream),
                                  "dtype", row_dtype_name(r->dtype), "scale", scale, "shard_seqs",
                                  (json_int_t)r->shard_seqs, "n_shards", (json_int_t)r->n_shards, "shards", shards);
-    int rc = manifest ? manifest_path(r, path, e) : err_set(e, ERR_MEMORY, "manifest: out of memory");
+    int rc = manifest_path(r, path, e);
     if (rc == 0)
         rc = json_write(path, manifest, e);
     json_decref(manifest);
@@ -102,8 +102,9 @@ int recording_flush(struct recording *r, struct err *e)
     double start = clock_s();
     if (!r->unnamed)
         return 0;
-    if (write_manifest(r, e))
-        return e->code;
+    int rc = write_manifest(r, e);
+    if (rc)
+        return rc;
     double end = clock_s();
     r->next_manifest = end + MANIFEST_SHARE * (end - start);
     r->unnamed = false;
@@ -163,7 +164,7 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     if (json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream",
                     &stream, "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards) ||
         strcmp(format, FORMAT) != 0 || !json_is_array(scale) || !json_is_object(shards))
-        rc = err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
+        rc = mem_raw_failed(path, e) ? ERR_MEMORY : err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
     else if (version != FORMAT_VERSION)
         rc = err_set(e, ERR_INPUT, "%s: version %d, this program reads %d", path, version, FORMAT_VERSION);
     else if (stream_from_json(&r->stream, stream, path, e))

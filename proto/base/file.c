@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bus_error.h"
+#include "mem.h"
 
 int file_map(struct file_map *m, const char *path, struct err *e)
 {
@@ -71,15 +72,15 @@ int file_read_text(const char *path, size_t max, char **text, size_t *size, stru
         rc = err_set(e, ERR_INPUT, "%s: not a regular file", path);
     else if ((size_t)st.st_size > max)
         rc = err_set(e, ERR_INPUT, "%s: %zu bytes, at most %zu expected", path, (size_t)st.st_size, max);
-    else if (!(*text = malloc((size_t)st.st_size + 1)))
-        rc = err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", path, (size_t)st.st_size + 1);
+    else if (!(*text = mem_alloc((size_t)st.st_size + 1, 1, path, e)))
+        rc = ERR_MEMORY;
     else if ((*size = fread(*text, 1, (size_t)st.st_size, f)) < (size_t)st.st_size && ferror(f))
         rc = err_errno(e, errno, "%s: cannot read", path);
     else
         (*text)[*size] = '\0';
     fclose(f);
     if (rc) {
-        free(*text);
+        mem_free(*text);
         *text = NULL;
     }
     return rc;

@@ -24,7 +24,7 @@ void file_unmap(struct file_map *m);
  * works. */
 void file_map_passed(const void *p, size_t n);
 
-/* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (free). */
+/* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (mem_free). */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e);
 
 /* An output on its way: write to f with stdio, then commit or abandon. */

@@ -12,6 +12,8 @@
 #include <xxhash.h>
 #endif
 
+#include "mem.h"
+
 uint64_t fingerprint_checksum(const void *data, size_t size, const void *more, size_t more_size)
 {
     XXH3_state_t state;
@@ -23,9 +25,10 @@ uint64_t fingerprint_checksum(const void *data, size_t size, const void *more, s
 
 int fingerprint_init(struct fingerprint *f, struct err *e)
 {
-    f->state = XXH3_createState();
-    if (!f->state || XXH3_128bits_reset(f->state) != XXH_OK)
-        return err_set(e, ERR_MEMORY, "fingerprint: out of memory");
+    f->state = mem_alloc(1, sizeof(XXH3_state_t), "fingerprint", e);
+    if (!f->state)
+        return ERR_MEMORY;
+    XXH3_128bits_reset(f->state);
     return 0;
 }
 
@@ -43,6 +46,6 @@ void fingerprint_finish(struct fingerprint *f, char hex[FINGERPRINT_SIZE])
 {
     XXH128_hash_t h = XXH3_128bits_digest(f->state);
     snprintf(hex, FINGERPRINT_SIZE, "%016" PRIx64 "%016" PRIx64, h.high64, h.low64);
-    XXH3_freeState(f->state);
+    mem_free(f->state);
     f->state = NULL;
 }

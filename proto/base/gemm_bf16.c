@@ -4,10 +4,10 @@
  * scratch memory and handles, which take microseconds beside its milliseconds. */
 #include "gemm_bf16.h"
 
-#include <stdlib.h>
-
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
+
+#include "mem.h"
 
 struct gemm_bf16 {
     dnnl_engine_t engine;
@@ -95,9 +95,9 @@ int gemm_bf16_new(struct gemm_bf16 **out, const float *b, size_t k, size_t n, st
     int rc = check_processor(e);
     if (rc)
         return rc;
-    struct gemm_bf16 *w = calloc(1, sizeof *w);
+    struct gemm_bf16 *w = mem_alloc(1, sizeof *w, "bf16 product", e);
     if (!w)
-        return err_set(e, ERR_MEMORY, "bf16 product: out of memory");
+        return ERR_MEMORY;
     int threads = omp_get_max_threads();
     omp_set_num_threads(1); /* oneDNN makes a primitive for the number of threads it finds */
     rc = make(w, b, k, n, e);
@@ -117,7 +117,7 @@ void gemm_bf16_free(struct gemm_bf16 *w)
     dnnl_memory_destroy(w->b);
     dnnl_primitive_destroy(w->primitive);
     dnnl_engine_destroy(w->engine);
-    free(w);
+    mem_free(w);
 }
 
 int gemm_bf16(const struct gemm_bf16 *w, const uint16_t *a, float *c, struct err *e)

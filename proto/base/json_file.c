@@ -2,19 +2,56 @@
 #include "json_file.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "file.h"
+#include "mem.h"
 
 #define MAX_JSON ((size_t)64 << 20)
+
+void json_use_mem(void)
+{
+    json_set_alloc_funcs(mem_raw_alloc, mem_raw_free);
+}
+
+json_t *json_parse(const char *text, size_t size, size_t flags, const char *path, struct err *e)
+{
+    json_error_t where;
+    json_t *value = json_loadb(text, size, flags, &where);
+    if (mem_raw_failed(path, e)) { /* asked first: jansson takes a string that it could not hold for a shorter one */
+        json_decref(value);
+        return NULL;
+    }
+    if (!value)
+        err_set(e, ERR_INPUT, "%s: not JSON, line %d, byte %d: %s", path, where.line, where.position, where.text);
+    return value;
+}
+
+char *json_text(const json_t *value, size_t flags, const char *what, struct err *e)
+{
+    if (mem_raw_failed(what, e))
+        return NULL;
+    if (!value) {
+        err_set(e, ERR_INPUT, "%s: cannot be made: out of memory, or a text in it is not UTF-8", what);
+        return NULL;
+    }
+    size_t size = json_dumpb(value, NULL, 0, flags);
+    char *text = mem_alloc(size + 1, 1, what, e); /* the last byte ends it */
+    if (text)
+        json_dumpb(value, text, size, flags);
+    if (mem_raw_failed(what, e)) {
+        mem_free(text);
+        return NULL;
+    }
+    return text;
+}
 
 int json_write(const char *path, const json_t *value, struct err *e)
 {
     struct file_out o;
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    char *text = json_text(value, JSON_INDENT(2) | JSON_REAL_PRECISION(17), path, e);
     if (!text)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
+        return e ? e->code : ERR_MEMORY;
     int rc = file_out_open(&o, path, e);
     if (rc == 0)
         rc = file_out_write(&o, text, strlen(text), e);
@@ -24,7 +61,7 @@ int json_write(const char *path, const json_t *value, struct err *e)
         rc = file_out_commit(&o, e);
     else
         file_out_abandon(&o);
-    free(text);
+    mem_free(text);
     return rc;
 }
 
@@ -32,17 +69,19 @@ int json_read_object(const char *path, json_t **value, struct err *e)
 {
     char *text;
     size_t size;
-    json_error_t bad;
     *value = NULL;
-    if (file_read_text(path, MAX_JSON, &text, &size, e))
-        return e->code;
-    *value = json_loadb(text, size, JSON_REJECT_DUPLICATES, &bad);
-    free(text);
+    int rc = file_read_text(path, MAX_JSON, &text, &size, e);
+    if (rc)
+        return rc;
+    *value = json_parse(text, size, JSON_REJECT_DUPLICATES, path, e);
+    mem_free(text);
+    if (!*value)
+        return e ? e->code : ERR_INPUT;
     if (json_is_object(*value))
         return 0;
     json_decref(*value);
     *value = NULL;
-    return err_set(e, ERR_INPUT, "%s: not a JSON object: %s (line %d)", path, bad.text, bad.line);
+    return err_set(e, ERR_INPUT, "%s: JSON, but not an object", path);
 }
 
 json_t *json_real_or_null(double x)

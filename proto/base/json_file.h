@@ -1,4 +1,8 @@
-/* json_file.h - a JSON object in a file: read whole, written atomically. */
+/* json_file.h - JSON as text and in files: read whole, written atomically, and out of memory noticed.
+ *
+ * Building an object takes many calls of jansson, which drop values without a word when memory is short unless each
+ * result is looked at. Once json_use_mem has been called they need not be: the failure is remembered (mem.h), and what
+ * turns the object into text refuses. */
 #ifndef CROSSFEED_JSON_FILE_H
 #define CROSSFEED_JSON_FILE_H
 
@@ -6,14 +10,26 @@
 
 #include "err.h"
 
-/* A new object, owned by the caller (json_decref). Refuses what is not one object, repeated keys, and more than 64 MB.
- */
+/* Lets jansson allocate through mem.h. Each program calls it once, before its first use of jansson. */
+void json_use_mem(void);
+
+/* Parses text, with jansson's flags, into a new value, owned by the caller (json_decref). Returns NULL with e filled
+ * ("path: not JSON, line ...") if it is not JSON or memory is short. */
+json_t *json_parse(const char *text, size_t size, size_t flags, const char *path, struct err *e);
+
+/* Returns value (borrowed) as NUL-terminated text, with jansson's flags, owned by the caller (mem_free). Returns NULL with
+ * e filled (naming what) if memory is short, was short when the value was built, or value is NULL. */
+char *json_text(const json_t *value, size_t flags, const char *what, struct err *e);
+
+/* Reads the file's object into *value, new and owned by the caller (json_decref). Refuses what is not one object, repeated
+ * keys, and more than 64 MB. */
 int json_read_object(const char *path, json_t **value, struct err *e);
 
-/* Indented, numbers with all their digits; appears complete or not at all (file.h). value is borrowed. */
+/* Writes value (borrowed) indented, numbers with all their digits; the file appears complete or not at all (file.h). NULL
+ * is a value that could not be built: refused as by json_text. */
 int json_write(const char *path, const json_t *value, struct err *e);
 
-/* A number, or null for NaN and infinity, which JSON lacks. */
+/* Returns a number, or null for NaN and infinity, which JSON lacks. */
 json_t *json_real_or_null(double x);
 
 #endif

@@ -10,7 +10,53 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef CROSSFEED_FAULTS
+#include <pthread.h>
+#include <stdatomic.h>
+#endif
+
 #define LARGE ((size_t)4 << 20)
+#define ALIGNMENT ((size_t)64)
+
+/* What lies just before a block that mem_alloc returned. */
+struct head {
+    void *raw;    /* what calloc returned */
+    size_t bytes; /* of the block */
+};
+
+static _Thread_local size_t raw_failed; /* bytes that the last mem_raw_alloc could not get; 0: none since it was told */
+
+#ifdef CROSSFEED_FAULTS
+static unsigned long fail_first; /* 0: no allocation shall fail */
+static bool fail_all_after;
+
+static void read_environment(void)
+{
+    const char *text = getenv("CROSSFEED_FAIL_ALLOCATION");
+    char *end;
+    if (!text)
+        return;
+    fail_first = strtoul(text, &end, 10);
+    fail_all_after = *end == '+';
+}
+
+/* Counts an allocation; true if it shall fail. */
+static bool must_fail(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static atomic_ulong count;
+    pthread_once(&once, read_environment);
+    unsigned long n = atomic_fetch_add(&count, 1) + 1;
+    if (fail_first && n == fail_first)
+        fprintf(stderr, "mem: allocation %lu fails as asked\n", n);
+    return fail_first && (n == fail_first || (fail_all_after && n > fail_first));
+}
+#else
+static bool must_fail(void)
+{
+    return false;
+}
+#endif
 
 bool size_product(const size_t *factors, size_t n, size_t *out)
 {
@@ -22,39 +68,86 @@ bool size_product(const size_t *factors, size_t n, size_t *out)
     return true;
 }
 
+static struct head head_of(const void *block)
+{
+    struct head h;
+    memcpy(&h, (const unsigned char *)block - sizeof h, sizeof h);
+    return h;
+}
+
+/* Large blocks in large pages: strided work on a matrix else misses the TLB at every row. This is advice and may fail. */
+static void advise_large_pages(unsigned char *raw, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)raw + page - 1) / page * page;
+    madvise((void *)start, ((uintptr_t)raw + bytes - start) / page * page, MADV_HUGEPAGE);
+}
+
 void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
 {
-    size_t bytes;
-    if (!size_mul(count, size, &bytes) || bytes > SIZE_MAX - 128) {
+    struct head h;
+    if (!size_mul(count, size, &h.bytes) || h.bytes > SIZE_MAX - ALIGNMENT - sizeof h) {
         err_set(e, ERR_MEMORY, "%s: %zu x %zu bytes does not fit in memory", what, count, size);
         return NULL;
     }
-    /* calloc (lazy zero pages above the mmap threshold), aligned by hand; the raw pointer lies just before the block.
-     */
-    unsigned char *raw = calloc(1, bytes + 64 + sizeof(void *));
-    if (!raw) {
-        err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, bytes);
+    /* calloc (lazy zero pages above the mmap threshold), aligned by hand. */
+    h.raw = must_fail() ? NULL : calloc(1, h.bytes + ALIGNMENT + sizeof h);
+    if (!h.raw) {
+        err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, h.bytes);
         return NULL;
     }
-    /* Large blocks in large pages: strided work on a matrix else misses the TLB at every row. Advice, may fail. */
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)raw + page - 1) / page * page;
-    if (bytes >= LARGE)
-        madvise((void *)start, ((uintptr_t)raw + bytes - start) / page * page, MADV_HUGEPAGE);
-    unsigned char *p = (unsigned char *)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
-    memcpy(p - sizeof(void *), &raw, sizeof raw);
-    return p;
+    if (h.bytes >= LARGE)
+        advise_large_pages(h.raw, h.bytes);
+    uintptr_t past_head = (uintptr_t)h.raw + sizeof h;
+    unsigned char *block = (unsigned char *)h.raw + sizeof h + (ALIGNMENT - past_head % ALIGNMENT) % ALIGNMENT;
+    memcpy(block - sizeof h, &h, sizeof h);
+    return block;
+}
+
+void *mem_realloc(void *p, size_t count, size_t size, const char *what, struct err *e)
+{
+    void *block = mem_alloc(count, size, what, e);
+    if (!p || !block)
+        return block;
+    size_t had = head_of(p).bytes, has = head_of(block).bytes;
+    memcpy(block, p, had < has ? had : has);
+    mem_free(p);
+    return block;
+}
+
+char *mem_strdup(const char *text, const char *what, struct err *e)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = mem_alloc(size, 1, what, e);
+    return copy ? memcpy(copy, text, size) : NULL;
 }
 
 void mem_free(void *p)
 {
-    if (!p)
-        return;
-    void *raw;
-    memcpy(&raw, (unsigned char *)p - sizeof(void *), sizeof raw);
-    free(raw);
+    if (p)
+        free(head_of(p).raw);
 }
 
-/* A line "key:   123 kB" of /proc/self/status, in bytes. */
+void *mem_raw_alloc(size_t bytes)
+{
+    void *p = must_fail() ? NULL : malloc(bytes ? bytes : 1);
+    if (!p)
+        raw_failed = bytes ? bytes : 1;
+    return p;
+}
+
+void mem_raw_free(void *p)
+{
+    free(p);
+}
+
+int mem_raw_failed(const char *what, struct err *e)
+{
+    size_t bytes = raw_failed;
+    raw_failed = 0;
+    return bytes ? err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, bytes) : 0;
+}
+
+/* Returns the line "key:   123 kB" of /proc/self/status in bytes; 0 if it is not there. */
 static size_t own_status(const char *key)
 {
     char line[256];

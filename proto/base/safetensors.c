@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "json_file.h"
 #include "mem.h"
 
 #define HEADER_MAX ((size_t)100000000) /* the limit of the reference implementation */
@@ -145,10 +146,9 @@ static int parse_header(struct safetensors *s, struct err *e)
     if (header > s->map.size - 8)
         return err_set(e, ERR_INPUT, "%s: header of %zu bytes, but only %zu follow: the file is cut short", s->path,
                        (size_t)header, s->map.size - 8);
-    json_error_t je;
-    s->root = json_loadb((const char *)s->map.data + 8, (size_t)header, JSON_REJECT_DUPLICATES, &je);
+    s->root = json_parse((const char *)s->map.data + 8, (size_t)header, JSON_REJECT_DUPLICATES, s->path, e);
     if (!s->root)
-        return err_set(e, ERR_INPUT, "%s: header is not JSON, byte %d: %s", s->path, je.position, je.text);
+        return e ? e->code : ERR_INPUT;
     if (!json_is_object((json_t *)s->root))
         return err_set(e, ERR_INPUT, "%s: header is JSON but not an object", s->path);
 
@@ -325,16 +325,17 @@ static json_t *build_header(const char *path, const struct tensor_spec *tensors,
         }
         json_t *shape = json_array();
         for (size_t d = 0; d < t->n_dims; d++)
-            ok = json_array_append_new(shape, json_integer((json_int_t)t->shape[d])) == 0 && ok;
-        ok = ok && json_object_set_new(root, t->name,
-                                       json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor_dtype_name(t->dtype), "shape",
-                                                 shape, "data_offsets", (json_int_t)*data_size, (json_int_t)end)) == 0;
+            json_array_append_new(shape, json_integer((json_int_t)t->shape[d])); /* json_text refuses if one failed */
+        ok = json_object_set_new(root, t->name,
+                                 json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor_dtype_name(t->dtype), "shape", shape,
+                                           "data_offsets", (json_int_t)*data_size, (json_int_t)end)) == 0;
         *data_size = end;
     }
     if (ok)
         return root;
     json_decref(root);
-    err_set(e, ERR_INPUT, "%s: cannot build the header: a name that is not UTF-8, or out of memory", path);
+    if (!mem_raw_failed(path, e))
+        err_set(e, ERR_INPUT, "%s: cannot build the header: a name that is not UTF-8", path);
     return NULL;
 }
 
@@ -348,9 +349,9 @@ int safetensors_write_begin(struct safetensors_writer *w, const char *path, cons
     json_t *root = build_header(path, tensors, n_tensors, metadata, n_metadata, &data_size, e);
     if (!root)
         return e ? e->code : ERR_INPUT;
-    text = json_dumps(root, JSON_COMPACT);
+    text = json_text(root, JSON_COMPACT, path, e);
     if (!text) {
-        rc = err_set(e, ERR_MEMORY, "%s: out of memory for the header", path);
+        rc = ERR_MEMORY;
         goto out;
     }
     size_t length = strlen(text), padded = (length + 7) / 8 * 8;
@@ -363,7 +364,7 @@ int safetensors_write_begin(struct safetensors_writer *w, const char *path, cons
         (rc = file_out_write(&w->out, "       ", padded - length, e)))
         file_out_abandon(&w->out);
 out:
-    free(text);
+    mem_free(text);
     json_decref(root);
     return rc;
 }

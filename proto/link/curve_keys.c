@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include <zmq.h>
 
 #include "file.h"
+#include "mem.h"
 
 #define MAX_FILE_BYTES ((size_t)1 << 20)
 
@@ -132,7 +132,7 @@ int curve_pair_read(struct curve_pair *p, const char *path, struct err *e)
             rc = take_key(&l, key, e);
     }
     explicit_bzero(text, size);
-    free(text);
+    mem_free(text);
     if (rc == 0 && !*p->secret_key)
         rc = err_set(e, ERR_INPUT, "%s: has no line 'secret KEY'", path);
     if (rc == 0 && zmq_curve_public(belongs, p->secret_key) != 0)
@@ -168,7 +168,7 @@ int curve_public_each(const char *path, int (*each)(void *context, const char *k
         n++;
     }
     explicit_bzero(text, size);
-    free(text);
+    mem_free(text);
     return rc == 0 && n == 0 ? err_set(e, ERR_INPUT, "%s: has no line 'public KEY'", path) : rc;
 }
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mem.h"
+
 json_t *stream_to_json(const struct stream *s)
 {
     json_t *sites = json_array(), *models = json_array();
@@ -44,7 +46,8 @@ int stream_from_json(struct stream *s, const json_t *saved, const char *path, st
         text_list(models, STREAM_MAX_MODELS, s->model_fingerprints[0], FINGERPRINT_SIZE, &s->n_models) ||
         strlen(tokens) >= FINGERPRINT_SIZE ||
         (uint64_t)(d_model | seq_len | rows_per_seq | n_seq | vocab_size) > UINT32_MAX) /* or one of them negative */
-        return err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
+        return mem_raw_failed(path, e) ? ERR_MEMORY
+                                       : err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
     s->d_model = (uint32_t)d_model;
     s->seq_len = (uint32_t)seq_len;
     s->rows_per_seq = (uint32_t)rows_per_seq;

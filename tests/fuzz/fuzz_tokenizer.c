@@ -3,6 +3,7 @@
  *
  * Ids do not depend on where the text was cut, and every id is one that the vocabulary can decode. */
 #include "fuzz.h"
+#include "mem.h"
 #include "tokenizer.h"
 
 #define MAX_TEXT 4096
@@ -48,8 +49,8 @@ static void use(struct tokenizer *t, struct part text)
     encode(t, text, 3, &pieces);
     MUST(pieces.n == whole.n && (whole.n == 0 || memcmp(pieces.data, whole.data, whole.n * sizeof *whole.data) == 0));
     tokenizer_find(t, "<|endoftext|>", &id, &e);
-    free(whole.data);
-    free(pieces.data);
+    mem_free(whole.data);
+    mem_free(pieces.data);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -93,7 +93,7 @@ static void assert_file(const char *path, const char *content)
     assert_int_equal(file_read_text(path, 100, &text, &size, &e), 0);
     assert_string_equal(text, content);
     assert_int_equal(size, strlen(content));
-    free(text);
+    mem_free(text);
 }
 
 static void atomic_output(void **state)

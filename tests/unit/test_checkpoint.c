@@ -13,6 +13,7 @@
 
 #include "backend_problem.h"
 #include "checkpoint.h"
+#include "mem.h"
 #include "rng.h"
 #include "safetensors.h"
 #include "file.h"
@@ -304,7 +305,7 @@ static void cut_files(void **state)
         }
         FILE *f = fopen(file, "wb");
         assert_true(f && fwrite(whole, 1, size, f) == size && fclose(f) == 0);
-        free(whole);
+        mem_free(whole);
         assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, &e), 0);
         same_training();
     }

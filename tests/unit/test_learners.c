@@ -113,8 +113,8 @@ static void same_file(const struct part *a, const struct part *b, const char *na
     }
     if ((size[0] == size[1] && memcmp(text[0], text[1], size[0]) == 0) != same)
         fail_msg("%s of %s and %s: should be %s", name, a->out, b->out, same ? "the same" : "different");
-    free(text[0]);
-    free(text[1]);
+    mem_free(text[0]);
+    mem_free(text[1]);
 }
 
 static struct part part(const char *name, uint64_t seed, uint64_t dict_size)

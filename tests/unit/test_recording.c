@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "mem.h"
 #include "scratch.h"
 #include "source_recording.h"
 
@@ -281,7 +282,7 @@ static void read_manifest(const char *folder)
     if (file_read_text(path, sizeof manifest - 1, &text, &size, &e))
         fail_msg("%s", e.message);
     memcpy(manifest, text, size + 1);
-    free(text);
+    mem_free(text);
 }
 
 static void damaged_manifest(void **state)
@@ -293,7 +294,7 @@ static void damaged_manifest(void **state)
     static const struct {
         const char *from, *to, *why;
     } cases[] = {
-        {"{", "", "not a JSON object"},
+        {"{", "", "not JSON"},
         {"\"format\"", "\"farmot\"", "not the manifest"},
         {"crossfeed-recording", "something", "not the manifest"},
         {"\"version\": 1", "\"version\": 2", "version 2, this program reads 1"},
@@ -323,9 +324,9 @@ static void damaged_manifest(void **state)
         {"\"0\": \"", "\"-1\": \"", "shard '-1'"},
         {"\"0\": \"", "\" 0\": \"", "shard ' 0'"},
         {"\"0\": \"", "\"01\": \"", "shard '01'"},
-        {"\"0\": \"", "\"1\": \"", "not a JSON object"}, /* twice */
+        {"\"0\": \"", "\"1\": \"", "not JSON"}, /* twice */
         {"\"0\": \"", "\"0\": \"ab", "with a checksum"},
-        {"\"0\": \"", "\"0\": null, \"2\": \"", "not a JSON object"},
+        {"\"0\": \"", "\"0\": null, \"2\": \"", "not JSON"},
         {"\"shards\": {", "\"shards\": 5, \"other\": {", "not the manifest"},
     };
     read_manifest(folder);

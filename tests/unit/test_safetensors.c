@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "mem.h"
 #include "scratch.h"
 
 /* A file of this header and data_size bytes of data (data NULL: zeros). */
@@ -284,7 +285,7 @@ static void writer_refuses(void **state)
     size_t size;
     assert_int_equal(file_read_text(path, 10, &text, &size, &e), 0);
     assert_string_equal(text, "old");
-    free(text);
+    mem_free(text);
 }
 
 int main(void)

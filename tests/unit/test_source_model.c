@@ -12,6 +12,7 @@
 
 #include "bf16.h"
 #include "gemm.h"
+#include "mem.h"
 #include "model_load.h"
 #include "model_run.h"
 #include "scratch.h"
@@ -309,7 +310,7 @@ static void test_pair_refused(void **state)
     assert_int_equal(file_read_text(MODEL "/config.json", 4096, &config, &size, &e), 0);
     replace(config, "\"vocab_size\": 64", "\"vocab_size\": 63");
     scratch_write("config.json", config, size);
-    free(config);
+    mem_free(config);
     assert_int_equal(safetensors_open(&f, MODEL "/model.safetensors", &e), 0);
     for (size_t i = 0; i < f.n_tensors; i++) {
         specs[i] =

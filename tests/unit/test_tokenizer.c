@@ -9,6 +9,7 @@
 
 #include "corpus.h"
 #include "decode.h"
+#include "mem.h"
 #include "npy.h"
 #include "pack.h"
 #include "rng.h"
@@ -107,7 +108,7 @@ static void golden(void **state)
     }
     tokenizer_close(t);
     json_decref(cases);
-    free(ids.data);
+    mem_free(ids.data);
 }
 
 /* Text made of what could go wrong at a cut. */
@@ -193,8 +194,8 @@ static void cuts_do_not_matter(void **state)
         }
         tokenizer_close(t);
     }
-    free(whole.data);
-    free(cut.data);
+    mem_free(whole.data);
+    mem_free(cut.data);
 }
 
 /* Half a million of one character: seconds if merging were quadratic, hours. */
@@ -215,7 +216,7 @@ static void long_runs(void **state)
         assert_int_equal(total, N);
     }
     tokenizer_close(t);
-    free(ids.data);
+    mem_free(ids.data);
 }
 
 static void white_space(void **state)
@@ -482,8 +483,8 @@ static void changed_files(void **state)
     }
     assert_true(opened > 0 && opened < trials);
     free(changed);
-    free(file);
-    free(ids.data);
+    mem_free(file);
+    mem_free(ids.data);
 }
 
 int main(void)

@@ -10,6 +10,7 @@
 
 #include "bus_error.h"
 #include "cache.h"
+#include "json_file.h"
 #include "log.h"
 #include "look.h"
 #include "version.h"
@@ -121,6 +122,7 @@ int main(int argc, char **argv)
     a.input.files = a.files;
     log_init("actcat");
     bus_error_catch("actcat");
+    json_use_mem();
     argp_err_exit_status = 2;
     argp_parse(&argp, argc, argv, 0, NULL, &a);
 

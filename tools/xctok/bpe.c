@@ -5,7 +5,6 @@
 #include "bpe.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define XXH_INLINE_ALL /* short words: a call and a state for each would cost more than the hash */
@@ -36,13 +35,13 @@ int ids_reserve(struct ids *ids, size_t more, struct err *e)
 {
     if (ids->capacity - ids->n >= more)
         return 0;
-    size_t capacity = ids->capacity ? ids->capacity : 1024, bytes;
+    size_t capacity = ids->capacity ? ids->capacity : 1024;
     while (capacity - ids->n < more)
         if (!size_mul(capacity, 2, &capacity))
             return err_set(e, ERR_MEMORY, "token ids: %zu more than %zu do not fit in memory", more, ids->n);
-    uint32_t *data = size_mul(capacity, sizeof *data, &bytes) ? realloc(ids->data, bytes) : NULL;
+    uint32_t *data = mem_realloc(ids->data, capacity, sizeof *data, "token ids", e);
     if (!data)
-        return err_set(e, ERR_MEMORY, "token ids: cannot get memory for %zu", capacity);
+        return ERR_MEMORY;
     ids->data = data;
     ids->capacity = capacity;
     return 0;
@@ -82,8 +81,8 @@ void bpe_free(struct bpe *b)
 {
     mem_free(b->slots);
     mem_free(b->cache);
-    free(b->symbols);
-    free(b->heap);
+    mem_free(b->symbols);
+    mem_free(b->heap);
     *b = (struct bpe){0};
 }
 
@@ -95,14 +94,13 @@ static int reserve(struct bpe *b, size_t n, struct err *e)
         return err_set(e, ERR_INPUT, "a run of %zu bytes without a word's end, at most %d can be encoded", n,
                        INT32_MAX);
     size_t capacity = 2 * n; /* at most n - 1 pairs at first, and one more with each merge */
-    free(b->symbols);
-    free(b->heap);
+    mem_free(b->symbols);
+    mem_free(b->heap);
     b->capacity = 0;
-    b->symbols = malloc(capacity * sizeof *b->symbols);
-    b->heap = malloc(2 * capacity * sizeof *b->heap);
+    b->symbols = mem_alloc(capacity, sizeof *b->symbols, "a run of bytes without a word's end", e);
+    b->heap = mem_alloc(2 * capacity, sizeof *b->heap, "a run of bytes without a word's end", e);
     if (!b->symbols || !b->heap)
-        return err_set(e, ERR_MEMORY, "a run of %zu bytes without a word's end: cannot get %zu bytes of memory", n,
-                       capacity * (sizeof *b->symbols + 2 * sizeof *b->heap));
+        return ERR_MEMORY;
     b->capacity = capacity;
     return 0;
 }

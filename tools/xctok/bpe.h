@@ -20,7 +20,7 @@ struct bpe_merge { /* its rank is its place in the list */
 
 /* A growing list of token ids. */
 struct ids {
-    uint32_t *data; /* owned; free() */
+    uint32_t *data; /* owned; mem_free */
     size_t n, capacity;
 };
 

@@ -5,10 +5,10 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "mem.h"
 #include "utf8.h"
 
 enum { PIECE = 1 << 18 };
@@ -32,24 +32,23 @@ static int put_object(struct corpus *c, const char *path, const struct line *lin
     if (blank == n)
         return 0;
     struct utf8 utf8 = {0};
-    char *clean = malloc(UTF8_CLEAN_MAX(n));
+    char *clean = mem_alloc(UTF8_CLEAN_MAX(n), 1, path, e);
     if (!clean)
-        return err_set(e, ERR_MEMORY, "%s: line %llu: cannot get memory for its %zu bytes", path,
-                       (unsigned long long)line->number, n);
+        return ERR_MEMORY;
     size_t n_clean = utf8_clean(&utf8, p, n, clean);
     n_clean += utf8_finish(&utf8, clean + n_clean);
     json_t *root = json_loadb(clean, n_clean, JSON_ALLOW_NUL, &where), *text = json_object_get(root, c->field);
-    free(clean);
-    int rc;
-    if (!root)
+    mem_free(clean);
+    int rc = mem_raw_failed(path, e);
+    if (rc == 0 && !root)
         rc = err_set(e, ERR_INPUT, "%s: line %llu: %s", path, (unsigned long long)line->number, where.text);
-    else if (!json_is_string(text))
+    else if (rc == 0 && !json_is_string(text))
         rc = err_set(e, ERR_INPUT, "%s: line %llu: %s '%s'", path, (unsigned long long)line->number,
                      !json_is_object(root) ? "is not an object with a field"
                      : text                ? "no string in field"
                                            : "no field",
                      c->field);
-    else if (!(rc = c->sink.begin(c->sink.self, e)) &&
+    else if (rc == 0 && !(rc = c->sink.begin(c->sink.self, e)) &&
              !(rc = c->sink.text(c->sink.self, json_string_value(text), json_string_length(text), e)))
         rc = c->sink.end(c->sink.self, e);
     json_decref(root);
@@ -62,10 +61,9 @@ static int keep(struct line *line, const char *path, const char *p, size_t n, st
         return 0;
     if (line->capacity - line->n < n) {
         size_t capacity = 2 * (line->n + n);
-        char *data = realloc(line->data, capacity);
+        char *data = mem_realloc(line->data, capacity, 1, path, e);
         if (!data)
-            return err_set(e, ERR_MEMORY, "%s: line %llu: cannot get memory for %zu bytes", path,
-                           (unsigned long long)line->number, capacity);
+            return ERR_MEMORY;
         line->data = data;
         line->capacity = capacity;
     }
@@ -146,11 +144,10 @@ int corpus_read(struct corpus *c, const char *path, struct err *e)
     int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return err_errno(e, errno, "%s: cannot open", path);
-    char *piece = malloc(PIECE);
-    int rc = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e)
-                   : err_set(e, ERR_MEMORY, "%s: out of memory", path);
-    free(piece);
-    free(line.data);
+    char *piece = mem_alloc(PIECE, 1, path, e);
+    int rc = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e) : ERR_MEMORY;
+    mem_free(piece);
+    mem_free(line.data);
     if (!standard)
         close(fd);
     return rc;

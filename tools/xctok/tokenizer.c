@@ -52,21 +52,41 @@ struct tokenizer {
     bool in_stretch;         /* the text goes on from a word, not from an added token or the document's start */
 };
 
+static void *pcre2_alloc(size_t bytes, void *context)
+{
+    (void)context;
+    return mem_raw_alloc(bytes);
+}
+
+static void pcre2_free(void *p, void *context)
+{
+    (void)context;
+    mem_raw_free(p);
+}
+
 static int compile(struct tokenizer *t, struct err *e)
 {
-    int code;
+    int code = 0;
     PCRE2_SIZE offset;
-    t->words = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &code,
-                             &offset, NULL);
-    if (!t->words) {
+    pcre2_general_context *memory = pcre2_general_context_create(pcre2_alloc, pcre2_free, NULL);
+    pcre2_compile_context *context = memory ? pcre2_compile_context_create(memory) : NULL;
+    if (context)
+        t->words = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED,
+                                 &code, &offset, context);
+    if (t->words) /* it remembers its allocator, and lends it to the match data */
+        t->match = pcre2_match_data_create_from_pattern(t->words, NULL);
+    pcre2_compile_context_free(context);
+    pcre2_general_context_free(memory);
+    if (mem_raw_failed("GPT-2's pattern", e))
+        return ERR_MEMORY;
+    if (!t->words || !t->match) {
         char text[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
         return err_set(e, ERR_SYSTEM, "PCRE2 does not compile GPT-2's pattern: %s", text);
     }
     pcre2_jit_compile(t->words,
                       PCRE2_JIT_COMPLETE); /* where there is no JIT, pcre2_match interprets: slower, the same */
-    t->match = pcre2_match_data_create_from_pattern(t->words, NULL);
-    return t->match ? 0 : err_set(e, ERR_MEMORY, "PCRE2: out of memory");
+    return 0;
 }
 
 struct tokenizer *tokenizer_open(const char *path, struct err *e)
@@ -80,10 +100,9 @@ struct tokenizer *tokenizer_open(const char *path, struct err *e)
         !added_init(&t->normalized, &t->vocabulary, true, e) &&
         !bpe_init(&t->bpe, t->vocabulary.byte_token, t->vocabulary.merges, t->vocabulary.n_merges, e) &&
         !compile(t, e)) {
-        t->buffer = malloc(t->capacity + 1);
+        t->buffer = mem_alloc(t->capacity + 1, 1, "text buffer", e);
         if (t->buffer)
             return t;
-        err_set(e, ERR_MEMORY, "text buffer: out of memory");
     }
     tokenizer_close(t);
     return NULL;
@@ -99,7 +118,7 @@ void tokenizer_close(struct tokenizer *t)
     added_free(&t->raw);
     added_free(&t->normalized);
     vocabulary_free(&t->vocabulary);
-    free(t->buffer);
+    mem_free(t->buffer);
     mem_free(t);
 }
 
@@ -225,9 +244,9 @@ static int reserve(struct tokenizer *t, size_t more, struct err *e)
     if (t->capacity - t->n >= more)
         return 0;
     size_t capacity = 2 * (t->n + more);
-    char *buffer = realloc(t->buffer, capacity + 1);
+    char *buffer = mem_realloc(t->buffer, capacity + 1, 1, "a run of bytes without a word's end", e);
     if (!buffer)
-        return err_set(e, ERR_MEMORY, "a run of %zu bytes without a word's end: cannot get memory for it", t->n);
+        return ERR_MEMORY;
     t->buffer = buffer;
     t->capacity = capacity;
     return 0;

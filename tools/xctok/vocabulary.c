@@ -2,11 +2,11 @@
 #include "vocabulary.h"
 
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "file.h"
+#include "json_file.h"
 #include "mem.h"
 #include "utf8.h"
 
@@ -73,9 +73,9 @@ static int set_token(struct vocabulary *v, const char *path, uint32_t id, const 
     struct token *t = v->tokens + id;
     if (t->bytes)
         return err_set(e, ERR_INPUT, "%s: id %u belongs to two tokens, the second is '%s'", path, id, text);
-    t->bytes = malloc(size + 1);
+    t->bytes = mem_alloc(size + 1, 1, path, e);
     if (!t->bytes)
-        return err_set(e, ERR_MEMORY, "%s: cannot get memory for token %u", path, id);
+        return ERR_MEMORY;
     memcpy(t->bytes, text, size + 1);
     t->size = (uint32_t)size;
     to_bytes(t->bytes, &t->size);
@@ -130,15 +130,18 @@ static int add_merge(struct vocabulary *v, json_t *vocab, const char *left, cons
                      struct err *e)
 {
     struct bpe_merge *m = v->merges + v->n_merges;
-    char *joined;
-    if (asprintf(&joined, "%s%s", left, right) < 0)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
+    size_t n_left = strlen(left);
+    char *joined = mem_alloc(n_left + strlen(right) + 1, 1, path, e);
+    if (!joined)
+        return ERR_MEMORY;
+    strcpy(joined, left);
+    strcpy(joined + n_left, right);
     int rc = known(vocab, left, path, v->n_merges, &m->left, e);
     if (!rc)
         rc = known(vocab, right, path, v->n_merges, &m->right, e);
     if (!rc)
         rc = known(vocab, joined, path, v->n_merges, &m->result, e);
-    free(joined);
+    mem_free(joined);
     if (!rc)
         v->n_merges++;
     return rc;
@@ -170,9 +173,9 @@ static int read_merges(struct vocabulary *v, json_t *vocab, const json_t *merges
                    *right = json_string_value(json_array_get(merge, 1));
         int rc;
         if (json_is_string(merge)) {
-            char *line = strdup(json_string_value(merge));
-            rc = line ? add_merge_line(v, vocab, line, path, e) : err_set(e, ERR_MEMORY, "%s: out of memory", path);
-            free(line);
+            char *line = mem_strdup(json_string_value(merge), path, e);
+            rc = line ? add_merge_line(v, vocab, line, path, e) : ERR_MEMORY;
+            mem_free(line);
         } else if (json_array_size(merge) == 2 && left && right) {
             rc = add_merge(v, vocab, left, right, path, e);
         } else {
@@ -237,9 +240,9 @@ static int add_token(struct vocabulary *v, const json_t *vocab, struct added_tok
     v->tokens[id].special |= special;
     struct added_token *copy = v->added + v->n_added;
     *copy = a;
-    copy->text = malloc(a.size + 1);
+    copy->text = mem_alloc(a.size + 1, 1, path, e);
     if (!copy->text)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", path);
+        return ERR_MEMORY;
     memcpy(copy->text, a.text, a.size + 1);
     v->n_added++;
     return 0;
@@ -328,13 +331,10 @@ static json_t *load_json(const char *path, struct err *e)
 {
     char *text;
     size_t size;
-    json_error_t where;
     if (file_read_text(path, FILE_MAX, &text, &size, e))
         return NULL;
-    json_t *root = json_loadb(text, size, 0, &where);
-    free(text);
-    if (!root)
-        err_set(e, ERR_INPUT, "%s: line %d: %s", path, where.line, where.text);
+    json_t *root = json_parse(text, size, 0, path, e);
+    mem_free(text);
     return root;
 }
 
@@ -358,7 +358,7 @@ static int read_merge_lines(struct vocabulary *v, json_t *vocab, const char *pat
         if (length && strncmp(line, "#version", 8) != 0)
             rc = add_merge_line(v, vocab, line, path, e);
     }
-    free(text);
+    mem_free(text);
     return rc;
 }
 
@@ -370,7 +370,7 @@ static int load_gpt2(struct vocabulary *v, const char *vocab_path, const char *m
         return e->code;
     json_t *id = json_object_get(vocab, end_of_text);
     json_t *added = id ? json_pack("[{s:s, s:O, s:b}]", "content", end_of_text, "id", id, "special", 1) : json_array();
-    int rc = added ? 0 : err_set(e, ERR_MEMORY, "%s: out of memory", vocab_path);
+    int rc = mem_raw_failed(vocab_path, e);
     v->use_regex = true;
     if (!rc)
         rc = read_tokens(v, vocab, 0, vocab_path, e);
@@ -422,9 +422,9 @@ int vocabulary_load(struct vocabulary *v, const char *path, struct err *e)
 void vocabulary_free(struct vocabulary *v)
 {
     for (size_t i = 0; v->tokens && i < v->n_tokens; i++)
-        free(v->tokens[i].bytes);
+        mem_free(v->tokens[i].bytes);
     for (size_t i = 0; i < v->n_added; i++)
-        free(v->added[i].text);
+        mem_free(v->added[i].text);
     mem_free(v->tokens);
     mem_free(v->merges);
     mem_free(v->added);

@@ -4,7 +4,6 @@
 #include <argp.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "bus_error.h"
@@ -12,7 +11,9 @@
 #include "clock.h"
 #include "corpus.h"
 #include "decode.h"
+#include "json_file.h"
 #include "log.h"
+#include "mem.h"
 #include "pack.h"
 #include "tokenizer.h"
 #include "version.h"
@@ -268,7 +269,7 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
     if (!rc && w.pack.empty)
         log_line("%llu documents without a token left out", (unsigned long long)w.pack.empty);
     pack_abandon(&w.pack);
-    free(w.ids.data);
+    mem_free(w.ids.data);
     return rc;
 }
 
@@ -280,11 +281,12 @@ int main(int argc, char **argv)
     struct argp argp = {options, parse, "[FILE...]", doc, NULL, NULL, NULL};
     struct err e = {0};
     static const char *standard_input[] = {"-"};
-    const char **files = calloc((size_t)argc, sizeof *files);
     log_init("xctok");
     bus_error_catch("xctok");
+    json_use_mem();
+    const char **files = mem_alloc((size_t)argc, sizeof *files, "list of files", &e);
     if (!files) {
-        log_line("error: out of memory");
+        log_line("error: %s", e.message);
         return 1;
     }
     a.files = files;
@@ -301,6 +303,6 @@ int main(int argc, char **argv)
     if (rc)
         log_line("error: %s", e.message);
     tokenizer_close(t);
-    free(files);
+    mem_free(files);
     return rc ? 1 : 0;
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdlib.h>
 
 #include <omp.h>
 
@@ -46,9 +45,9 @@ int feed_new(struct feed **out, const struct feed_config *c, struct err *e)
     *out = NULL;
     if (feed_memory(c, &bytes, e))
         return e->code;
-    struct feed *f = calloc(1, sizeof *f);
+    struct feed *f = mem_alloc(1, sizeof *f, "feed", e);
     if (!f)
-        return err_set(e, ERR_MEMORY, "feed: out of memory");
+        return ERR_MEMORY;
     f->c = *c;
     pthread_mutex_init(&f->lock, NULL);
     clock_init_condition(&f->changed);
@@ -79,7 +78,7 @@ void feed_free(struct feed *f)
     }
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->changed);
-    free(f);
+    mem_free(f);
 }
 
 float *feed_buffer(struct feed *f)

@@ -1,8 +1,7 @@
 /* plan.c - block order, windows and row order; see plan.h. */
 #include "plan.h"
 
-#include <stdlib.h>
-
+#include "mem.h"
 #include "rng.h"
 
 /* Held-out block i of n_eval: the middle of the i-th of n_eval equal parts. */
@@ -39,12 +38,11 @@ int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t bl
             "lower --model-batch-size",
             (unsigned long long)window_rows, p->max_block_rows, block_seqs, s->rows_per_seq);
     p->n_train = p->n_blocks - eval_blocks;
-    p->eval_blocks = calloc(eval_blocks + 1u, sizeof *p->eval_blocks);
-    p->train_blocks = calloc(p->n_train, sizeof *p->train_blocks);
-    p->order = calloc(p->n_train, sizeof *p->order);
-    if (!p->eval_blocks || !p->train_blocks || !p->order) {
+    if (!(p->eval_blocks = mem_alloc(eval_blocks, sizeof *p->eval_blocks, "held-out blocks", e)) ||
+        !(p->train_blocks = mem_alloc(p->n_train, sizeof *p->train_blocks, "blocks to train on", e)) ||
+        !(p->order = mem_alloc(p->n_train, sizeof *p->order, "block order", e))) {
         plan_release(p);
-        return err_set(e, ERR_MEMORY, "plan of %u blocks: out of memory", p->n_blocks);
+        return ERR_MEMORY;
     }
     uint32_t held = 0, kept = 0;
     for (uint32_t b = 0; b < p->n_blocks; b++) {
@@ -69,9 +67,9 @@ int plan_init(struct plan *p, const struct stream *s, uint64_t seed, uint32_t bl
 
 void plan_release(struct plan *p)
 {
-    free(p->eval_blocks);
-    free(p->train_blocks);
-    free(p->order);
+    mem_free(p->eval_blocks);
+    mem_free(p->train_blocks);
+    mem_free(p->order);
     *p = (struct plan){0};
 }
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -92,11 +91,11 @@ static int check_start(const struct shuffle *s, struct err *e)
 
 int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err *e)
 {
-    struct shuffle *s = calloc(1, sizeof *s);
+    struct shuffle *s = mem_alloc(1, sizeof *s, "shuffle", e);
     size_t bytes, index_bytes, all;
     *out = NULL;
     if (!s)
-        return err_set(e, ERR_MEMORY, "shuffle: out of memory");
+        return ERR_MEMORY;
     s->c = *c;
     pthread_mutex_init(&s->lock, NULL);
     clock_init_condition(&s->changed);
@@ -156,7 +155,7 @@ void shuffle_free(struct shuffle *s)
     mem_free(s->free_slots);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
-    free(s);
+    mem_free(s);
 }
 
 bool shuffle_reserve(struct shuffle *s, struct shuffle_ticket *t)
