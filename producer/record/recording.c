@@ -160,11 +160,14 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     *r = (struct recording){0};
     if (set_folder(r, folder, e) || manifest_path(r, path, e) || json_read_object(path, &manifest, e))
         return e->code;
-    int rc = 0;
-    if (json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream",
-                    &stream, "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards) ||
-        strcmp(format, FORMAT) != 0 || !json_is_array(scale) || !json_is_object(shards))
-        rc = mem_raw_failed(path, e) ? ERR_MEMORY : err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
+    int lacking =
+        json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream",
+                    &stream, "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards);
+    int rc = mem_raw_failed(path, e);
+    if (rc)
+        ; /* memory is short, whatever was unpacked */
+    else if (lacking || strcmp(format, FORMAT) != 0 || !json_is_array(scale) || !json_is_object(shards))
+        rc = err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
     else if (version != FORMAT_VERSION)
         rc = err_set(e, ERR_INPUT, "%s: version %d, this program reads %d", path, version, FORMAT_VERSION);
     else if (stream_from_json(&r->stream, stream, path, e))

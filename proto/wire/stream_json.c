@@ -39,15 +39,16 @@ int stream_from_json(struct stream *s, const json_t *saved, const char *path, st
     json_int_t d_model, seq_len, rows_per_seq, n_seq, vocab_size;
     const char *tokens;
     *s = (struct stream){.can_bf16 = true, .can_f32 = true};
-    if (json_unpack(object, "{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", &sites, "d_model", &d_model, "seq_len",
-                    &seq_len, "rows_per_seq", &rows_per_seq, "n_seq", &n_seq, "vocab_size", &vocab_size, "tokens",
-                    &tokens, "models", &models) ||
-        text_list(sites, STREAM_MAX_SITES, s->sites[0], SITE_NAME_SIZE, &s->n_sites) ||
+    int lacking = json_unpack(object, "{s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "sites", &sites, "d_model", &d_model,
+                              "seq_len", &seq_len, "rows_per_seq", &rows_per_seq, "n_seq", &n_seq, "vocab_size",
+                              &vocab_size, "tokens", &tokens, "models", &models);
+    if (mem_raw_failed(path, e))
+        return ERR_MEMORY;
+    if (lacking || text_list(sites, STREAM_MAX_SITES, s->sites[0], SITE_NAME_SIZE, &s->n_sites) ||
         text_list(models, STREAM_MAX_MODELS, s->model_fingerprints[0], FINGERPRINT_SIZE, &s->n_models) ||
         strlen(tokens) >= FINGERPRINT_SIZE ||
         (uint64_t)(d_model | seq_len | rows_per_seq | n_seq | vocab_size) > UINT32_MAX) /* or one of them negative */
-        return mem_raw_failed(path, e) ? ERR_MEMORY
-                                       : err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
+        return err_set(e, ERR_INPUT, "%s: its stream description is incomplete", path);
     s->d_model = (uint32_t)d_model;
     s->seq_len = (uint32_t)seq_len;
     s->rows_per_seq = (uint32_t)rows_per_seq;

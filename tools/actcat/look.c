@@ -102,12 +102,16 @@ static json_t *site_json(const struct cache *c, uint32_t site, const struct site
                      "outliers", outliers);
 }
 
-static int dump(json_t *value, size_t flags, struct err *e)
+/* Prints value, which it frees; NULL is one that could not be built. */
+static int print_json(json_t *value, size_t flags, struct err *e)
 {
-    int failed = !value || json_dumpf(value, stdout, flags | JSON_REAL_PRECISION(9)) != 0;
+    char *text = json_text(value, flags | JSON_REAL_PRECISION(9), "output", e);
     json_decref(value);
-    printf("\n");
-    return failed ? err_set(e, ERR_MEMORY, "JSON: out of memory") : 0;
+    if (!text)
+        return e->code;
+    puts(text);
+    mem_free(text);
+    return 0;
 }
 
 static json_t *head_json(const struct cache *c, size_t rows, json_t *sites)
@@ -145,7 +149,7 @@ int look_stats(struct cache *c, bool json, struct err *e)
             print_site(c, i, &sites[i], top, n);
     }
     if (rc == 0 && json)
-        rc = dump(head_json(c, rows, json_incref(list)), JSON_INDENT(2), e);
+        rc = print_json(head_json(c, rows, json_incref(list)), JSON_INDENT(2), e);
     json_decref(list);
     for (uint32_t i = 0; sites && i < s->n_sites; i++)
         site_stats_release(&sites[i]);
@@ -178,10 +182,10 @@ static int print_row(const struct stream *s, size_t row, const struct row_origin
         else
             printf("%s\n", s->d_model > SHOWN_VALUES ? " ..." : "");
     }
-    return json ? dump(json_pack("{s:I, s:I, s:I, s:I, s:o}", "row", (json_int_t)row, "sequence",
-                                 (json_int_t)o->sequence, "position", (json_int_t)o->position, "token",
-                                 (json_int_t)o->token, "acts", sites),
-                       JSON_COMPACT, e)
+    return json ? print_json(json_pack("{s:I, s:I, s:I, s:I, s:o}", "row", (json_int_t)row, "sequence",
+                                       (json_int_t)o->sequence, "position", (json_int_t)o->position, "token",
+                                       (json_int_t)o->token, "acts", sites),
+                             JSON_COMPACT, e)
                 : 0;
 }
 
@@ -275,11 +279,15 @@ int look_verify(struct cache *c, struct err *e)
     uint32_t bad = 0;
     if (!c->is_recording)
         return err_set(e, ERR_INPUT, "only a recording has checksums");
-    for (uint32_t i = 0; i < r->n_shards; i++)
-        if (recording_has(r, i) && recording_verify_shard(r, i, e)) {
+    for (uint32_t i = 0; i < r->n_shards; i++) {
+        int rc = recording_has(r, i) ? recording_verify_shard(r, i, e) : 0;
+        if (rc == ERR_MEMORY) /* that says nothing of the shard */
+            return rc;
+        if (rc) {
             printf("%s\n", e->message);
             bad++;
         }
+    }
     printf("%s: %" PRIu32 " of %" PRIu32 " recorded shards are as they were written\n", r->folder, r->n_recorded - bad,
            r->n_recorded);
     return bad ? err_set(e, ERR_INPUT, "%s: %" PRIu32 " damaged shards", r->folder, bad) : 0;

@@ -73,8 +73,10 @@ static int compile(struct tokenizer *t, struct err *e)
     if (context)
         t->words = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED,
                                  &code, &offset, context);
-    if (t->words) /* it remembers its allocator, and lends it to the match data */
+    if (t->words) { /* it remembers its allocator, for what follows and for matching */
+        pcre2_jit_compile(t->words, PCRE2_JIT_COMPLETE); /* without a JIT pcre2_match interprets: slower, the same */
         t->match = pcre2_match_data_create_from_pattern(t->words, NULL);
+    }
     pcre2_compile_context_free(context);
     pcre2_general_context_free(memory);
     if (mem_raw_failed("GPT-2's pattern", e))
@@ -84,8 +86,6 @@ static int compile(struct tokenizer *t, struct err *e)
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
         return err_set(e, ERR_SYSTEM, "PCRE2 does not compile GPT-2's pattern: %s", text);
     }
-    pcre2_jit_compile(t->words,
-                      PCRE2_JIT_COMPLETE); /* where there is no JIT, pcre2_match interprets: slower, the same */
     return 0;
 }
 
