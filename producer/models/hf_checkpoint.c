@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "json_file.h"
 #include "mem.h"
 
 #define INDEX_MAX_BYTES ((size_t)64 << 20)
@@ -58,14 +59,13 @@ static int open_shards(struct hf_checkpoint *c, const char *folder, const char *
     const char **names = NULL;
     size_t size, n = 0;
     json_t *root = NULL;
-    json_error_t je;
     int rc = file_read_text(path, INDEX_MAX_BYTES, &text, &size, e);
     if (rc)
         return rc;
-    root = json_loadb(text, size, 0, &je);
+    root = json_parse(text, size, 0, path, e);
     json_t *weight_map = json_object_get(root, "weight_map");
     if (!root)
-        rc = err_set(e, ERR_INPUT, "%s: line %d: %s", path, je.line, je.text);
+        rc = e ? e->code : ERR_INPUT;
     else if (!json_object_size(weight_map))
         rc = err_set(e, ERR_INPUT, "%s: no weight_map, or an empty one", path);
     else if (!(names = mem_alloc(json_object_size(weight_map), sizeof *names, path, e)))

@@ -3,9 +3,9 @@
 
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "file.h"
+#include "json_file.h"
 #include "mem.h"
 
 #define CONFIG_MAX_BYTES ((size_t)1 << 20)
@@ -20,11 +20,10 @@ int model_config_open(struct model_config *c, const char *folder, struct err *e)
         rc = file_read_text(c->path, CONFIG_MAX_BYTES, &text, &size, e);
     if (rc)
         return rc;
-    json_error_t je;
-    c->root = json_loadb(text, size, 0, &je);
+    c->root = json_parse(text, size, 0, c->path, e);
     mem_free(text);
     if (!c->root)
-        return err_set(e, ERR_INPUT, "%s: line %d: %s", c->path, je.line, je.text);
+        return e ? e->code : ERR_INPUT;
     if (json_is_object(c->root))
         return 0;
     model_config_close(c);
@@ -50,9 +49,11 @@ const char *model_config_text(const struct model_config *c, const char *key)
 int model_config_wrong(const struct model_config *c, const char *key, const char *expected, struct err *e)
 {
     const json_t *value = json_object_get(c->root, key);
-    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *text = value ? json_text(value, JSON_COMPACT | JSON_ENCODE_ANY, c->path, e) : NULL;
+    if (value && !text)
+        return ERR_MEMORY;
     err_set(e, ERR_INPUT, "%s: %s is %.80s, expected %s", c->path, key, text ? text : "missing", expected);
-    free(text);
+    mem_free(text);
     return ERR_INPUT;
 }
 
