@@ -15,6 +15,7 @@
 #include "initial_weights.h"
 #include "json_file.h"
 #include "log.h"
+#include "mem.h"
 #include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
@@ -42,7 +43,7 @@ static int check_out(const struct learner_options *o, struct err *e)
 
 int learner_claim(struct learner *l, const struct learner_options *o, struct err *e)
 {
-    *l = (struct learner){.o = o, .config = o->config, .lock = -1};
+    *l = (struct learner){.o = o, .config = o->config, .lock = -1, .saved_step = UINT64_MAX};
     if (check_out(o, e))
         return e->code;
     /* One trainer a folder: two would overwrite each other's checkpoints. The kernel drops the lock when we die. What one that was killed
@@ -135,13 +136,12 @@ int learner_describe(struct learner *l, const struct stream *stream, const float
     for (uint32_t i = 0; i < stream->n_sites; i++)
         json_array_append_new(run_scale, json_real((double)scale[i]));
     l->cfg = config_to_json(&l->config);
-    if (!l->cfg || json_object_set_new(l->cfg, "run_scale", run_scale) ||
-        json_object_set_new(l->cfg, "stream", stream_to_json(stream)) ||
-        json_object_set_new(l->cfg, "seq_len", json_integer((json_int_t)stream->seq_len)) ||
-        json_object_set_new(l->cfg, "run", json_string(run_id)) ||
-        json_object_set_new(l->cfg, "software", json_string(CROSSFEED_SOFTWARE)))
-        return err_set(e, ERR_MEMORY, "cfg.json: out of memory");
-    return 0;
+    json_object_set_new(l->cfg, "run_scale", run_scale);
+    json_object_set_new(l->cfg, "stream", stream_to_json(stream));
+    json_object_set_new(l->cfg, "seq_len", json_integer((json_int_t)stream->seq_len));
+    json_object_set_new(l->cfg, "run", json_string(run_id));
+    json_object_set_new(l->cfg, "software", json_string(CROSSFEED_SOFTWARE));
+    return mem_raw_failed("cfg.json", e);
 }
 
 /* ---- training ---- */
@@ -238,7 +238,7 @@ void learner_step_unknown(struct learner *l)
 int learner_save(struct learner *l, const float *scale, const struct plan_place *next, struct err *e)
 {
     char path[PATH_SIZE];
-    if (l->backend->step && l->saved_step == l->backend->step)
+    if (l->saved_step == l->backend->step)
         return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
     if (checkpoint_save(l->o->out, l->backend, scale, next, l->cfg, l->config.keep, path, e))
         return e->code;

@@ -51,7 +51,7 @@ struct learner {
     struct step_report step;  /* of the last step */
     struct metrics metrics;
     json_t *cfg;         /* what cfg.json will hold; NULL until learner_describe */
-    uint64_t saved_step; /* of the newest checkpoint; 0: none */
+    uint64_t saved_step; /* of the newest checkpoint; UINT64_MAX: none */
 };
 
 /* Takes the folder: refuses one that holds a run (unless resuming), that cannot be written, or that another trainer has. After a failure,

@@ -165,6 +165,15 @@ static int train_batch(struct trainer *t, const float *x, struct err *e)
     return 0;
 }
 
+/* Whether all learners have done the same steps, and so can be saved together. */
+static bool in_step(const struct trainer *t)
+{
+    for (size_t i = 1; i < t->n_learners; i++)
+        if (learner_steps(&t->learners[i]) != steps_done(t))
+            return false;
+    return true;
+}
+
 /* Trains until the end or until stopped. 0, or an error; *stopped tells which. */
 static int train(struct trainer *t, bool *stopped, struct err *e)
 {
@@ -181,8 +190,8 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
     while (rc == 0 && steps_done(t) < total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0)
         rc = train_batch(t, batch.x, e);
     *stopped = steps_done(t) < total_steps;
-    if (rc < 0 && t->waiting.failed && described) {
-        /* the weights are as good as ever: --resume goes on when there are rows */
+    if (rc < 0 && (t->waiting.failed || rc == ERR_MEMORY) && described && in_step(t)) {
+        /* A step allocates nothing: the weights are as good as ever, and --resume goes on when there are rows, or memory. */
         struct err saving;
         if (save(t, true, &saving))
             log_line("cannot save: %s", saving.message);
