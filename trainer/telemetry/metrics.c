@@ -13,6 +13,7 @@
 #include "file.h"
 #include "json_file.h"
 #include "log.h"
+#include "mem.h"
 
 static json_t *real_list(const double *x, size_t n)
 {
@@ -35,7 +36,8 @@ static int cut_lines(const char *path, uint64_t first_step, struct err *e)
     for (ssize_t n; rc == 0 && (n = getline(&line, &capacity, old)) > 0;) {
         json_t *value = json_loads(line, 0, NULL);
         const json_t *step = json_object_get(value, "step");
-        if (json_is_integer(step) && (uint64_t)json_integer_value(step) <= first_step)
+        rc = mem_raw_failed(path, e); /* a line must not be dropped for that */
+        if (rc == 0 && json_is_integer(step) && (uint64_t)json_integer_value(step) <= first_step)
             rc = file_out_write(&o, line, (size_t)n, e);
         json_decref(value);
     }
@@ -94,13 +96,13 @@ void metrics_wait_ends(struct metrics *m)
 /* Writes the object as a line and frees it; NULL means that it could not be made. */
 static int write_line(struct metrics *m, json_t *line, struct err *e)
 {
-    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = json_text(line, JSON_COMPACT | JSON_REAL_PRECISION(9), m->path, e);
     json_decref(line);
     if (!text)
-        return err_set(e, ERR_MEMORY, "%s: out of memory", m->path);
+        return ERR_MEMORY;
     bool failed = fprintf(m->f, "%s\n", text) < 0 || fflush(m->f) != 0;
     int saved = errno;
-    free(text);
+    mem_free(text);
     return failed ? err_errno(e, saved, "%s: cannot write", m->path) : 0;
 }
 

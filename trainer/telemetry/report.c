@@ -55,16 +55,12 @@ int report_write(const struct report *r, struct err *e)
     size_t peak = mem_peak_rss();
     const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
     char path[4096];
-    print_table(r, peak);
     json_t *ledger = ledger_to_json(&r->ingest);
-    if (!ledger || json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)r->rows_masked)) ||
-        json_object_set_new(ledger, "rows_expected", json_integer((json_int_t)r->rows_expected)) ||
-        json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained))) ||
-        json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained)) ||
-        json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows))) {
-        json_decref(ledger);
-        return err_set(e, ERR_MEMORY, "summary.json: out of memory");
-    }
+    json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)r->rows_masked));
+    json_object_set_new(ledger, "rows_expected", json_integer((json_int_t)r->rows_expected));
+    json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained)));
+    json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));
+    json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows));
     json_t *summary =
         json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
                   json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
@@ -72,13 +68,14 @@ int report_write(const struct report *r, struct err *e)
                   json_real_or_null(fvu->fvu), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
                   (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
                   (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
-    if (summary && r->recovered)
+    if (r->recovered)
         json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
-    int rc = summary ? file_join(path, sizeof path, r->out, "summary.json", e)
-                     : err_set(e, ERR_MEMORY, "summary.json: out of memory");
+    int rc = file_join(path, sizeof path, r->out, "summary.json", e);
     if (rc == 0)
         rc = json_write(path, summary, e);
     json_decref(summary);
+    if (rc == 0)
+        print_table(r, peak);
     if (rc == 0 && r->rows_resumed + r->rows_trained != r->rows_expected)
         rc = err_set(e, ERR_INPUT, "ledger: %" PRIu64 " rows expected, %" PRIu64 " trained", r->rows_expected,
                      r->rows_resumed + r->rows_trained);
