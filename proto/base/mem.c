@@ -85,7 +85,7 @@ static void advise_large_pages(unsigned char *raw, size_t bytes)
 void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
 {
     struct head h;
-    if (!size_mul(count, size, &h.bytes) || h.bytes > SIZE_MAX - ALIGNMENT - sizeof h) {
+    if (!size_mul(count, size, &h.bytes) || h.bytes > PTRDIFF_MAX - ALIGNMENT - sizeof h) {
         err_set(e, ERR_MEMORY, "%s: %zu x %zu bytes does not fit in memory", what, count, size);
         return NULL;
     }
