@@ -131,15 +131,18 @@ void compute_run(struct compute *c)
         pthread_mutex_unlock(&c->lock);
 
         compute_block(c->source, b, dtype, scale);
+        bool short_of_memory = b->failed && b->error.code == ERR_MEMORY;
         struct err kept = {0};
-        if (c->keep && !b->failed)
+        if (short_of_memory) /* that is not the block's fault: we leave, and it is leased to others */
+            kept = b->error;
+        else if (c->keep && !b->failed)
             c->keep(c->keep_context, &b->lease, block_seqs, &b->rows, &kept);
 
         pthread_mutex_lock(&c->lock);
         turn_to(c, COMPUTE_WAITING);
         if (kept.code && !c->failure.code)
             c->failure = kept;
-        b->state = BLOCK_READY;
+        b->state = short_of_memory ? BLOCK_FREE : BLOCK_READY;
         wake(c->wake);
     }
     pthread_mutex_unlock(&c->lock);

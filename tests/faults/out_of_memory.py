@@ -478,19 +478,36 @@ class Serve(Wire):
 
     def clean(self):
         """The trainer waits for the next producer, unless it is done."""
-        if not self.trainer or self.trainer.ended():
+        if self.trainer and self.trainer.ended():
+            self.judge_trainer()
+        if not self.trainer:
             super().clean()
             self.trainer = self.listen()
 
+    def judge_trainer(self, producer=None):
+        """The trainer has ended, or is about to."""
+        trainer, self.trainer = self.trainer, None
+        if trainer.wait().status != 0:
+            by = f"\nby this producer:\n{producer.describe()}" if producer else ""
+            raise Failure(f"the trainer fails\n{trainer.describe()}{by}")
+        super().good(trainer)
+
     def run(self, fail=None):
-        producer = Run(self.producer_args(), self.logs, fail).wait()
-        if producer.status == 0 and self.trainer.wait().status != 0:
-            raise Failure(f"the trainer fails\n{self.trainer.describe()}\nof this producer:\n{producer.describe()}")
-        return producer
+        while True:
+            producer = Run(self.producer_args(), self.logs, fail)
+            while not producer.ended() and (not self.trainer.ended() or "joined" in producer.stderr):
+                time.sleep(0.002)
+            if producer.ended() or not self.trainer.ended() or "joined" in producer.stderr:
+                return producer.wait()
+            producer.kill()  # what earlier ones had sent was all that the trainer needed
+            self.clean()
+
+    def good(self, run):
+        self.judge_trainer(run)
 
     def cut_short(self, run):
-        if self.trainer.ended():
-            raise Failure(f"the trainer ends\n{self.trainer.wait().describe()}\nby this producer:\n{run.describe()}")
+        if self.trainer.ended() or "training is done" in run.stderr:
+            self.judge_trainer(run)
 
     def close(self):
         if self.trainer:
