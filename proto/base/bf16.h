@@ -1,4 +1,4 @@
-/* bf16.h - bfloat16: the top half of a float32.
+/* bf16.h - conversions between float32 and bfloat16, which is its top half.
  *
  * Rounding is to nearest, ties to even, as PyTorch does; NaN stays NaN (quiet). */
 #ifndef CROSSFEED_BF16_H
@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Returns x rounded to bfloat16. */
 static inline uint16_t bf16_from_f32(float x)
 {
     uint32_t u;
@@ -17,6 +18,7 @@ static inline uint16_t bf16_from_f32(float x)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
+/* Returns h as float32, exactly. */
 static inline float bf16_to_f32(uint16_t h)
 {
     uint32_t u = (uint32_t)h << 16;
@@ -25,7 +27,7 @@ static inline float bf16_to_f32(uint16_t h)
     return x;
 }
 
-/* dst [n] = src, n bfloat16 values, may be unaligned. */
+/* Converts n bfloat16 values at src, which may be unaligned, to dst [n]. */
 static inline void bf16_to_f32_n(float *dst, const unsigned char *src, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -35,7 +37,7 @@ static inline void bf16_to_f32_n(float *dst, const unsigned char *src, size_t n)
     }
 }
 
-/* IEEE half precision (F16 checkpoints) to float32, exact. */
+/* Returns an IEEE half-precision value (of F16 checkpoints) as float32, exactly. */
 static inline float f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu, mantissa = h & 0x3ffu, u;

@@ -68,7 +68,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
         say(": cannot be read any more: cut short while in use, or its disk fails\n");
         _exit(1);
     }
-    signal(number, SIG_DFL); /* not ours: the same again, and then as ever */
+    signal(number, SIG_DFL); /* It is no map of ours: the read is tried again, and kills as ever. */
 }
 
 void bus_error_catch(const char *program)

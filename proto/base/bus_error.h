@@ -1,4 +1,5 @@
-/* bus_error.h - a mapped file that is cut short while in use (or whose disk fails) ends the program with the file's name.
+/* bus_error.h - a mapped file that is cut short while in use (or whose disk fails) ends the program with the file's
+ * name.
  *
  * The kernel reports such a read as SIGBUS. Nothing sensible can be computed from there on, and nothing on disk is
  * harmed: outputs are atomic (file.h). So the handler writes one line and exits 1, as main would. */
@@ -7,11 +8,14 @@
 
 #include <stddef.h>
 
-/* For main; program (a literal) begins the line. Without it SIGBUS kills, as ever. */
+/* Installs the handler; main calls it once. program (a literal) begins the line. Without this call SIGBUS kills, as
+ * ever. */
 void bus_error_catch(const char *program);
 
-/* The map of file path is begin .. begin + size - 1; until it is forgotten. For file.c. Any thread. */
+/* Notes that file path is mapped at begin .. begin + size - 1, until bus_error_forget(begin). file.c calls it. Any
+ * thread may. */
 void bus_error_watch(const void *begin, size_t size, const char *path);
-void bus_error_forget(const void *begin); /* before it is unmapped; one that is not watched is fine */
+/* Forgets a map that is about to be unmapped; one that is not watched is fine. */
+void bus_error_forget(const void *begin);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <time.h>
 
+/* Returns seconds since some moment in the past. */
 static inline double clock_s(void)
 {
     struct timespec t;
@@ -13,6 +14,7 @@ static inline double clock_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Returns the same in whole milliseconds. */
 static inline int64_t clock_ms(void)
 {
     struct timespec t;
@@ -20,7 +22,7 @@ static inline int64_t clock_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* The moment ms milliseconds from now, for pthread_cond_timedwait on a condition of clock_init_condition. */
+/* Returns the moment ms milliseconds from now, for pthread_cond_timedwait on a condition of clock_init_condition. */
 static inline struct timespec clock_after(int ms)
 {
     struct timespec t;
@@ -34,6 +36,7 @@ static inline struct timespec clock_after(int ms)
     return t;
 }
 
+/* Initialises a condition whose timed waits go by this clock. */
 static inline void clock_init_condition(pthread_cond_t *c)
 {
     pthread_condattr_t monotonic;

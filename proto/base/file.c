@@ -56,7 +56,7 @@ void file_map_passed(const void *p, size_t n)
         madvise((void *)begin, (uintptr_t)p + n - begin, MADV_DONTNEED); /* a read-only map: nothing can be lost */
 }
 
-/* Read, not mapped: a file that shrinks meanwhile is just shorter. */
+/* The file is read, not mapped: one that shrinks meanwhile is just shorter. */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e)
 {
     struct stat st;
@@ -86,6 +86,7 @@ int file_read_text(const char *path, size_t max, char **text, size_t *size, stru
     return rc;
 }
 
+/* Writes the folder that path lies in to folder [size]. */
 static void parent_folder(const char *path, char *folder, size_t size)
 {
     snprintf(folder, size, "%s", path);
@@ -220,7 +221,7 @@ int file_remove_tree(const char *path, struct err *e)
     return 0;
 }
 
-/* "NAME.tmp.PID", and no process has that id. */
+/* Whether the name is "NAME.tmp.PID" and no process has that id. */
 static bool is_leftover(const char *name)
 {
     char *end;

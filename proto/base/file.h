@@ -16,42 +16,49 @@ struct file_map {
     size_t size;               /* bytes */
 };
 
-/* Maps the whole regular file read-only. Refuses folders and what cannot be opened. A file that is cut short while it is
- * mapped: bus_error.h. */
+/* Maps the whole regular file read-only. Refuses folders and what cannot be opened. A file that is cut short while it
+ * is mapped: bus_error.h. */
 int file_map(struct file_map *m, const char *path, struct err *e);
+/* Unmaps it; safe on a zeroed struct. */
 void file_unmap(struct file_map *m);
-/* The n bytes at p, inside a map, have been read: they need not stay in this process's memory. Reading them again
- * works. */
+/* Tells the kernel that the n bytes at p, inside a map, have been read and need not stay in this process's memory.
+ * Reading them again works. */
 void file_map_passed(const void *p, size_t n);
 
 /* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (mem_free). */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e);
 
-/* An output on its way: write to f with stdio, then commit or abandon. */
+/* An output on its way: write to f with stdio or file_out_write, then commit or abandon. */
 struct file_out {
     FILE *f;
     char path[4096];
     char temporary[4096 + 32];
 };
 
+/* Opens the temporary. Refuses a path at which something other than a regular file lies. */
 int file_out_open(struct file_out *o, const char *path, struct err *e);
+/* Writes size bytes. */
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e);
-int file_out_commit(struct file_out *o, struct err *e); /* flush, fsync, close, rename, fsync the folder */
-void file_out_abandon(struct file_out *o);              /* close and remove the temporary; safe after commit */
+/* Flushes, syncs and closes the file, gives it its name and syncs the folder. After a failure the old file is as it was
+ * and the temporary is removed. */
+int file_out_commit(struct file_out *o, struct err *e);
+/* Closes and removes the temporary; safe after commit. */
+void file_out_abandon(struct file_out *o);
 
-/* A small file of exactly this mode, whole and synced or not there at all; refuses a path at which something lies. */
+/* Writes a small file of exactly this mode, whole and synced or not there at all. Refuses a path at which something
+ * lies. */
 int file_write_new(const char *path, mode_t mode, const void *data, size_t size, struct err *e);
 
-/* mkdir -p. */
+/* Makes a folder and those above it; one that is there is fine. */
 int file_make_folder(const char *path, struct err *e);
-/* fsync a folder, so that names made or removed in it last. */
+/* Syncs a folder, so that names made or removed in it last. */
 int file_sync_folder(const char *path, struct err *e);
 /* Removes a file, or a folder of plain files (one level); a missing one is fine. */
 int file_remove_tree(const char *path, struct err *e);
 /* Removes what killed processes left half-written in a folder: the temporaries above of processes that are no more. */
 int file_remove_leftovers(const char *folder, struct err *e);
 
-/* dst = a "/" b; ERR_INPUT if it does not fit. */
+/* Writes a "/" b to dst [dst_size]; returns ERR_INPUT if it does not fit. */
 int file_join(char *dst, size_t dst_size, const char *a, const char *b, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* finite.h - the first NaN or infinity (all exponent bits set) among n values, unaligned or not, at memory speed; n if there is none. */
+/* finite.h - finds NaN and infinity (all exponent bits set) among n values, unaligned or not, at memory speed. */
 #ifndef CROSSFEED_FINITE_H
 #define CROSSFEED_FINITE_H
 
@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Whether element i is one, of fp32 and of bf16. */
 static inline bool finite_is_bad_f32(const void *x, size_t i)
 {
     uint32_t u;
@@ -21,7 +22,8 @@ static inline bool finite_is_bad_bf16(const void *x, size_t i)
     return (u & 0x7f80u) == 0x7f80u;
 }
 
-/* All are looked at first, without a branch; where it is only once there is one. */
+/* finite_first_bad_f32 and finite_first_bad_bf16 return the index of the first such value, n if there is none. They
+ * look at all values without a branch, and for the place only once there is one. */
 #define FINITE_FIRST_BAD(type)                                            \
     static inline size_t finite_first_bad_##type(const void *x, size_t n) \
     {                                                                     \

@@ -44,7 +44,7 @@ int gemm_threads(void)
     return n_threads;
 }
 
-/* One product on one thread. small: may use BLIS's path for small products. */
+/* Computes one product on one thread. small: BLIS may take its path for small products. */
 static void product(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
                     size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc, bool small)
 {

@@ -7,18 +7,20 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Threads used by products called outside an OpenMP parallel region (inside one: always 1). Call once at start. */
+/* Sets how many threads a product uses that is called outside an OpenMP parallel region (inside one it is always 1). To
+ * be called once, at start. */
 void gemm_set_threads(int threads);
+/* Returns that number. */
 int gemm_threads(void);
 
-/* C [m, n] (row stride ldc) = alpha * op(A) [m, k] * op(B) [k, n] + beta * C.
+/* Computes C [m, n] (row stride ldc) = alpha * op(A) [m, k] * op(B) [k, n] + beta * C.
  * op(A) is A, stored [m, k] with row stride lda, or with transpose_a A stored [k, m]; the same for B.
  * beta = 0 never reads C (so NaN there does no harm). Any of m, n, k may be 0. */
 void gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a, size_t lda,
           const float *b, size_t ldb, float beta, float *c, size_t ldc);
 
-/* For a caller with a parallel region of its own, who has more to do to each piece of C: one piece of its rows, on the
- * calling thread. Cut at multiples of gemm_piece_rows(all rows), the same bits as gemm gives. */
+/* Computes some rows of C on the calling thread, for a caller with a parallel region of its own who has more to do to
+ * each piece of C. Pieces that are cut at multiples of gemm_piece_rows(all rows) have the bits that gemm gives. */
 void gemm_piece(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha, const float *a,
                 size_t lda, const float *b, size_t ldb, float beta, float *c, size_t ldc);
 size_t gemm_piece_rows(size_t rows);

@@ -31,7 +31,7 @@ static int check_processor(struct err *e)
                    needed, has);
 }
 
-/* w->b = b [k, n], rounded and laid out. */
+/* Makes w->b of b [k, n], rounded and laid out as wanted. */
 static int pack(struct gemm_bf16 *w, const float *b, const dnnl_memory_desc_t *wanted, size_t k, size_t n,
                 struct err *e)
 {

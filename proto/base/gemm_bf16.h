@@ -14,13 +14,14 @@ enum { GEMM_BF16_ROWS = 256 }; /* of A and C in one call */
 
 struct gemm_bf16; /* a packed weight [k, n] */
 
-/* Refused, naming oneDNN's best instruction set, where the processor has no bf16 dot products: it would be slower than
- * fp32. b: [k, n] fp32, not kept. */
+/* Packs b [k, n] fp32, which is not kept, into *w, owned by the caller. Refuses, naming oneDNN's best instruction set,
+ * a processor without bf16 dot products: it would be slower than fp32. */
 int gemm_bf16_new(struct gemm_bf16 **w, const float *b, size_t k, size_t n, struct err *e);
-void gemm_bf16_free(struct gemm_bf16 *w); /* NULL is fine */
+/* Frees it; NULL is fine. */
+void gemm_bf16_free(struct gemm_bf16 *w);
 
-/* C [GEMM_BF16_ROWS, n] = A [GEMM_BF16_ROWS, k] times the weight, on the calling thread; threads may share a weight.
- * For fewer rows the rest must still be readable and writable. */
+/* Computes C [GEMM_BF16_ROWS, n] = A [GEMM_BF16_ROWS, k] times the weight on the calling thread; threads may share a
+ * weight. For fewer rows the rest must still be readable and writable. */
 int gemm_bf16(const struct gemm_bf16 *w, const uint16_t *a, float *c, struct err *e);
 
 #endif

@@ -5,9 +5,13 @@
 #ifndef CROSSFEED_LOG_H
 #define CROSSFEED_LOG_H
 
-void log_init(const char *program); /* the prefix of each line; string must outlive the process */
+/* Sets the prefix of each line; the string must outlive the process. */
+void log_init(const char *program);
+/* Prints a line. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Prints how far the program is, over the line before it if that was progress on a terminal. */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Whether standard error was a terminal at log_init. */
 int log_is_terminal(void);
 
 #endif

@@ -37,7 +37,7 @@ static void skip_space(struct cursor *c)
         c->at++;
 }
 
-/* Takes `text` if it comes next (after white space). */
+/* Takes `text` if it comes next, after white space; whether it did. */
 static bool take(struct cursor *c, const char *text)
 {
     skip_space(c);
@@ -48,7 +48,7 @@ static bool take(struct cursor *c, const char *text)
     return true;
 }
 
-/* A quoted string without escapes. */
+/* Takes a quoted string without escapes to dst [size]. */
 static bool take_string(struct cursor *c, char *dst, size_t size)
 {
     skip_space(c);
@@ -65,6 +65,7 @@ static bool take_string(struct cursor *c, char *dst, size_t size)
     return c->at < c->end && *c->at++ == quote;
 }
 
+/* Takes a whole number. */
 static bool take_size(struct cursor *c, size_t *out)
 {
     skip_space(c);
@@ -75,7 +76,7 @@ static bool take_size(struct cursor *c, size_t *out)
     return c->at > first;
 }
 
-/* (), (3,), (3, 4), (3, 4,); a tuple of one needs its comma. */
+/* Takes a tuple of sizes: (), (3,), (3, 4), (3, 4,); a tuple of one needs its comma. */
 static bool take_shape(struct cursor *c, struct npy *n)
 {
     if (!take(c, "("))

@@ -23,8 +23,11 @@ struct npy {
     size_t item_size;          /* bytes */
 };
 
+/* Maps the file and parses its header. */
 int npy_open(struct npy *n, const char *path, struct err *e);
-void npy_close(struct npy *n); /* safe on a zeroed struct */
+/* Unmaps it; safe on a zeroed struct. */
+void npy_close(struct npy *n);
+/* Returns NumPy's name of it: "uint16", ... */
 const char *npy_dtype_name(enum npy_dtype dtype);
 
 #endif

@@ -22,7 +22,7 @@ static void philox(const uint32_t key[2], const uint32_t counter[4], uint32_t ou
     out[3] = c3;
 }
 
-/* counter = (position lo, position hi and purpose, index lo, index hi): streams never overlap. */
+/* The counter is (position lo, position hi and purpose, index lo, index hi), so that streams never overlap. */
 void rng_init(struct rng *r, uint64_t seed, enum rng_purpose purpose, uint64_t index)
 {
     *r = (struct rng){.key = {(uint32_t)seed, (uint32_t)(seed >> 32)},
@@ -41,7 +41,7 @@ uint32_t rng_u32(struct rng *r)
     return r->out[r->used++];
 }
 
-/* Lemire, "Fast random integer generation in an interval" (2019). */
+/* The method is Lemire's: "Fast random integer generation in an interval" (2019). */
 uint32_t rng_below(struct rng *r, uint32_t n)
 {
     uint64_t product = (uint64_t)rng_u32(r) * n;

@@ -24,13 +24,18 @@ struct rng {
     unsigned used; /* of out */
 };
 
+/* Begins the stream of that seed, purpose and index. */
 void rng_init(struct rng *r, uint64_t seed, enum rng_purpose purpose, uint64_t index);
+/* Returns the stream's next 32 bits. */
 uint32_t rng_u32(struct rng *r);
-uint32_t rng_below(struct rng *r, uint32_t n); /* uniform in [0, n), unbiased; n > 0 */
-double rng_uniform(struct rng *r);             /* [0, 1), 32 bits */
-double rng_normal(struct rng *r);              /* Box-Muller, one of the pair */
+/* Returns a uniform whole number in [0, n), without bias; n > 0. */
+uint32_t rng_below(struct rng *r, uint32_t n);
+/* Returns a uniform number in [0, 1), of 32 bits. */
+double rng_uniform(struct rng *r);
+/* Returns a standard normal number: one of the pair that Box-Muller gives. */
+double rng_normal(struct rng *r);
 
-/* p = a uniform permutation of 0..n-1 (Fisher-Yates). n < 2^32. */
+/* Fills p with a uniform permutation of 0..n-1 (Fisher-Yates). n < 2^32. */
 void rng_permutation(struct rng *r, uint32_t *p, size_t n);
 
 #endif

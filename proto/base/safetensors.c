@@ -44,7 +44,7 @@ static enum tensor_dtype dtype_parse(const char *name)
     return dtype;
 }
 
-/* A JSON integer >= 0 as a size. */
+/* Reads a JSON integer >= 0 as a size; false if it is none. */
 static bool json_size(const json_t *j, size_t *out)
 {
     if (!json_is_integer(j) || json_integer_value(j) < 0)
@@ -53,7 +53,7 @@ static bool json_size(const json_t *j, size_t *out)
     return true;
 }
 
-/* "[3, 4]" for messages; cut if it does not fit. */
+/* Writes "[3, 4]", for messages, to dst, which it returns; cut if it does not fit. */
 static const char *shape_text(char *dst, size_t size, size_t n_dims, const size_t *shape)
 {
     size_t used = (size_t)snprintf(dst, size, "[");
@@ -113,7 +113,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct tensor_view *)a)->name, ((const struct tensor_view *)b)->name);
 }
 
-/* The tensors must tile the data: no overlap, no gap, nothing behind the last. */
+/* Refuses tensors that do not tile the data: an overlap, a gap, something behind the last. */
 static int check_tiling(struct safetensors *s, const unsigned char *data, size_t data_size, struct err *e)
 {
     qsort(s->tensors, s->n_tensors, sizeof *s->tensors, by_place);
@@ -242,7 +242,7 @@ const struct tensor_view *safetensors_require(const struct safetensors *s, const
     return t;
 }
 
-/* Elements begin..end of t to float32; one loop a dtype, so that each vectorises. */
+/* Converts elements begin..end of t to float32; one loop a dtype, so that each vectorises. */
 static void convert(const struct tensor_view *t, size_t begin, size_t end, float *dst)
 {
     const unsigned char *src = t->data;
@@ -263,7 +263,7 @@ static void convert(const struct tensor_view *t, size_t begin, size_t end, float
     }
 }
 
-/* The first element of begin..end that is NaN or infinite; end if none. */
+/* Returns the first element of begin..end that is NaN or infinite; end if there is none. */
 static size_t first_bad(const float *x, size_t begin, size_t end)
 {
     unsigned bad = 0;
@@ -296,7 +296,8 @@ int tensor_to_f32(const struct safetensors *s, const struct tensor_view *t, floa
     return 0;
 }
 
-/* The header for the tensors, in their order; *data_size = bytes that will follow. NULL with e filled. */
+/* Returns the header for the tensors, in their order; *data_size = the bytes that will follow. NULL with e filled if it
+ * cannot be made. */
 static json_t *build_header(const char *path, const struct tensor_spec *tensors, size_t n_tensors,
                             const char *const *metadata, size_t n_metadata, size_t *data_size, struct err *e)
 {

@@ -33,8 +33,10 @@ enum tensor_dtype {
 };
 #define TENSOR_MAX_DIMS 8
 
-size_t tensor_dtype_size(enum tensor_dtype dtype);      /* bytes an element; 0 for TENSOR_OTHER */
-const char *tensor_dtype_name(enum tensor_dtype dtype); /* "F32", ... as the format spells it */
+/* Returns the bytes of an element; 0 for TENSOR_OTHER. */
+size_t tensor_dtype_size(enum tensor_dtype dtype);
+/* Returns the name as the format spells it: "F32", ... */
+const char *tensor_dtype_name(enum tensor_dtype dtype);
 
 struct tensor_view {
     const char *name; /* valid as long as the file is open */
@@ -55,18 +57,20 @@ struct safetensors {
     void *metadata; /* its "__metadata__" (an object of strings), or NULL */
 };
 
+/* Maps the file and checks its whole header. */
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
-void safetensors_close(struct safetensors *s); /* safe on a zeroed struct */
+/* Unmaps it; safe on a zeroed struct. */
+void safetensors_close(struct safetensors *s);
 
-/* NULL if there is none of that name. */
+/* Returns the tensor of that name, or NULL. */
 const struct tensor_view *safetensors_find(const struct safetensors *s, const char *name);
-/* NULL if absent. Valid as long as the file is open. */
+/* Returns the metadata of that key, valid as long as the file is open, or NULL. */
 const char *safetensors_metadata(const struct safetensors *s, const char *key);
 
-/* Checks dtype-independent shape; fills e with both shapes. */
+/* Refuses a tensor of another shape, naming both; its dtype does not matter. */
 int tensor_expect_shape(const struct safetensors *s, const struct tensor_view *t, size_t n_dims, const size_t *shape,
                         struct err *e);
-/* The tensor of that name and shape; NULL with e filled if there is none, or its shape is another. */
+/* Returns the tensor of that name and shape; NULL with e filled if there is none, or its shape is another. */
 const struct tensor_view *safetensors_require(const struct safetensors *s, const char *name, size_t n_dims,
                                               const size_t *shape, struct err *e);
 /* Converts F32/F16/BF16 (F64 rounded) to float32, n = product of the shape. Refuses other dtypes. NaN/Inf are refused
@@ -86,14 +90,15 @@ struct safetensors_writer {
     size_t expected, written; /* data bytes */
 };
 
-/* metadata: n_metadata pairs key, value (2 * n_metadata strings), may be NULL. Data starts 8-byte aligned (header
- * padded with spaces). After any failure below, call safetensors_write_abandon. */
+/* Opens the output and writes the header. metadata: n_metadata pairs key, value (2 * n_metadata strings), may be NULL.
+ * Data starts 8-byte aligned (header padded with spaces). After any failure below, call safetensors_write_abandon. */
 int safetensors_write_begin(struct safetensors_writer *w, const char *path, const struct tensor_spec *tensors,
                             size_t n_tensors, const char *const *metadata, size_t n_metadata, struct err *e);
-/* Refuses more bytes than were declared; pieces need not be whole tensors. */
+/* Writes the next bytes of the tensors; pieces need not be whole tensors. Refuses more than was declared. */
 int safetensors_write_data(struct safetensors_writer *w, const void *data, size_t bytes, struct err *e);
-/* Refuses if fewer bytes were written than declared. */
+/* Gives the file its name (file.h). Refuses if fewer bytes were written than declared. */
 int safetensors_write_commit(struct safetensors_writer *w, struct err *e);
-void safetensors_write_abandon(struct safetensors_writer *w); /* safe after commit */
+/* Removes what was written; safe on a zeroed struct and after commit. */
+void safetensors_write_abandon(struct safetensors_writer *w);
 
 #endif

@@ -5,7 +5,8 @@
 #include <stdint.h>
 #include <unistd.h>
 
-/* fd -1: nobody is to be told. A write fails only if the counter is full, and then it is readable anyway. */
+/* Tells whoever polls fd; -1: nobody is to be told. A write fails only if the counter is full, and then it is readable
+ * anyway. */
 static inline void wake(int fd)
 {
     uint64_t one = 1;

@@ -99,7 +99,7 @@ const char *message_type_name(enum message_type type)
     return types[type].name;
 }
 
-/* Where a SCALE lives in each of the two messages that have one. */
+/* Says where a SCALE lives in each of the two messages that have one. */
 struct scale_place {
     bool *has;
     uint32_t *n;
@@ -233,7 +233,7 @@ static void read_dtype(struct mpread *r, enum row_dtype *dtype)
         mpread_fail(r, "unknown dtype");
 }
 
-/* A scale may come before or after `sites`; its count is checked against n_sites once all is read. */
+/* Reads a scale. It may come before or after `sites`; its count is checked against n_sites once all is read. */
 static void read_scale(struct mpread *r, bool *has, uint32_t *n, float *values)
 {
     *n = 0;
@@ -248,7 +248,7 @@ static void read_scale(struct mpread *r, bool *has, uint32_t *n, float *values)
     }
 }
 
-/* counts: of the parts whose number another field gives, checked once all is read. */
+/* Counts of the parts whose number another field gives; they are checked once all is read. */
 struct counts {
     uint32_t scales;
     size_t origin_bytes;
@@ -309,7 +309,8 @@ static void read_field(struct mpread *r, const struct field *f, struct message *
     }
 }
 
-/* The version that a HELLO says first, whatever fields that version has; 0 if it does not. at: behind the type. */
+/* Returns the version that a HELLO says first, whatever fields that version has; 0 if it does not. at: behind the type.
+ */
 static uint32_t hello_version(const struct mpread *at)
 {
     struct mpread r = *at;

@@ -34,7 +34,8 @@ enum message_type {
     MESSAGE_TYPES,
 };
 
-const char *message_type_name(enum message_type type); /* "HELLO", ... */
+/* Returns the name that the wire has: "HELLO", ... */
+const char *message_type_name(enum message_type type);
 
 struct message_hello {
     uint32_t version;
@@ -99,10 +100,10 @@ struct message {
     };
 };
 
-/* Writes the msgpack form into buffer (MESSAGE_MAX_BYTES); *size = its bytes. ERR_INPUT if it does not fit. */
+/* Writes the msgpack form into buffer [MESSAGE_MAX_BYTES]; *size = its bytes. Returns ERR_INPUT if it does not fit. */
 int message_encode(const struct message *m, unsigned char *buffer, size_t *size, struct err *e);
 
-/* Reads one whole frame; refuses (ERR_PEER) whatever is not exactly one known message. data may be unaligned. */
+/* Reads one whole frame, which may be unaligned; refuses (ERR_PEER) whatever is not exactly one known message. */
 int message_decode(struct message *m, const unsigned char *data, size_t size, struct err *e);
 
 #endif

@@ -27,7 +27,7 @@ static const unsigned char *take(struct mpread *r, size_t n)
     return p;
 }
 
-/* Big-endian unsigned of n bytes. */
+/* Reads a big-endian unsigned number of n bytes. */
 static uint64_t take_be(struct mpread *r, size_t n)
 {
     const unsigned char *p = take(r, n);
@@ -43,7 +43,7 @@ static unsigned take_tag(struct mpread *r)
     return p ? *p : 0xc1; /* 0xc1 is never used by msgpack */
 }
 
-/* A count whose forms are: fix (tag base..base+fix_max), then 16 and 32 bits (tag16, tag16 + 1). */
+/* Reads a count whose forms are: fix (tag base..base+fix_max), then 16 and 32 bits (tag16, tag16 + 1). */
 static uint32_t take_count(struct mpread *r, unsigned base, unsigned fix_max, unsigned tag16, uint32_t max,
                            const char *not_one, const char *too_many)
 {

@@ -14,15 +14,22 @@ struct mpread {
     const char *why; /* NULL: no failure so far */
 };
 
+/* Begins at data, which must stay there while it is read. */
 void mpread_init(struct mpread *r, const void *data, size_t size);
-void mpread_fail(struct mpread *r, const char *why); /* keeps the first reason */
+/* Fails with that reason (a literal), unless it has failed before. */
+void mpread_fail(struct mpread *r, const char *why);
 
-uint32_t mpread_map(struct mpread *r, uint32_t max);   /* number of pairs */
-uint32_t mpread_array(struct mpread *r, uint32_t max); /* number of elements */
+/* Reads a map's head; returns its number of pairs, at most max. */
+uint32_t mpread_map(struct mpread *r, uint32_t max);
+/* Reads an array's head; returns its number of elements, at most max. */
+uint32_t mpread_array(struct mpread *r, uint32_t max);
+/* Reads a whole number from 0 to max. */
 uint64_t mpread_uint(struct mpread *r, uint64_t max);
 bool mpread_bool(struct mpread *r);
-double mpread_float(struct mpread *r); /* float32 or float64 */
-bool mpread_nil(struct mpread *r);     /* true and consumed if the next value is nil; else false, nothing consumed */
+/* Reads a float32 or float64. */
+double mpread_float(struct mpread *r);
+/* Reads nil and returns true if it comes next; else returns false and reads nothing. */
+bool mpread_nil(struct mpread *r);
 /* Copies a bin of at most size bytes into dst; returns its size. */
 size_t mpread_bin(struct mpread *r, void *dst, size_t size);
 /* Copies a str of at most size - 1 bytes into dst, NUL-terminated. Control characters are refused (logs, terminals). */

@@ -66,7 +66,7 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
     return 0;
 }
 
-/* Printable ASCII: goes into logs and cfg.json as it is. */
+/* Whether a text is printable ASCII, which goes into logs and cfg.json as it is. */
 static bool is_plain(const char *text)
 {
     while (*text > 0x20 && *text < 0x7f)

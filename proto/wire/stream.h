@@ -39,8 +39,8 @@ struct stream {
     char model_fingerprints[STREAM_MAX_MODELS][FINGERPRINT_SIZE]; /* covers how the weights were processed */
 };
 
-/* 0 if `theirs` (of a producer) is the stream `ours` of the run; else ERR_MISMATCH naming the first difference and both
- * values: "site 3: blocks.3.hook_mlp_out, run has blocks.3.hook_resid_post". Scales are not compared here. */
+/* Returns 0 if `theirs` (of a producer) is the stream `ours` of the run; else ERR_MISMATCH, naming the first difference
+ * and both values: "site 3: blocks.3.hook_mlp_out, run has blocks.3.hook_resid_post". Scales are not compared here. */
 int stream_compare(const struct stream *ours, const struct stream *theirs, struct err *e);
 
 /* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII.
@@ -65,13 +65,17 @@ struct row_origin {
  * connection carries little: TCP Reno 0.15 MB/s at a round trip of 100 ms and 1 % loss. Loopback carries 4.2 to 5.0
  * GB/s in chunks of this size, 4.8 to 5.2 in those of 4 MB. */
 #define CHUNK_BYTES ((size_t)256 << 10)
-#define CHUNK_MAX_ROWS 4096                                             /* so that their origins fit in a header */
-size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype);  /* activations only */
-size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype); /* >= 1 after stream_check */
-size_t stream_block_rows(const struct stream *s, uint32_t n_sequences); /* rows of a block */
-size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows); /* chunks a block of rows takes */
+#define CHUNK_MAX_ROWS 4096 /* so that their origins fit in a header */
+/* Returns the bytes of a row's activations. */
+size_t stream_row_bytes(const struct stream *s, enum row_dtype dtype);
+/* Returns the rows of a chunk; at least 1 after stream_check. */
+size_t stream_chunk_rows(const struct stream *s, enum row_dtype dtype);
+/* Returns the rows of a block of so many sequences. */
+size_t stream_block_rows(const struct stream *s, uint32_t n_sequences);
+/* Returns how many chunks a block of so many rows takes. */
+size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows);
 
-/* "0.51,0.49" -> scale [STREAM_MAX_SITES], *n values. Refuses what is not a positive number. */
+/* Reads "0.51,0.49" into scale [STREAM_MAX_SITES], *n values. Refuses what is not a positive number. */
 int stream_parse_scale(const char *text, float *scale, uint32_t *n, struct err *e);
 
 #endif

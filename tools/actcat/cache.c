@@ -48,7 +48,7 @@ void cache_close(struct cache *c)
     *c = (struct cache){0};
 }
 
-/* Rows of a shard from row `first` on. */
+/* Reads rows of a shard from row `first` on. */
 static int read_recorded(struct recording *r, size_t first, size_t n, float *values, struct row_origin *origins,
                          size_t *got, size_t *skip, struct err *e)
 {

@@ -23,12 +23,14 @@ struct cache {
     size_t n_rows; /* of a whole one */
 };
 
-/* A folder is a recording; files are all .npy or all .safetensors. Refuses what is neither. */
+/* Opens what the options name: a folder is a recording; files are all .npy or all .safetensors. Refuses what is
+ * neither. */
 int cache_open(struct cache *c, const struct import_options *o, struct err *e);
-void cache_close(struct cache *c); /* safe on a zeroed struct */
+/* Safe on a zeroed struct. */
+void cache_close(struct cache *c);
 
-/* Up to CACHE_PIECE_ROWS rows from first on (at most n): values [*got, n_sites, d_model] and origins [*got]. *got 0:
- * row first is not recorded, and *skip rows from it on are not. */
+/* Reads up to CACHE_PIECE_ROWS rows from first on (at most n): values [*got, n_sites, d_model] and origins [*got]. *got
+ * 0: row first is not recorded, and *skip rows from it on are not. */
 int cache_read(struct cache *c, size_t first, size_t n, float *values, struct row_origin *origins, size_t *got,
                size_t *skip, struct err *e);
 

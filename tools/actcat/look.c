@@ -1,4 +1,4 @@
-/* look.c - prints; see look.h. */
+/* look.c - reads the cache piece by piece and prints; see look.h. */
 #include "look.h"
 
 #include <inttypes.h>
@@ -220,7 +220,7 @@ int look_rows(struct cache *c, size_t first, size_t stop, bool json, struct err 
 
 /* ---- text ---- */
 
-/* Control characters are shown as C writes them, so that a row's text stays on one line. */
+/* Prints a token. Control characters are shown as C writes them, so that a row's text stays on one line. */
 static void print_token(const struct vocabulary *v, uint32_t id)
 {
     if (id >= v->n_tokens || !v->tokens[id].bytes) {

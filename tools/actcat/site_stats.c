@@ -1,4 +1,4 @@
-/* site_stats.c - see site_stats.h. */
+/* site_stats.c - sums over vectors, and what follows from them; see site_stats.h. */
 #include "site_stats.h"
 
 #include <math.h>

@@ -28,14 +28,17 @@ struct site_outlier {
 };
 
 int site_stats_init(struct site_stats *s, size_t d_model, struct err *e);
+/* Safe on a zeroed struct. */
 void site_stats_release(struct site_stats *s);
+/* Adds the site's vector [d_model] of a row. */
 void site_stats_add(struct site_stats *s, const float *vector, size_t d_model, size_t row);
 
-double site_stats_mean_norm(const struct site_stats *s); /* NaN if there are no rows */
-/* sqrt(d_model) / mean norm (proto/wire/scale.h); NaN if there are no rows, Inf if all are zero. */
+/* Returns the mean norm of its vectors; NaN if there are no rows. */
+double site_stats_mean_norm(const struct site_stats *s);
+/* Returns sqrt(d_model) / mean norm (proto/wire/scale.h); NaN if there are no rows, Inf if all are zero. */
 double site_stats_scale(const struct site_stats *s, size_t d_model);
-/* The largest dimensions beyond the factor, largest first: top [SITE_MAX_OUTLIERS]. Returns how many there are in all.
- * A median of 0 gives none. */
+/* Finds the largest dimensions beyond the factor, largest first: top [SITE_MAX_OUTLIERS]. Returns how many there are in
+ * all. A median of 0 gives none. */
 size_t site_stats_outliers(const struct site_stats *s, size_t d_model, struct site_outlier *top);
 
 #endif

@@ -1,4 +1,4 @@
-/* added.c - candidates by first byte, then by comparison; see added.h. */
+/* added.c - finds candidates by first byte, then compares; see added.h. */
 #include "added.h"
 
 #include <stdlib.h>

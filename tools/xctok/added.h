@@ -16,12 +16,13 @@ struct added_match {
     const struct added_token *token;
 };
 
-/* Of v's added tokens those that are (not) normalized. v outlives it. */
+/* Takes those of v's added tokens that are (not) normalized. v outlives it. */
 int added_init(struct added *a, const struct vocabulary *v, bool normalized, struct err *e);
+/* Safe on a zeroed struct. */
 void added_free(struct added *a);
 
-/* The first in text[from .. end), which is whole characters; start >= from, stop <= end. If there is none: token NULL,
- * at = start = stop = end. */
+/* Returns the first in text[from .. end), which is whole characters; start >= from, stop <= end. If there is none:
+ * token NULL, at = start = stop = end. */
 struct added_match added_find(const struct added *a, const char *text, size_t from, size_t end);
 
 #endif

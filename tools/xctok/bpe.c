@@ -47,6 +47,7 @@ int ids_reserve(struct ids *ids, size_t more, struct err *e)
     return 0;
 }
 
+/* Returns the pair's slot, or the empty one where it would be. */
 static struct bpe_slot *find(const struct bpe *b, uint32_t left, uint32_t right)
 {
     uint64_t pair = (uint64_t)left << 32 | right, hash = pair * 0x9e3779b97f4a7c15u;
@@ -134,7 +135,7 @@ static void push_pair(struct bpe *b, size_t *n_heap, int32_t left)
         push(b->heap, n_heap, (uint64_t)s->rank << 32 | (uint32_t)left);
 }
 
-/* Joins symbols 0..n-1 in place until no pair has a merge; symbol 0 stays the first. */
+/* Joins symbols 0..n-1 in place until no pair has a merge. Symbol 0 stays the first. */
 static void merge_all(struct bpe *b, size_t n)
 {
     struct bpe_symbol *s = b->symbols;

@@ -24,6 +24,7 @@ struct ids {
     size_t n, capacity;
 };
 
+/* Makes room for so many more. */
 int ids_reserve(struct ids *ids, size_t more, struct err *e);
 
 struct bpe {
@@ -37,12 +38,13 @@ struct bpe {
     size_t capacity;            /* bytes of a pre-token that the scratch holds */
 };
 
-/* Of two merges of one pair the later counts. n_merges < 2^32. */
+/* Makes the table of merges; of two merges of one pair the later counts. n_merges < 2^32. */
 int bpe_init(struct bpe *b, const uint32_t byte_token[256], const struct bpe_merge *merges, size_t n_merges,
              struct err *e);
-void bpe_free(struct bpe *b); /* safe on a zeroed struct */
+/* Safe on a zeroed struct. */
+void bpe_free(struct bpe *b);
 
-/* Appends the tokens of one pre-token. Refuses one of 2^31 bytes or more. */
+/* Appends the tokens of one pre-token to out. Refuses one of 2^31 bytes or more. */
 int bpe_encode(struct bpe *b, const char *word, size_t n, struct ids *out, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* corpus.c - see corpus.h. */
+/* corpus.c - reads text in pieces and cuts it into documents; see corpus.h. */
 #include "corpus.h"
 
 #include <errno.h>
@@ -22,6 +22,7 @@ struct line {
     bool cr;   /* CORPUS_LINES: the last byte seen was a CR, not passed on yet */
 };
 
+/* Parses a JSON line and passes its field on as a document. */
 static int put_object(struct corpus *c, const char *path, const struct line *line, struct err *e)
 {
     json_error_t where;
@@ -55,6 +56,7 @@ static int put_object(struct corpus *c, const char *path, const struct line *lin
     return rc;
 }
 
+/* Appends n bytes to the line. */
 static int keep(struct line *line, const char *path, const char *p, size_t n, struct err *e)
 {
     if (n == 0)
@@ -72,7 +74,7 @@ static int keep(struct line *line, const char *path, const char *p, size_t n, st
     return 0;
 }
 
-/* n bytes of a line without its LF. */
+/* Takes n bytes of a line, without its LF. */
 static int part_of_line(struct corpus *c, const char *path, struct line *line, const char *p, size_t n, struct err *e)
 {
     if (c->kind == CORPUS_JSONL)

@@ -33,7 +33,7 @@ struct corpus {
     uint64_t bytes;                    /* read so far */
 };
 
-/* path "-": standard input. */
+/* Reads the file's documents into the sink; path "-": standard input. */
 int corpus_read(struct corpus *c, const char *path, struct err *e);
 
 #endif

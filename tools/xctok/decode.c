@@ -1,4 +1,4 @@
-/* decode.c - see decode.h. */
+/* decode.c - looks each id up and writes its bytes; see decode.h. */
 #include "decode.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include "npy.h"
 #include "utf8.h"
 
-/* Element i; a negative one becomes huge, beyond any vocabulary. */
+/* Returns element i; a negative one becomes huge, beyond any vocabulary. */
 static uint64_t load(const struct npy *n, size_t i)
 {
     const unsigned char *p = n->data + i * n->item_size;

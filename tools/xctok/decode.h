@@ -21,6 +21,7 @@ struct decode_options {
     bool separate;      /* a line feed after each row, which then is decoded by itself */
 };
 
+/* Writes the rows' text to out. */
 int decode(const struct decode_options *o, const struct vocabulary *v, FILE *out, struct err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* pack.c - see pack.h. */
+/* pack.c - fills a row at a time and writes it; see pack.h. */
 #include "pack.h"
 
 #include <errno.h>
@@ -50,7 +50,7 @@ static int put_row(struct pack *p, struct err *e)
     return 0;
 }
 
-/* A full row is written at once when packing; per document at its end, so that its length is known. */
+/* Puts ids into rows. A full row is written at once when packing; per document at its end, when its length is known. */
 static int put(struct pack *p, const uint32_t *ids, size_t n, struct err *e)
 {
     while (n && !p->full) {

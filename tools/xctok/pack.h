@@ -37,11 +37,16 @@ struct pack {
 
 /* After any failure below, call pack_abandon. */
 int pack_open(struct pack *p, const struct pack_options *o, struct err *e);
-int pack_begin(struct pack *p, struct err *e); /* a document */
+/* Begins a document. */
+int pack_begin(struct pack *p, struct err *e);
+/* Adds n ids to it. */
 int pack_ids(struct pack *p, const uint32_t *ids, size_t n, struct err *e);
-int pack_end(struct pack *p, struct err *e); /* of the document */
-/* Refuses a tensor without a sequence. A lengths file left from an earlier tensor of this name is removed. */
+/* Ends it. */
+int pack_end(struct pack *p, struct err *e);
+/* Gives the tensors their names. Refuses a tensor without a sequence. A lengths file left from an earlier tensor of
+ * this name is removed. */
 int pack_commit(struct pack *p, struct err *e);
-void pack_abandon(struct pack *p); /* safe on a zeroed struct and after commit */
+/* Removes what was written; safe on a zeroed struct and after commit. */
+void pack_abandon(struct pack *p);
 
 #endif

@@ -21,9 +21,11 @@ struct tensor_out {
 
 /* After any failure below, call tensor_out_abandon. */
 int tensor_out_open(struct tensor_out *t, const char *path, size_t columns, bool narrow, struct err *e);
-/* values [columns], or [1]; each fits the type. */
+/* Writes a row: values [columns], or [1]; each fits the type. */
 int tensor_out_row(struct tensor_out *t, const uint32_t *values, struct err *e);
+/* Fills in the header and gives the file its name. */
 int tensor_out_commit(struct tensor_out *t, struct err *e);
-void tensor_out_abandon(struct tensor_out *t); /* safe on a zeroed struct and after commit */
+/* Removes what was written; safe on a zeroed struct and after commit. */
+void tensor_out_abandon(struct tensor_out *t);
 
 #endif

@@ -14,7 +14,7 @@
 #include "mem.h"
 #include "utf8.h"
 
-/* What Unicode 16 has and Unicode 14 has not. */
+/* These characters Unicode 16 has and Unicode 14 has not. */
 #define NEW_LETTERS                                                                                            \
     "\\x{1C89}-\\x{1C8A}\\x{A7CB}-\\x{A7CD}\\x{A7DA}-\\x{A7DC}\\x{105C0}-\\x{105F3}\\x{10D4A}-\\x{10D65}"      \
     "\\x{10D6F}-\\x{10D85}\\x{10EC2}-\\x{10EC4}\\x{1123F}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138B}\\x{1138E}" \

@@ -16,19 +16,22 @@
 
 struct tokenizer; /* not for use by several threads at once */
 
-/* path: as vocabulary_load's. NULL with e filled on failure. */
+/* Returns a new tokenizer, owned by the caller; NULL with e filled on failure. path: as vocabulary_load's. */
 struct tokenizer *tokenizer_open(const char *path, struct err *e);
-void tokenizer_close(struct tokenizer *t); /* NULL is fine */
+/* Frees it; NULL is fine. */
+void tokenizer_close(struct tokenizer *t);
 
-const struct vocabulary *tokenizer_vocabulary(const struct tokenizer *t); /* valid until close */
-/* The id of the token that decodes to this text, an added one first; refuses, naming it, if there is none. */
+/* Returns its vocabulary, valid until close. */
+const struct vocabulary *tokenizer_vocabulary(const struct tokenizer *t);
+/* Finds the id of the token that decodes to this text, an added one first; refuses, naming it, if there is none. */
 int tokenizer_find(const struct tokenizer *t, const char *text, uint32_t *id, struct err *e);
 
 /* Feeds a piece of the document; appends the ids that are certain by now. After a failure, only close. */
 int tokenizer_feed(struct tokenizer *t, const char *text, size_t n, struct ids *out, struct err *e);
-/* The document ends; the next feed begins another. */
+/* Ends the document and appends the rest of its ids; the next feed begins another. */
 int tokenizer_end(struct tokenizer *t, struct ids *out, struct err *e);
-/* Text is encoded when there are n bytes of it (256 KiB unless told). Ids do not depend on it; for tests. */
+/* Sets how many bytes of text there must be before it is encoded (256 KiB unless told). Ids do not depend on it; for
+ * tests. */
 void tokenizer_set_buffer(struct tokenizer *t, size_t n);
 /* Forgets the rest of the document. */
 void tokenizer_drop(struct tokenizer *t);

@@ -22,12 +22,13 @@ struct utf8 { /* zeroed = at a character's start */
 /* Appends the cleaned bytes to out (room for UTF8_CLEAN_MAX(n)); an open character at the end waits for the next call.
  * Returns the bytes written. */
 size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out);
-/* The text ends here: an open character becomes U+FFFD. At most 3 bytes. */
+/* Ends the text: an open character becomes U+FFFD, written to out. Returns the bytes written, at most 3. */
 size_t utf8_finish(struct utf8 *u, char *out);
 
-/* Length in bytes of the white space (Unicode White_Space) at p, at most end; 0 if there is none. Valid UTF-8. */
+/* Returns the bytes of the white-space character (Unicode White_Space) at p, before end, in valid UTF-8; 0 if there is
+ * none. */
 size_t utf8_space_at(const char *p, const char *end);
-/* The same for the character that ends at p, not before begin. */
+/* Returns the same for the character that ends at p and does not begin before begin. */
 size_t utf8_space_before(const char *begin, const char *p);
 
 #endif

@@ -12,7 +12,8 @@
 
 enum { FILE_MAX = 1 << 29, ID_MAX = (1 << 22) - 1 };
 
-/* GPT-2's bytes_to_unicode: printable bytes stand for themselves, the others for U+0100 and on, in order. */
+/* Returns what GPT-2's bytes_to_unicode gives a byte: printable bytes stand for themselves, the others for U+0100 and
+ * on, in order. */
 static unsigned byte_character(unsigned byte)
 {
     static const unsigned char gaps[][2] = {{0, 0x20}, {0x7f, 0xa0}, {0xad, 0xad}};
@@ -25,7 +26,7 @@ static unsigned byte_character(unsigned byte)
     return byte;
 }
 
-/* dst = the character's UTF-8, NUL-terminated; characters here are below U+0800. */
+/* Writes the character's UTF-8, NUL-terminated, to dst; characters here are below U+0800. */
 static size_t character_text(unsigned character, char dst[3])
 {
     size_t n = 0;
@@ -39,7 +40,8 @@ static size_t character_text(unsigned character, char dst[3])
     return n;
 }
 
-/* In place: each character back to its byte; text with a character that stands for no byte stays as it is, whole. */
+/* Turns each character back into its byte, in place; text with a character that stands for no byte stays as it is,
+ * whole. */
 static void to_bytes(char *text, uint32_t *size)
 {
     static short bytes[0x144]; /* by character, -1 = none */
@@ -67,7 +69,7 @@ static void to_bytes(char *text, uint32_t *size)
     *size = n;
 }
 
-/* Token id = text, a copy of it. */
+/* Makes a copy of text token id. */
 static int set_token(struct vocabulary *v, const char *path, uint32_t id, const char *text, size_t size, struct err *e)
 {
     struct token *t = v->tokens + id;
@@ -91,7 +93,7 @@ static int token_id(const json_t *value, const char *path, const char *text, uin
     return 0;
 }
 
-/* v->tokens from {text: id, ...}, with room for n_added more. */
+/* Makes v->tokens of {text: id, ...}, with room for n_added more. */
 static int read_tokens(struct vocabulary *v, json_t *vocab, size_t n_added, const char *path, struct err *e)
 {
     const char *text;
@@ -147,7 +149,7 @@ static int add_merge(struct vocabulary *v, json_t *vocab, const char *left, cons
     return rc;
 }
 
-/* "a b" */
+/* Adds the merge of a line "a b". */
 static int add_merge_line(struct vocabulary *v, json_t *vocab, char *line, const char *path, struct err *e)
 {
     char *space = strchr(line, ' ');
@@ -157,7 +159,7 @@ static int add_merge_line(struct vocabulary *v, json_t *vocab, char *line, const
     return add_merge(v, vocab, line, space + 1, path, e);
 }
 
-/* merges: ["a b", ...] or [["a", "b"], ...] */
+/* Reads merges: ["a b", ...] or [["a", "b"], ...]. */
 static int read_merges(struct vocabulary *v, json_t *vocab, const json_t *merges, const char *path, struct err *e)
 {
     size_t i;
@@ -187,7 +189,7 @@ static int read_merges(struct vocabulary *v, json_t *vocab, const json_t *merges
     return 0;
 }
 
-/* unknown: the unknown token's text or NULL. */
+/* Finds each byte's token. unknown: the unknown token's text or NULL. */
 static int read_alphabet(struct vocabulary *v, const json_t *vocab, const char *unknown, bool fuse, const char *path,
                          struct err *e)
 {
@@ -212,7 +214,7 @@ static int read_alphabet(struct vocabulary *v, const json_t *vocab, const char *
 static int add_token(struct vocabulary *v, const json_t *vocab, struct added_token a, bool special, const char *path,
                      struct err *e)
 {
-    /* The id that the tokenizers package gives, whatever the file says. */
+    /* This is the id that the tokenizers package gives, whatever the file says. */
     size_t n_vocab = json_object_size(vocab), id = n_vocab;
     const json_t *own = json_object_getn(vocab, a.text, a.size);
     for (size_t i = 0; i < v->n_added; i++)
@@ -338,7 +340,7 @@ static json_t *load_json(const char *path, struct err *e)
     return root;
 }
 
-/* merges.txt: a line "#version: ..." and then a merge a line. */
+/* Reads merges.txt: a line "#version: ..." and then a merge a line. */
 static int read_merge_lines(struct vocabulary *v, json_t *vocab, const char *path, struct err *e)
 {
     char *text, *rest, *line;

@@ -1,12 +1,13 @@
 /* vocabulary.h - a byte-level BPE tokenizer as its files describe it.
  *
- * Read: Hugging Face's tokenizer.json (model BPE, pre-tokenizer ByteLevel, decoder ByteLevel or none), or GPT-2's
- * vocab.json + merges.txt, whose <|endoftext|> then is a special token. Not applied, as xctok does their work itself:
- * truncation, padding, post_processor (ids are those of encode(text, add_special_tokens=False)).
+ * It reads Hugging Face's tokenizer.json (model BPE, pre-tokenizer ByteLevel, decoder ByteLevel or none), or GPT-2's
+ * vocab.json + merges.txt, whose <|endoftext|> then is a special token. It does not apply truncation, padding and
+ * post_processor, as xctok does their work itself (ids are those of encode(text, add_special_tokens=False)).
  *
- * Refused, by name: any normalizer, other models, pre-tokenizers and decoders, dropout, byte_fallback, ignore_merges, a
- * subword prefix or suffix, fuse_unk where a byte lacks its token, added tokens with single_word or with an id other
- * than the tokenizers package would give them, and merges whose parts or result are not in the vocabulary. */
+ * It refuses, by name: any normalizer, other models, pre-tokenizers and decoders, dropout, byte_fallback,
+ * ignore_merges, a subword prefix or suffix, fuse_unk where a byte lacks its token, added tokens with single_word or
+ * with an id other than the tokenizers package would give them, and merges whose parts or result are not in the
+ * vocabulary. */
 #ifndef CROSSFEED_VOCABULARY_H
 #define CROSSFEED_VOCABULARY_H
 
@@ -42,8 +43,9 @@ struct vocabulary {
     bool add_prefix_space, use_regex;
 };
 
-/* path: a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt. */
+/* Reads the vocabulary at path: a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt. */
 int vocabulary_load(struct vocabulary *v, const char *path, struct err *e);
-void vocabulary_free(struct vocabulary *v); /* safe on a zeroed struct */
+/* Safe on a zeroed struct. */
+void vocabulary_free(struct vocabulary *v);
 
 #endif

@@ -77,7 +77,7 @@ struct arguments {
     struct decode_options decode;
 };
 
-/* "A:B", either may be left out. */
+/* Reads "A:B"; either may be left out. */
 static void parse_rows(const char *text, struct decode_options *d, struct argp_state *state)
 {
     const char *colon = strchr(text, ':');
@@ -234,7 +234,7 @@ static int end_document(void *self, struct err *e)
     return 0;
 }
 
-/* The ids of --eos and --bos, and the narrowest type for all ids. */
+/* Finds the ids of --eos and --bos, and the narrowest type for all ids. */
 static int choose_tokens(struct arguments *a, const struct tokenizer *t, struct err *e)
 {
     const char *eos = a->eos ? a->eos : "<|endoftext|>";
