@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "mem.h"
 #include "run.h"
 #include "scratch.h"
 #include "serve.h"
