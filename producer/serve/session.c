@@ -372,8 +372,12 @@ int session_run(struct compute *c, const struct session_options *o, struct sessi
         if (read(compute_wake_fd(c), &count, sizeof count) < 0 && errno != EAGAIN)
             finish(s, err_errno(e, errno, "eventfd"), e);
         again = receive(s, e);
-        if (!again && !s->finished)
-            again = send_ready(s, e) || keep_alive(s, e);
+        if (!again && !s->finished) {
+            int rc = send_ready(s, e);
+            if (rc == ERR_MEMORY)
+                log_line("%s; connecting again", e->message);
+            again = rc || keep_alive(s, e);
+        }
     }
     link_close(s->link, LINGER_MS);
     *report = s->report;

@@ -41,19 +41,20 @@ static void read_environment(void)
 }
 
 /* Counts an allocation; true if it shall fail. */
-static bool must_fail(void)
+static bool must_fail(const char *what)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     static atomic_ulong count;
     pthread_once(&once, read_environment);
     unsigned long n = atomic_fetch_add(&count, 1) + 1;
     if (fail_first && n == fail_first)
-        fprintf(stderr, "mem: allocation %lu fails as asked\n", n);
+        fprintf(stderr, "mem: allocation %lu (%s) fails as asked\n", n, what);
     return fail_first && (n == fail_first || (fail_all_after && n > fail_first));
 }
 #else
-static bool must_fail(void)
+static bool must_fail(const char *what)
 {
+    (void)what;
     return false;
 }
 #endif
@@ -90,7 +91,7 @@ void *mem_alloc(size_t count, size_t size, const char *what, struct err *e)
         return NULL;
     }
     /* calloc (lazy zero pages above the mmap threshold), aligned by hand. */
-    h.raw = must_fail() ? NULL : calloc(1, h.bytes + ALIGNMENT + sizeof h);
+    h.raw = must_fail(what) ? NULL : calloc(1, h.bytes + ALIGNMENT + sizeof h);
     if (!h.raw) {
         err_set(e, ERR_MEMORY, "%s: cannot get %zu bytes of memory", what, h.bytes);
         return NULL;
@@ -129,7 +130,7 @@ void mem_free(void *p)
 
 void *mem_raw_alloc(size_t bytes)
 {
-    void *p = must_fail() ? NULL : malloc(bytes ? bytes : 1);
+    void *p = must_fail("for a library") ? NULL : malloc(bytes ? bytes : 1);
     if (!p)
         raw_failed = bytes ? bytes : 1;
     return p;
