@@ -70,21 +70,44 @@ static void describe(int fd, const struct sockaddr_storage *peer, char address[C
     }
 }
 
-/* Makes the table large enough for the descriptor. */
-static bool make_room(struct connections *c, int fd)
+/* Makes room for descriptors below n. */
+static int grow_connections(struct connections *c, size_t n, struct err *e)
 {
-    if ((size_t)fd < c->n_connections)
-        return true;
-    size_t n = 2 * ((size_t)fd + 1);
-    struct connection *more = mem_alloc(n, sizeof *more, "connections", NULL);
+    struct connection *more = mem_alloc(n, sizeof *more, "connections", e);
     if (!more)
-        return false;
+        return ERR_MEMORY;
     if (c->n_connections)
         memcpy(more, c->connections, c->n_connections * sizeof *more);
     mem_free(c->connections);
     c->connections = more;
     c->n_connections = n;
-    return true;
+    return 0;
+}
+
+/* Makes room for so many members. */
+static int grow_members(struct connections *c, size_t room, struct err *e)
+{
+    struct connection_member *more = mem_alloc(room, sizeof *more, "members", e);
+    if (!more)
+        return ERR_MEMORY;
+    if (c->n_members)
+        memcpy(more, c->members, c->n_members * sizeof *more);
+    mem_free(c->members);
+    c->members = more;
+    c->members_room = room;
+    return 0;
+}
+
+/* Makes the table large enough for the descriptor. */
+static bool make_room(struct connections *c, int fd)
+{
+    return (size_t)fd < c->n_connections || grow_connections(c, 2 * ((size_t)fd + 1), NULL) == 0;
+}
+
+int connections_reserve(struct connections *c, size_t descriptors, size_t members, struct err *e)
+{
+    int rc = descriptors > c->n_connections ? grow_connections(c, descriptors, e) : 0;
+    return rc == 0 && members > c->members_room ? grow_members(c, members, e) : rc;
 }
 
 /* Returns the bytes that ZeroMQ holds: those received, less those that still lie in the kernel and those that we were given. Returns 0
@@ -225,17 +248,8 @@ static void remember_member(struct connections *c, const struct routing_id *peer
         *m = c->members[--c->n_members];
     if (m || !allowed)
         return;
-    if (c->n_members == c->members_room) {
-        size_t room = c->n_members ? 2 * c->n_members : 16;
-        struct connection_member *more = mem_alloc(room, sizeof *more, "members", NULL);
-        if (!more)
-            return; /* a connection of it that is yet to be bound will be taken for a stranger's */
-        if (c->n_members)
-            memcpy(more, c->members, c->n_members * sizeof *more);
-        mem_free(c->members);
-        c->members = more;
-        c->members_room = room;
-    }
+    if (c->n_members == c->members_room && grow_members(c, 2 * c->n_members + 1, NULL))
+        return; /* a connection of it that is yet to be bound will be taken for a stranger's */
     c->members[c->n_members++] = (struct connection_member){*peer, allowed};
 }
 

@@ -88,6 +88,10 @@ struct connections {
 void connections_init(struct connections *c, const struct connection_limits *limits, struct refusals *refusals);
 void connections_release(struct connections *c);
 
+/* Makes room for connections of descriptors below that number and for so many members, so that a trainer that has few of both learns
+ * before it starts whether there is memory to watch them. */
+int connections_reserve(struct connections *c, size_t descriptors, size_t members, struct err *e);
+
 /* Records that a connection was accepted under the descriptor fd. If there is no memory to watch it, it is shut at once. */
 void connections_enter(struct connections *c, int fd, int64_t now_ms);
 

@@ -25,6 +25,8 @@
 #define IDLE_MS 1000  /* the same while there are no connections */
 #define ALLOW_MS 1000 /* between looks at the allow-list's files */
 #define MAX_STRANGERS 1024
+#define FIRST_DESCRIPTORS 128 /* that there is room for from the start, */
+#define FIRST_MEMBERS 16      /* and for so many members */
 #define STRANGER_MS 30000
 #define REFUSED_MS 1000
 #define OTHERS_HELD ((uint64_t)1 << 30)
@@ -210,7 +212,9 @@ int guard_new(struct guard **out, struct link *link, struct allow_list *allowed,
     refusals_init(&g->refusals);
     struct connection_limits l = limits();
     connections_init(&g->connections, &l, &g->refusals);
-    int rc = open_sockets(g, link, e), failed;
+    int rc = connections_reserve(&g->connections, FIRST_DESCRIPTORS, FIRST_MEMBERS, e), failed;
+    if (rc == 0)
+        rc = open_sockets(g, link, e);
     if (rc == 0 && (failed = pthread_create(&g->thread, NULL, guard_thread, g)) != 0)
         rc = err_errno(e, failed, "cannot start the guard's thread");
     if (rc) {

@@ -6,7 +6,7 @@
 
 #include "status.h"
 
-/* Returns a new object, or NULL if there is no memory for it. What is not known is null in it. */
+/* Returns a new object, in which null is what is not known. If there is no memory for it, json_text says so (json_file.h). */
 json_t *status_to_json(const struct status_snapshot *s);
 
 #endif

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "clock.h"
 #include "file.h"
 #include "ingest.h"
+#include "json_file.h"
 #include "log.h"
 #include "mem.h"
 #include "status.h"
@@ -56,12 +56,13 @@ static void write_file(struct status_writer *w)
 {
     status_snapshot(w->status, &w->snapshot);
     json_t *value = status_to_json(&w->snapshot);
-    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    struct err e;
+    char *text = json_text(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "status", &e);
     bool written = text && replace_file(w, text);
     if (!written && !w->write_failed)
-        log_line("%s: cannot write: %s; the run goes on", w->path, text ? strerror(errno) : "out of memory");
+        log_line("%s: cannot write: %s; the run goes on", w->path, text ? strerror(errno) : e.message);
     w->write_failed |= !written;
-    free(text);
+    mem_free(text);
     json_decref(value);
 }
 
