@@ -7,7 +7,7 @@ A run that lacks memory must say so in its last line, "NAME: error: ...: cannot 
 recording that was cut short and a training that was go on to the same bytes.
 
     tests/faults/out_of_memory.py PROGRAM [--all] [JOB...]     PROGRAM: actgen, actcat, xckeys, xctok or xctrain
-    --all: every allocation; else the first 200 of the program's first job, 50 of the others, and then fewer and fewer
+    --all: every allocation; else the first 200 of the program's first job, 30 of the others, and then fewer and fewer
     tests/faults/out_of_memory.py --shipped      no program of an ordinary build can be asked to fail
 """
 import os
@@ -28,7 +28,7 @@ import harness  # noqa: E402
 
 DATA = os.path.join(ROOT, "tests/data")
 LIMIT = 60  # seconds a program may take
-FIRST_JOB, OTHER_JOBS, ALL_AFTER = 200, 50, 20  # the first so many allocations are all tried
+FIRST_JOB, OTHER_JOBS, ALL_AFTER = 200, 30, 10  # the first so many allocations are all tried
 THINNING = 5  # beyond, the step grows by one every so many
 ASKED = re.compile(r"^mem: allocation \d+ \(.*\) fails as asked$", re.M)
 FINDING = re.compile(r"(ERROR: \w+Sanitizer|runtime error:).*")
