@@ -21,8 +21,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "../..")
-for name in "xctrain", "actgen", "xckeys", "xctok", "actcat":
-    os.environ.setdefault(name.upper(), os.path.join(ROOT, "build-asan", name))
+PROGRAMS = os.environ.get("PROGRAMS", os.path.join(ROOT, "build-asan"))
 sys.path[:0] = [os.path.join(HERE, "../e2e")]
 import harness  # noqa: E402
 
@@ -37,6 +36,10 @@ CLEAR = re.compile(r"error: .*cannot get \d+ bytes of memory$")
 
 class Failure(Exception):
     pass
+
+
+def program(name):
+    return os.path.join(PROGRAMS, name)
 
 
 def environment(fail):
@@ -215,7 +218,7 @@ class Encode(Job):
         self.before = {"out.npy": b"an older tensor", "out.lengths.npy": b"its lengths"}
 
     def args(self):
-        return [os.environ["XCTOK"], "--tokenizer", self.given("tokenizer.json"), "--out", self.at("out.npy"), "--seq-len", "8",
+        return [program("xctok"), "--tokenizer", self.given("tokenizer.json"), "--out", self.at("out.npy"), "--seq-len", "8",
                 self.given("text")]
 
 
@@ -253,7 +256,7 @@ class Decode(Encode):
         harness.write_npy(self.given("ids.npy"), [[0, 1, 2, 3], [4, 5, 6, 17]])
 
     def args(self):
-        return [os.environ["XCTOK"], "--tokenizer", self.given("tokenizer.json"), "--decode", self.given("ids.npy")]
+        return [program("xctok"), "--tokenizer", self.given("tokenizer.json"), "--decode", self.given("ids.npy")]
 
 
 SYNTHETIC = ["--source", "synthetic", "--threads", "1", "--d-model", "4", "--n-sites", "2", "--latents", "8", "--active", "2"]
@@ -265,14 +268,14 @@ class Actcat(Job):
 
     def make_inputs(self):
         harness.write_npy(self.given("tokens.npy"), [[(3 * i + j) % 10 for j in range(4)] for i in range(6)])
-        command = [os.environ["ACTGEN"], "--threads", "1", "--model", f"{DATA}/gpt2/unscaled", "--tokens", self.given("tokens.npy"),
+        command = [program("actgen"), "--threads", "1", "--model", f"{DATA}/gpt2/unscaled", "--tokens", self.given("tokens.npy"),
                    "--sites", "blocks.*.hook_resid_post", "--record", self.given("recording"), "--shard-seqs", "4"]
         if Run(command, self.logs).wait().status != 0:
             raise Failure("no recording to look at")
         write_tokenizer(self.given("tokenizer.json"))
 
     def args(self):
-        return [os.environ["ACTCAT"], self.given("recording"), *self.look]
+        return [program("actcat"), self.given("recording"), *self.look]
 
     def good(self, run):
         if not run.stdout.endswith("\n"):
@@ -294,7 +297,7 @@ class ActcatVerify(Actcat):
 
 class ActcatText(Actcat):
     def args(self):
-        return [os.environ["ACTCAT"], self.given("recording"), "--row", "4", "--tokenizer", self.given("tokenizer.json")]
+        return [program("actcat"), self.given("recording"), "--row", "4", "--tokenizer", self.given("tokenizer.json")]
 
 
 class ActcatImport(Actcat):
@@ -305,12 +308,12 @@ class ActcatImport(Actcat):
                                    for i in range(2)}, 2 * columns)
 
     def args(self):
-        return [os.environ["ACTCAT"], self.given("acts.safetensors"), "--json"]
+        return [program("actcat"), self.given("acts.safetensors"), "--json"]
 
 
 class MakeKeys(Job):
     def args(self):
-        return [os.environ["XCKEYS"], "make", self.at("key")]
+        return [program("xckeys"), "make", self.at("key")]
 
     def good(self, run):
         if sorted(tree(self.work)) != ["key.public", "key.secret"]:
@@ -319,10 +322,10 @@ class MakeKeys(Job):
 
 class ShowKey(Job):
     def make_inputs(self):
-        Run([os.environ["XCKEYS"], "make", self.given("key")], self.logs).wait()
+        Run([program("xckeys"), "make", self.given("key")], self.logs).wait()
 
     def args(self):
-        return [os.environ["XCKEYS"], "public", self.given("key.secret")]
+        return [program("xckeys"), "public", self.given("key.secret")]
 
 
 class Record(Job):
@@ -330,7 +333,7 @@ class Record(Job):
     source = SYNTHETIC + ["--n-seq", "6", "--seq-len", "4"]
 
     def args(self):
-        return [os.environ["ACTGEN"], *self.source, "--record", self.at("recording"), "--shard-seqs", "2"]
+        return [program("actgen"), *self.source, "--record", self.at("recording"), "--shard-seqs", "2"]
 
     def cut_short(self, run):
         left = tree(self.work)
@@ -369,7 +372,7 @@ class RecordResumed(Record):
             raise Failure(run.describe())
 
     def source_args(self, folder):
-        return [os.environ["ACTGEN"], *self.source, "--record", folder, "--shard-seqs", "2"]
+        return [program("actgen"), *self.source, "--record", folder, "--shard-seqs", "2"]
 
     def clean(self):
         super().clean()
@@ -394,18 +397,18 @@ class Wire(Job):
     def make_inputs(self):
         self.trainer = self.producer = None
         for name in "trainer", "producer":
-            Run([os.environ["XCKEYS"], "make", self.given(name)], self.logs).wait()
+            Run([program("xckeys"), "make", self.given(name)], self.logs).wait()
         os.mkdir(self.given("allowed"))
         shutil.copy(self.given("producer.public"), self.given("allowed"))
         self.endpoint = f"ipc://{self.folder}/socket"
         self.n_begun = self.n_saved = 0  # runs cut short after training began, and that had saved
 
     def trainer_args(self, *more):
-        return [os.environ["XCTRAIN"], *TRAINING, "--listen", self.endpoint, "--out", self.at("out"), "--curve-secret",
+        return [program("xctrain"), *TRAINING, "--listen", self.endpoint, "--out", self.at("out"), "--curve-secret",
                 self.given("trainer.secret"), "--curve-allow", self.given("allowed"), "--provenance", self.at("provenance"), *more]
 
     def producer_args(self):
-        return [os.environ["ACTGEN"], *self.source, "--connect", self.endpoint, "--curve-secret", self.given("producer.secret"),
+        return [program("actgen"), *self.source, "--connect", self.endpoint, "--curve-secret", self.given("producer.secret"),
                 "--curve-server", self.given("trainer.public")]
 
     def listen(self, *more, fail=None):
@@ -517,7 +520,7 @@ class Serve(Wire):
 class ServeRecording(Serve):
     def make_inputs(self):
         super().make_inputs()
-        run = Run([os.environ["ACTGEN"], *self.source, "--record", self.given("recording"), "--shard-seqs", "2"], self.logs).wait()
+        run = Run([program("actgen"), *self.source, "--record", self.given("recording"), "--shard-seqs", "2"], self.logs).wait()
         if run.status != 0:
             raise Failure(run.describe())
         self.source = ["--source", "recording", "--input", self.given("recording"), "--threads", "1", "--verify"]
@@ -544,7 +547,9 @@ JOBS = {
 
 def shipped():
     for name in JOBS:
-        with open(os.environ[name.upper()], "rb") as f:
+        if not os.path.exists(program(name)):  # CROSSFEED_XCTOK=OFF
+            continue
+        with open(program(name), "rb") as f:
             if b"CROSSFEED_FAIL_ALLOCATION" in f.read():
                 print(f"{name} of an ordinary build reads CROSSFEED_FAIL_ALLOCATION")
                 return 1
