@@ -70,9 +70,7 @@ static int open_shards(struct hf_checkpoint *c, const char *folder, const char *
         rc = err_set(e, ERR_INPUT, "%s: no weight_map, or an empty one", path);
     else if (!(names = mem_alloc(json_object_size(weight_map), sizeof *names, path, e)))
         rc = ERR_MEMORY;
-    if (!rc)
-        rc = list_shards(names, &n, weight_map, path, e);
-    if (!rc)
+    if (names && (rc = list_shards(names, &n, weight_map, path, e)) == 0)
         rc = open_files(c, folder, names, n, e);
     mem_free(names);
     json_decref(root);
