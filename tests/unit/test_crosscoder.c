@@ -70,8 +70,8 @@ static void test_initial_weights(void **state)
     (void)state;
     struct crosscoder c, more;
     enum { SITES = 3, DIM = 50, LATENTS = 300 };
-    assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, &e), 0);
-    assert_int_equal(crosscoder_init(&more, SITES, DIM, LATENTS + 7, &e), 0);
+    assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, false, &e), 0);
+    assert_int_equal(crosscoder_init(&more, SITES, DIM, LATENTS + 7, false, &e), 0);
     drawn(&c, 42);
     double sum = 0, sum4 = 0;
     for (size_t j = 0; j < LATENTS; j++) {
@@ -115,8 +115,8 @@ static void round_trip(size_t n_sites, size_t d_model, size_t d_sae)
     struct crosscoder c, back;
     float scale[3] = {0.5f, 1.5f, 1e-3f}, scale_back[3] = {0};
     const char *path = scratch_path("round.safetensors");
-    assert_int_equal(crosscoder_init(&c, n_sites, d_model, d_sae, &e), 0);
-    assert_int_equal(crosscoder_init(&back, n_sites, d_model, d_sae, &e), 0);
+    assert_int_equal(crosscoder_init(&c, n_sites, d_model, d_sae, false, &e), 0);
+    assert_int_equal(crosscoder_init(&back, n_sites, d_model, d_sae, false, &e), 0);
     fill(&c);
     assert_int_equal(write_file(path, &c, scale), 0);
     assert_int_equal(load_file(path, &back, scale_back), 0);
@@ -143,7 +143,7 @@ static void test_layout(void **state)
     struct safetensors s;
     float scale[SITES] = {1, 2};
     const char *path = scratch_path("layout.safetensors");
-    assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, &e), 0);
+    assert_int_equal(crosscoder_init(&c, SITES, DIM, LATENTS, false, &e), 0);
     fill(&c);
     assert_int_equal(write_file(path, &c, scale), 0);
     assert_int_equal(safetensors_open(&s, path, &e), 0);
@@ -173,11 +173,11 @@ static void test_refused(void **state)
     struct crosscoder c, other;
     float scale[3] = {1, 1, 1};
     const char *path = scratch_path("refused.safetensors");
-    assert_int_equal(crosscoder_init(&c, 2, 3, 5, &e), 0);
+    assert_int_equal(crosscoder_init(&c, 2, 3, 5, false, &e), 0);
     assert_int_equal(write_file(path, &c, scale), 0);
     const size_t shapes[][3] = {{2, 3, 6}, {3, 2, 5}, {1, 6, 5}};
     for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(crosscoder_init(&other, shapes[i][0], shapes[i][1], shapes[i][2], &e), 0);
+        assert_int_equal(crosscoder_init(&other, shapes[i][0], shapes[i][1], shapes[i][2], false, &e), 0);
         assert_true(load_file(path, &other, scale) < 0);
         assert_non_null(strstr(e.message, "W_enc"));
         crosscoder_release(&other);

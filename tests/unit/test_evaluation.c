@@ -23,7 +23,7 @@ static int open_all(void **state)
     (void)state;
     struct rng r;
     rng_init(&r, 1, RNG_TEST, 2);
-    if (crosscoder_init(&c, SITES, DIM, LATENTS, &e))
+    if (crosscoder_init(&c, SITES, DIM, LATENTS, false, &e))
         return -1;
     draw_weights(&c, 0.5, 4);
     for (size_t j = 0; j < LATENTS; j++)

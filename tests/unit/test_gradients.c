@@ -76,7 +76,7 @@ static void open_problem(struct problem *p, size_t n_sites, size_t d_model, size
     rng_init(&r, seed, RNG_TEST, 0);
     p->rows = rows;
     p->l1_coeff = 0.7;
-    assert_int_equal(crosscoder_init(&p->c, n_sites, d_model, d_sae, &e), 0);
+    assert_int_equal(crosscoder_init(&p->c, n_sites, d_model, d_sae, false, &e), 0);
     assert_int_equal(train_state_init(&p->t, &p->c, &p->setup, &e), 0);
     p->x = mem_alloc(rows * p->c.n_inputs, sizeof(float), "x", &e);
     p->grad = p->t.m;

@@ -46,9 +46,9 @@ static void keep_squares(const struct selection *s, float *p, const float *bias,
 }
 
 static void through_square(const struct selection *s, size_t latent, const float *f, float *grad, size_t n,
-                           size_t stride)
+                           size_t stride, double *grad_threshold)
 {
-    (void)s, (void)latent;
+    (void)s, (void)latent, (void)grad_threshold;
     for (size_t i = 0; i < n; i++)
         grad[i * stride] *= 2 * sqrtf(f[i * stride]);
 }
@@ -100,26 +100,27 @@ static const struct activation strongest = {.name = "strongest",
 
 /* ---- the loss term "f4": sum over latents of f^4 ---- */
 
-static double f4_of(const struct term_input *in, size_t latent, const float *f, size_t n, size_t stride)
+static double f4_of(const struct term_input *in, size_t latent)
 {
-    (void)in, (void)latent;
+    const struct latent_entries entries = term_entries(in, latent);
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += pow((double)f[i * stride], 4);
+    for (size_t i = 0; i < entries.n; i++)
+        sum += pow((double)entries.f[i * entries.stride], 4);
     return sum;
 }
 
 static double f4_value(const struct term_input *in)
 {
-    return term_sum_entries(in, f4_of) / (double)in->rows;
+    return term_sum_latents(in, f4_of) / (double)in->rows;
 }
 
-static void f4_to_entries(const struct term_input *in, double weight, size_t latent, const float *f, float *grad,
-                          size_t n, size_t stride)
+static void f4_to_entries(const struct term_input *in, double weight, size_t latent,
+                          const struct latent_entries *entries, float *grad)
 {
     (void)latent;
-    for (size_t i = 0; i < n; i++)
-        grad[i * stride] += (float)(weight / (double)in->rows * 4 * pow((double)f[i * stride], 3));
+    for (size_t i = 0; i < entries->n; i++)
+        grad[i * entries->stride] +=
+            (float)(weight / (double)in->rows * 4 * pow((double)entries->f[i * entries->stride], 3));
 }
 
 static const struct term f4 = {.name = "f4", .value = f4_value, .to_entries = f4_to_entries};
@@ -134,12 +135,13 @@ static double spread_value(const struct term_input *in)
     return sum;
 }
 
-static double spread_to_norm(const struct term_input *in, double weight, size_t latent, size_t site)
+static void spread_to_norms(const struct term_input *in, double weight, size_t latent, double *slope)
 {
-    return weight * 2 * in->w->dec_norm[latent * in->c->n_sites + site];
+    for (size_t site = 0; site < in->c->n_sites; site++)
+        slope[site] += weight * 2 * in->w->dec_norm[latent * in->c->n_sites + site];
 }
 
-static const struct term spread = {.name = "spread", .value = spread_value, .to_norm = spread_to_norm};
+static const struct term spread = {.name = "spread", .value = spread_value, .to_norms = spread_to_norms};
 
 static int add_all(void **state)
 {
@@ -176,7 +178,7 @@ static void open_problem(struct problem *p, const char *activation, const char *
         p->setup.terms[i] = terms[i];
         p->weight[i] = 1.0 / (double)(i + 1);
     }
-    assert_int_equal(crosscoder_init(&p->c, SITES, DIM, d_sae, &e), 0);
+    assert_int_equal(crosscoder_init(&p->c, SITES, DIM, d_sae, false, &e), 0);
     if (train_state_init(&p->t, &p->c, &p->setup, &e))
         fail_msg("%s", e.message);
     for (size_t i = 0; i < p->c.n_params; i++)

@@ -62,7 +62,7 @@ static void close_golden(struct golden *g)
 static void read_weights(const struct golden *g, const char *prefix, struct crosscoder *c)
 {
     static float w_enc[INPUTS * LATENTS];
-    assert_int_equal(crosscoder_init(c, SITES, DIM, LATENTS, &e), 0);
+    assert_int_equal(crosscoder_init(c, SITES, DIM, LATENTS, false, &e), 0);
     assert_int_equal(tensor_to_f32(&g->file, find(g, prefix, "W_enc", INPUTS * LATENTS), w_enc, &e), 0);
     for (size_t i = 0; i < INPUTS; i++)
         for (size_t j = 0; j < LATENTS; j++)
@@ -227,7 +227,7 @@ struct small {
 static void open_small(struct small *s, size_t d_sae, size_t batch, enum step_path path, bool keep_gradients)
 {
     s->setup = relu_setup(3, 37, d_sae, batch, path, keep_gradients);
-    assert_int_equal(crosscoder_init(&s->c, 3, 37, d_sae, &e), 0);
+    assert_int_equal(crosscoder_init(&s->c, 3, 37, d_sae, false, &e), 0);
     draw_weights(&s->c, 0.3, 9);
     assert_int_equal(train_state_init(&s->t, &s->c, &s->setup, &e), 0);
     s->x = mem_alloc(batch * s->c.n_inputs, sizeof(float), "x", &e);
@@ -477,7 +477,7 @@ static void test_memory(void **state)
     assert_int_equal(train_step_memory(&setup, &params, &workspace, &e), ERR_MEMORY);
     struct crosscoder c = {0};
     struct train_state t;
-    assert_int_equal(crosscoder_init(&c, 1, 2, 3, &e), 0);
+    assert_int_equal(crosscoder_init(&c, 1, 2, 3, false, &e), 0);
     setup = relu_setup(1, 2, 3, 0, STEP_AUTO, false);
     assert_int_equal(train_state_init(&t, &c, &setup, &e), ERR_INPUT);
     crosscoder_release(&c);

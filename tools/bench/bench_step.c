@@ -79,7 +79,7 @@ static int make(struct bench *b, struct err *e)
                                       .n_terms = 2,
                                       .path = a->path,
                                       .keep_gradients = !a->recompute};
-    if (crosscoder_init(&b->c, a->n_sites, a->n_inputs / a->n_sites, a->d_sae, e) ||
+    if (crosscoder_init(&b->c, a->n_sites, a->n_inputs / a->n_sites, a->d_sae, false, e) ||
         train_state_init(&b->t, &b->c, &b->setup, e))
         return e->code;
     b->window_rows = 4 * a->batch;

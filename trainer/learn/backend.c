@@ -59,3 +59,53 @@ int backend_n_params(size_t n_sites, size_t d_model, size_t d_sae, size_t *n_par
     *n_params = n;
     return 0;
 }
+
+bool backend_has_term(const struct backend_setup *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_terms; i++)
+        if (strcmp(s->terms[i], name) == 0)
+            return true;
+    return false;
+}
+
+bool backend_has_thresholds(const struct backend_setup *s)
+{
+    return strcmp(s->activation, "jumprelu") == 0;
+}
+
+bool backend_has_k(const struct backend_setup *s)
+{
+    return strcmp(s->activation, "topk") == 0 || strcmp(s->activation, "batchtopk") == 0;
+}
+
+bool backend_may_see(const struct backend_setup *s, size_t j, size_t site)
+{
+    const struct partition *p = &s->partition;
+    size_t first = s->d_sae - p->exclusive[0] - p->exclusive[1];
+    if (j < first)
+        return true;
+    return (j < first + p->exclusive[0]) == (site < s->n_sites / 2);
+}
+
+int backend_check(const struct backend_setup *s, struct err *e)
+{
+    const struct partition *p = &s->partition;
+    if (backend_has_k(s) && (s->most_k < 1 || s->most_k > s->d_sae))
+        return err_set(e, ERR_INPUT, "k %zu, must be 1 to d_sae %zu", s->most_k, s->d_sae);
+    if (backend_has_k(s) && backend_has_term(s, "l1"))
+        return err_set(e, ERR_INPUT, "loss term 'l1' with activation '%s', which needs none", s->activation);
+    if (backend_has_term(s, "aux") && !backend_has_k(s))
+        return err_set(e, ERR_INPUT, "loss term 'aux' with activation '%s', which has no k", s->activation);
+    if (backend_has_term(s, "aux") && s->aux_k < 1)
+        return err_set(e, ERR_INPUT, "aux_k %zu, must be at least 1", s->aux_k);
+    if (backend_has_thresholds(s) && !(s->bandwidth > 0))
+        return err_set(e, ERR_INPUT, "bandwidth %g, must be above 0", s->bandwidth);
+    if ((p->shared || p->exclusive[0] || p->exclusive[1]) && s->n_sites % 2)
+        return err_set(e, ERR_INPUT, "shared or exclusive latents of two models with %zu sites, must be even",
+                       s->n_sites);
+    if (p->shared > s->d_sae || p->exclusive[0] > s->d_sae - p->shared ||
+        p->exclusive[1] > s->d_sae - p->shared - p->exclusive[0])
+        return err_set(e, ERR_INPUT, "%zu shared and %zu,%zu exclusive latents, d_sae is %zu", p->shared,
+                       p->exclusive[0], p->exclusive[1], s->d_sae);
+    return 0;
+}

@@ -21,15 +21,33 @@
 /* Which way a step computes: with dense products, or with active entries alone. The two agree up to rounding. */
 enum step_path { STEP_AUTO, STEP_DENSE, STEP_SPARSE };
 
+/* What topk and batchtopk select by: max(p, 0) times nothing, |W_dec[latent]| over all sites, or the sum of its norms over the sites. The
+ * factor only selects: no gradient passes through it. */
+enum score { SCORE_NONE, SCORE_NORM, SCORE_NORM_SUM };
+
+/* Which latents may look where. Sites are paired across two models by their hook points: site i of model 0 and site i + n_sites / 2. */
+struct partition {
+    size_t shared; /* the first so many latents have one decoder for both models */
+    size_t
+        exclusive[2]; /* of the last latents, so many see and write model 0 only, and after them so many model 1 only */
+};
+
 struct backend_setup {
     size_t n_sites, d_model, d_sae;
-    size_t batch_size;      /* rows a step, and the most that encode takes */
-    const char *activation; /* "relu", ... */
-    const char
-        *terms[TERMS_MAX]; /* [n_terms] of the loss: "l2" (squared error), "l1" (f times the decoder's norms), ... */
+    size_t batch_size;            /* rows a step, and the most that encode takes */
+    const char *activation;       /* "relu", "topk", "batchtopk", "jumprelu" */
+    const char *terms[TERMS_MAX]; /* [n_terms] of the loss; the first has no name for its weight */
     size_t n_terms;
+    enum score score;    /* topk, batchtopk */
+    size_t most_k;       /* topk, batchtopk: the greatest k of any step, 1 to d_sae */
+    size_t aux_k;        /* topk, batchtopk: dead latents a row that the term "aux" takes, if there is that term */
+    double bandwidth;    /* jumprelu: of the threshold's gradient */
+    bool ste_to_input;   /* jumprelu: that gradient goes to p as well */
+    double tanh_scale;   /* of the term "tanh" */
+    double shared_coeff; /* what the sparsity terms of shared latents are multiplied by */
+    struct partition partition;
     enum step_path
-        path; /* STEP_AUTO: each batch's own number of active entries decides, so that a resumed run does as it would have */
+        path; /* STEP_AUTO: each batch decides by its active entries, so that a resumed run does as it would have */
     bool keep_gradients; /* of dense steps: 4 bytes a parameter more and less work; the same bits */
 };
 
@@ -44,6 +62,9 @@ struct step_options {
     double lr;                /* of this step */
     double weight[TERMS_MAX]; /* [n_terms] of this step */
     uint64_t dead_rows;       /* a latent is dead once it was silent for this many rows */
+    size_t k;                 /* topk, batchtopk: of this step */
+    bool move_threshold;      /* topk, batchtopk: the inference threshold follows this step's least kept score */
+    double threshold_beta;    /* as threshold = beta * threshold + (1 - beta) * score; at first it is the score */
     bool want_metrics;        /* fill fvu (costs two passes over x) */
 };
 
@@ -56,9 +77,14 @@ struct step_report {
     double term[TERMS_MAX]; /* [n_terms] means over the rows */
     double weight[TERMS_MAX];
     double l0;        /* active latents a row */
+    double threshold; /* topk, batchtopk: after the step; negative: not known yet */
+    double norm_sum;  /* mean over latents of the sum over sites of |W_dec[latent, site]| */
+    double share
+        [2]; /* of f times norm, summed over entries: what each model's half of the sites has; of one model: {1, 0} */
     double grad_norm; /* before clipping */
     double lr;
     size_t dead; /* latents silent for dead_rows, this batch counted */
+    size_t k;
     bool has_metrics;
     double seconds[STEP_PHASES];
     struct fvu fvu; /* of this batch against its own mean; if has_metrics */
@@ -70,6 +96,10 @@ struct pass_report {
     double l0;
     const double *row_residual2; /* [rows, n_sites] |x' - x|^2, valid until the backend's next call */
 };
+
+/* Whether topk and batchtopk select among a row or the rows given, with the last step's k, or by the threshold, as is done with single rows.
+ * Other activations know no difference. */
+enum encode_mode { ENCODE_BY_K, ENCODE_BY_THRESHOLD };
 
 enum backend_dtype { BACKEND_F32, BACKEND_U64 };
 
@@ -103,13 +133,14 @@ struct backend_ops {
      * value, and nothing has changed. */
     int (*step)(struct backend *b, const float *x, const struct step_options *o, struct step_report *r, struct err *e);
 
-    /* Encodes x [rows, n_inputs], 1 <= rows <= batch_size, into f, which stays in the backend; decode then gives what x' is like. */
-    int (*encode)(struct backend *b, const float *x, size_t rows, struct err *e);
+    /* Encodes x [rows, n_inputs], 1 <= rows <= batch_size, into f, which stays in the backend; decode then gives what x' is like. Of some
+     * activations not all rows may fit at once: *taken of them were encoded, at least one, and decode is to be given these. */
+    int (*encode)(struct backend *b, const float *x, size_t rows, enum encode_mode mode, size_t *taken, struct err *e);
     int (*decode)(struct backend *b, const float *x, size_t rows, struct pass_report *r, struct err *e);
 
     /* Describes the i-th tensor; false beyond the last. They are, in this order: W_enc and W_dec [d_sae, n_inputs] (a row a latent),
-     * b_enc [d_sae], b_dec [n_inputs], those that the activation has; adam_m and adam_v, the moments of all of these one after another;
-     * rows_since_fired [d_sae], U64: rows trained on since the latent last was active. */
+     * b_enc [d_sae], b_dec [n_inputs], log_threshold [d_sae] of jumprelu; adam_m and adam_v, the moments of all of these one after another;
+     * rows_since_fired [d_sae], U64: rows trained on since the latent last was active; threshold [1] of topk and batchtopk. */
     bool (*tensor)(const struct backend *b, size_t i, struct backend_tensor *t);
 
     /* Copies a range out of or into a tensor, whose name and range must exist. */
@@ -136,6 +167,21 @@ double backend_loss(const struct backend_setup *s, const double *term, const dou
 
 /* Writes "l2 1.5, l1 0.25" for messages. */
 void backend_describe_terms(const struct backend_setup *s, const double *term, char *text, size_t size);
+
+/* Returns whether the setup has that term. */
+bool backend_has_term(const struct backend_setup *s, const char *name);
+
+/* Returns whether the activation has thresholds as parameters, log_threshold [d_sae]. */
+bool backend_has_thresholds(const struct backend_setup *s);
+
+/* Returns whether the activation selects a given number of entries, k a row. */
+bool backend_has_k(const struct backend_setup *s);
+
+/* Returns whether latent j may see and write the site. */
+bool backend_may_see(const struct backend_setup *s, size_t j, size_t site);
+
+/* Checks what goes together in a setup besides sizes: k, aux_k, the partition, ranges. ERR_INPUT names both values. */
+int backend_check(const struct backend_setup *s, struct err *e);
 
 /* Checks sizes before anything is computed from them. *n_params = 2 * d_sae * n_inputs + d_sae + n_inputs. Refuses sizes of 0 and more
  * sites than STREAM_MAX_SITES (ERR_INPUT), and what overflows, counted in bytes with 16 a parameter (ERR_MEMORY). */

@@ -3,10 +3,14 @@
  * FVU's mean is that of ALL evaluation rows. fvu_token needs it before the first row, and the rows are the same at
  * every evaluation, so it is measured once: evaluation_init, evaluation_measure(x, n) for each piece; then any number
  * of times: evaluation_begin, evaluation_add(x, n) for each piece, evaluation_finish. Sums in double, in the order of
- * the pieces; the same bits whatever the number of threads. */
+ * the pieces; the same bits whatever the number of threads.
+ *
+ * topk and batchtopk are evaluated twice: as in training, among the rows of a piece (which for batchtopk depend on each other), and by the
+ * inference threshold, which is what a single row gets. */
 #ifndef CROSSFEED_EVALUATION_H
 #define CROSSFEED_EVALUATION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,9 +24,11 @@ struct evaluation {
     double *row_deviation2; /* [batch_size, n_sites] */
     uint64_t measured;      /* rows in x_sum */
     uint64_t rows;          /* rows added since evaluation_begin */
-    double term[TERMS_MAX]; /* [n_terms] sums over rows, */
-    double l0;              /* and of active latents */
-    struct fvu_sums fvu;
+    struct evaluation_sums {
+        double term[TERMS_MAX]; /* [n_terms] over rows, */
+        double l0;              /* and of active latents */
+        struct fvu_sums fvu;
+    } sums[2]; /* as the latents are selected in training; and, of topk and batchtopk, by threshold */
 };
 
 struct evaluation_report {
@@ -30,6 +36,9 @@ struct evaluation_report {
     double loss;                                   /* sum of weight * term */
     double term[TERMS_MAX], weight[TERMS_MAX], l0; /* means over the rows */
     struct fvu fvu;
+    bool has_threshold; /* topk, batchtopk, once the threshold is known: by it, */
+    double threshold_l0;
+    struct fvu threshold_fvu;
 };
 
 /* Allocates; b must outlive it. */

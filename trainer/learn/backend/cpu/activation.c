@@ -8,6 +8,9 @@ enum { ADDED_MAX = 4 };
 
 static const struct activation *const all[] = {
     &activation_relu,
+    &activation_topk,
+    &activation_batchtopk,
+    &activation_jumprelu,
 };
 static const struct activation *added[ADDED_MAX];
 
@@ -33,7 +36,7 @@ void activation_add(const struct activation *a)
 
 int selection_open(struct selection *s, const struct backend_setup *setup, struct err *e)
 {
-    *s = (struct selection){.kind = activation_find(setup->activation), .setup = setup};
+    *s = (struct selection){.kind = activation_find(setup->activation), .setup = setup, .threshold = -1};
     if (!s->kind)
         return err_set(e, ERR_INPUT, "activation '%s' is not known", setup->activation);
     if (s->kind->scope != SCOPE_ENTRY && setup->path == STEP_DENSE)

@@ -14,9 +14,11 @@
 #include <stdint.h>
 
 #include "backend.h"
+#include "crosscoder.h"
 #include "err.h"
 
 struct active;
+struct forward;
 struct selection;
 
 /* What decides whether an entry is active: its own pre-activation, those of its row, or those of the whole batch. */
@@ -26,15 +28,20 @@ struct activation {
     const char *name;
     enum activation_scope scope; /* of SCOPE_ENTRY: dense steps are possible too */
 
-    /* Prepares s->own and so on; NULL: nothing to prepare. */
+    /* Allocates s->own; NULL: there is nothing to prepare. memory computes the bytes that this takes. */
+    size_t (*memory)(const struct backend_setup *setup);
     int (*open)(struct selection *s, struct err *e);
     void (*close)(struct selection *s);
 
-    /* Returns how many entries settle leaves in the lists at most. NULL for SCOPE_ENTRY. */
+    /* Returns how many entries the lists hold at most when settle has been called. NULL for SCOPE_ENTRY. */
     size_t (*most)(const struct backend_setup *setup);
 
+    /* Prepares for a batch of rows; c's decoder norms are in w. NULL: nothing to prepare. */
+    void (*begin)(struct selection *s, const struct forward *w, const struct crosscoder *c, size_t rows);
+
     /* Adds bias [n] to p [n], a row's products of latents [first, first + n); replaces what cannot be active by 0 and the others by their
-     * value f; adds 1 to count[i] for each kept. NaN is kept, for the loss to show it. */
+     * value f; adds 1 to count[i] for each kept. NaN is kept, for the loss to show it. -0 is kept too: an entry that is not active but has
+     * a gradient. */
     void (*keep)(const struct selection *s, float *p, const float *bias, size_t row, size_t first, size_t n,
                  uint32_t *count);
 
@@ -42,18 +49,25 @@ struct activation {
      * NULL for SCOPE_ENTRY. */
     void (*settle)(struct selection *s, struct active *a, size_t latents, bool last);
 
-    /* Turns the loss's gradient to f into that to p, at n entries of a latent that lie `stride` floats apart. NULL: the derivative is 1. */
-    void (*gradient)(const struct selection *s, size_t latent, const float *f, float *grad, size_t n, size_t stride);
+    /* Turns the loss's gradient to f into that to p, at n entries of a latent that lie `stride` floats apart, and adds to *grad_threshold
+     * what goes to the latent's log_threshold. NULL: the derivative is 1. */
+    void (*gradient)(const struct selection *s, size_t latent, const float *f, float *grad, size_t n, size_t stride,
+                     double *grad_threshold);
 };
 
 /* An activation at work on one crosscoder. */
 struct selection {
     const struct activation *kind;
     const struct backend_setup *setup; /* borrowed */
+    enum encode_mode mode;             /* of this batch */
+    size_t k;                          /* topk, batchtopk: of this batch */
+    float threshold;                   /* topk, batchtopk: of inference; negative: not known yet */
+    float least;                       /* topk, batchtopk: the least kept score of the last batch; 0: none was kept */
+    const float *factor;               /* topk, batchtopk: [d_sae] of the scores, of this batch */
     void *own;                         /* of the activation */
 };
 
-extern const struct activation activation_relu;
+extern const struct activation activation_relu, activation_topk, activation_batchtopk, activation_jumprelu;
 
 /* Returns the activation of that name, NULL if there is none. */
 const struct activation *activation_find(const char *name);

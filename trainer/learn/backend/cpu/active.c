@@ -32,16 +32,21 @@ int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e)
     return 0;
 }
 
+void active_entries(struct active *a, size_t capacity, void *entries)
+{
+    a->capacity = capacity;
+    a->row = entries;
+    a->f = (float *)entries + capacity;
+    a->grad = (float *)entries + 2 * capacity;
+}
+
 int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, size_t capacity, void *entries,
                 struct err *e)
 {
     memset(a, 0, sizeof *a);
     if (max_rows > UINT32_MAX)
         return err_set(e, ERR_INPUT, "active lists: batches of %zu rows (at most %u)", max_rows, UINT32_MAX);
-    a->capacity = capacity;
-    a->row = entries;
-    a->f = (float *)entries + capacity;
-    a->grad = (float *)entries + 2 * capacity;
+    active_entries(a, capacity, entries);
     if ((a->begin = mem_alloc(c->d_sae + 1, sizeof *a->begin, "active lists", e)) &&
         (a->strip = mem_alloc(max_rows * active_strip(c->d_sae), sizeof *a->strip, "strip of activations", e)))
         return 0;
@@ -75,15 +80,17 @@ static void sum_latents(const struct active *a, struct forward *w, size_t first,
 {
     for (size_t j = first; j < first + n; j++) {
         double sum = 0;
-        for (size_t e = a->begin[j]; e < a->begin[j + 1]; e++)
+        size_t fired = 0;
+        for (size_t e = a->begin[j]; e < a->begin[j + 1]; e++) {
             sum += (double)a->f[e];
+            fired += a->f[e] != 0;
+        }
         w->f_sum[j] = sum;
-        w->fired[j] = a->begin[j + 1] - a->begin[j];
+        w->fired[j] = fired;
     }
 }
 
-/* Moves the tile's entries to their latents' places. */
-static void list_tile(struct active *a, size_t rows, size_t first, size_t width, const float *tile)
+void active_list_tile(struct active *a, size_t rows, size_t first, size_t width, const float *tile)
 {
     const struct kernels *k = kernels_best();
     size_t place[ACTIVE_TILE];
@@ -138,6 +145,8 @@ bool active_encode(struct active *a, struct forward *w, const struct crosscoder 
                    size_t rows)
 {
     forward_norms(w, c);
+    if (s->kind->begin)
+        s->kind->begin(s, w, c, rows);
     a->begin[0] = 0;
     for (size_t first = 0; first < c->d_sae; first += ACTIVE_TILE * ACTIVE_TILES) {
         size_t n = smaller(ACTIVE_TILE * ACTIVE_TILES, c->d_sae - first);
@@ -147,6 +156,8 @@ bool active_encode(struct active *a, struct forward *w, const struct crosscoder 
         for (size_t j = first; j < first + n; j++)
             a->begin[j + 1] += a->begin[j];
         if (a->begin[first + n] > a->capacity) {
+            if (!w->f)
+                return false;
             spread(a, w, c, rows, first, n);
             forward_count(w, c, rows, 0, first + n);
             if (first + n < c->d_sae)
@@ -155,7 +166,7 @@ bool active_encode(struct active *a, struct forward *w, const struct crosscoder 
         }
 #pragma omp parallel for schedule(dynamic)
         for (size_t i = 0; i < n; i += ACTIVE_TILE)
-            list_tile(a, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
+            active_list_tile(a, rows, first + i, smaller(ACTIVE_TILE, n - i), a->strip + rows * i);
         if (s->kind->settle)
             s->kind->settle(s, a, first + n, first + n == c->d_sae);
     }

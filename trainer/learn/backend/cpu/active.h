@@ -41,16 +41,21 @@ size_t active_strip(size_t d_sae);
 
 /* Computes the bytes that active_init takes beside the entries. Fails where they do not fit in size_t. */
 int active_memory(size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
+/* Gives the lists their entries [active_entries_bytes(capacity)], aligned to 4, borrowed. */
+void active_entries(struct active *a, size_t capacity, void *entries);
+
 /* Allocates all but the entries: entries [active_entries_bytes(capacity)], aligned to 4, are borrowed. */
 int active_init(struct active *a, const struct crosscoder *c, size_t max_rows, size_t capacity, void *entries,
                 struct err *e);
 void active_release(struct active *a); /* safe on a zeroed struct */
 
 /* Encodes x [rows, n_inputs] instead of forward_encode. True: the lists are complete, and f_sum, fired and the norms of w; w->f is not
- * touched. False, with an activation of SCOPE_ENTRY only: too many entries; all that forward_encode fills is filled, and the lists are
- * void. */
+ * touched. False: too many entries, and the lists are void; of an activation of SCOPE_ENTRY all that forward_encode fills is filled. */
 bool active_encode(struct active *a, struct forward *w, const struct crosscoder *c, struct selection *s, const float *x,
                    size_t rows);
+
+/* Moves a tile's entries [rows, width] to their latents' places, which begin[first..first + width] says; width at most ACTIVE_TILE. */
+void active_list_tile(struct active *a, size_t rows, size_t first, size_t width, const float *tile);
 
 /* Shortens the lists of latents [0, latents) to the entries that `stays` says yes to; for an activation's settle. */
 void active_drop(struct active *a, size_t latents, bool (*stays)(void *context, uint32_t row, size_t latent, float f),

@@ -23,14 +23,18 @@ struct backward {
     bool keep;
 };
 
-/* Computes gradients after forward_decode of the same x [rows, n_inputs] and objective_to_decoder (w->dec_factor). Fills b->grad_f, grad_b_enc [d_sae], and
- * b->grad where it is kept. Returns the squared norm of both matrices' gradients. */
+/* Computes gradients after forward_decode of the same x [rows, n_inputs] and objective_to_decoder (w->dec_factor). scale: of the residual in
+ * d loss / d x'. Fills b->grad_f, grad_b_enc [d_sae], grad_threshold [d_sae] (NULL: there are none), and b->grad where it is kept. Returns
+ * the squared norm of both matrices' gradients. */
 double backward_gradient(struct backward *b, const struct selection *selection, const struct objective *o,
-                         const struct crosscoder *c, const struct forward *w, const float *x, size_t rows,
-                         float *grad_b_enc);
+                         const struct term_input *in, const float *x, float scale, float *grad_b_enc,
+                         float *grad_threshold);
 
 /* After backward_gradient, does Adam on both matrices. m, v: [n_params] in the order of c->params. */
-void backward_update(struct backward *b, const struct objective *o, struct crosscoder *c, struct forward *w,
-                     const float *x, size_t rows, const struct adam_factors *k, float *m, float *v);
+void backward_update(struct backward *b, const struct backend_setup *setup, struct crosscoder *c, struct forward *w,
+                     const float *x, size_t rows, float scale, const struct adam_factors *k, float *m, float *v);
+
+/* Multiplies the residual of each row at each site by factor [rows, n_sites], and sums it again into w->columns. */
+void backward_scale_residual(struct forward *w, const struct crosscoder *c, size_t rows, const double *factor);
 
 #endif

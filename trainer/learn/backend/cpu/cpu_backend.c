@@ -10,7 +10,8 @@ struct cpu {
     struct backend base; /* first: a backend is a cpu */
     struct crosscoder c;
     struct train_state t;
-    size_t rows; /* of the last encode */
+    size_t rows; /* of the last encode, */
+    bool lists;  /* and whether it made lists */
 };
 
 static struct cpu *of(struct backend *b)
@@ -34,7 +35,7 @@ static int cpu_open(struct backend **out, const struct backend_setup *setup, str
     if (!p)
         return ERR_MEMORY;
     p->base = (struct backend){.ops = &backend_cpu, .setup = *setup};
-    int rc = crosscoder_init(&p->c, setup->n_sites, setup->d_model, setup->d_sae, e);
+    int rc = crosscoder_init(&p->c, setup->n_sites, setup->d_model, setup->d_sae, backend_has_thresholds(setup), e);
     if (!rc)
         rc = train_state_init(&p->t, &p->c, &p->base.setup, e);
     if (rc)
@@ -53,43 +54,70 @@ static int cpu_step(struct backend *b, const float *x, const struct step_options
     return rc;
 }
 
-static int cpu_encode(struct backend *b, const float *x, size_t rows, struct err *e)
+static int cpu_encode(struct backend *b, const float *x, size_t rows, enum encode_mode mode, size_t *taken,
+                      struct err *e)
 {
-    struct train_state *t = &of(b)->t;
+    struct cpu *p = of(b);
+    struct train_state *t = &p->t;
     (void)e;
-    forward_encode(&t->forward, &of(b)->c, &t->selection, x, rows);
-    of(b)->rows = rows;
+    t->selection.mode = mode;
+    p->lists = t->selection.kind->scope != SCOPE_ENTRY;
+    if (!p->lists)
+        forward_encode(&t->forward, &p->c, &t->selection, x, rows);
+    else
+        while (!active_encode(&t->active, &t->forward, &p->c, &t->selection, x, rows))
+            rows = (rows + 1) / 2; /* one row always fits */
+    p->rows = *taken = rows;
     return 0;
 }
 
 static int cpu_decode(struct backend *b, const float *x, size_t rows, struct pass_report *r, struct err *e)
 {
-    struct train_state *t = &of(b)->t;
-    const struct term_input in = {&t->forward, &of(b)->c, rows, NULL};
-    if (rows != of(b)->rows)
-        return err_set(e, ERR_INPUT, "decode of %zu rows, encoded were %zu", rows, of(b)->rows);
-    forward_decode(&t->forward, in.c, x, rows);
+    struct cpu *p = of(b);
+    struct train_state *t = &p->t;
+    const struct term_input in = {
+        .setup = &b->setup, .w = &t->forward, .c = &p->c, .rows = rows, .lists = p->lists ? &t->active : NULL};
+    if (rows != p->rows)
+        return err_set(e, ERR_INPUT, "decode of %zu rows, encoded were %zu", rows, p->rows);
+    if (p->lists)
+        sparse_decode(&t->sparse, &t->active, &t->forward, &p->c, x, rows);
+    else
+        forward_decode(&t->forward, &p->c, x, rows);
     objective_values(&t->objective, &in, r->term);
-    r->l0 = forward_l0(&t->forward, in.c, rows);
+    r->l0 = forward_l0(&t->forward, &p->c, rows);
     r->row_residual2 = t->forward.row_residual2;
     return 0;
 }
 
 /* ---- tensors ---- */
 
+/* The tensors, in the order that backend.h says, and where they lie. */
+static size_t tensors_of(const struct cpu *p, struct backend_tensor t[10], void *data[10])
+{
+    const struct crosscoder *c = &p->c;
+    const struct train_state *s = &p->t;
+    size_t n = 0;
+#define TENSOR(...) (t[n] = (struct backend_tensor){__VA_ARGS__})
+    TENSOR("W_enc", BACKEND_F32, c->d_sae, c->n_inputs), data[n++] = c->w_enc;
+    TENSOR("W_dec", BACKEND_F32, c->d_sae, c->n_inputs), data[n++] = c->w_dec;
+    TENSOR("b_enc", BACKEND_F32, c->d_sae, 1), data[n++] = c->b_enc;
+    TENSOR("b_dec", BACKEND_F32, c->n_inputs, 1), data[n++] = c->b_dec;
+    if (c->log_threshold)
+        TENSOR("log_threshold", BACKEND_F32, c->d_sae, 1), data[n++] = c->log_threshold;
+    TENSOR("adam_m", BACKEND_F32, c->n_params, 1), data[n++] = s->m;
+    TENSOR("adam_v", BACKEND_F32, c->n_params, 1), data[n++] = s->v;
+    TENSOR("rows_since_fired", BACKEND_U64, c->d_sae, 1), data[n++] = s->rows_since_fired;
+    if (backend_has_k(&p->base.setup))
+        TENSOR("threshold", BACKEND_F32, 1, 1), data[n++] = (float *)(uintptr_t)&s->selection.threshold;
+#undef TENSOR
+    return n;
+}
+
 static bool cpu_tensor(const struct backend *b, size_t i, struct backend_tensor *t)
 {
-    const struct crosscoder *c = &((const struct cpu *)b)->c;
-    const struct backend_tensor all[] = {
-        {"W_enc", BACKEND_F32, c->d_sae, c->n_inputs},
-        {"W_dec", BACKEND_F32, c->d_sae, c->n_inputs},
-        {"b_enc", BACKEND_F32, c->d_sae, 1},
-        {"b_dec", BACKEND_F32, c->n_inputs, 1},
-        {"adam_m", BACKEND_F32, c->n_params, 1},
-        {"adam_v", BACKEND_F32, c->n_params, 1},
-        {"rows_since_fired", BACKEND_U64, c->d_sae, 1},
-    };
-    if (i >= sizeof all / sizeof *all)
+    struct backend_tensor all[10];
+    void *data[10];
+    if (i >= tensors_of((const struct cpu *)b, all, data))
         return false;
     *t = all[i];
     return true;
@@ -99,16 +127,9 @@ static bool cpu_tensor(const struct backend *b, size_t i, struct backend_tensor 
 static unsigned char *locate(const struct cpu *p, const char *name, const struct backend_range *range,
                              struct backend_tensor *t, struct err *e)
 {
-    const struct {
-        const char *name;
-        void *data;
-    } where[] = {{"W_enc", p->c.w_enc},
-                 {"W_dec", p->c.w_dec},
-                 {"b_enc", p->c.b_enc},
-                 {"b_dec", p->c.b_dec},
-                 {"adam_m", p->t.m},
-                 {"adam_v", p->t.v},
-                 {"rows_since_fired", p->t.rows_since_fired}};
+    struct backend_tensor all[10];
+    void *data[10];
+    size_t i = 0;
     if (backend_find(&p->base, name, t, e))
         return NULL;
     if (range->row > t->rows || range->n_rows > t->rows - range->row || range->column > t->columns ||
@@ -117,10 +138,9 @@ static unsigned char *locate(const struct cpu *p, const char *name, const struct
                 range->n_rows, range->column, range->n_columns, t->rows, t->columns);
         return NULL;
     }
-    for (size_t i = 0; i < sizeof where / sizeof *where; i++)
-        if (strcmp(where[i].name, name) == 0)
-            return where[i].data;
-    return NULL;
+    for (size_t n = tensors_of(p, all, data); i < n && strcmp(all[i].name, name) != 0;)
+        i++;
+    return data[i];
 }
 
 /* Copies element (i, j) of the range between the tensor and memory, either way. fp32 only if transposed. */

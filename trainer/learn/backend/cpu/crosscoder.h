@@ -5,6 +5,7 @@
 #ifndef CROSSFEED_CROSSCODER_H
 #define CROSSFEED_CROSSCODER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "err.h"
@@ -13,15 +14,16 @@
 struct crosscoder {
     size_t n_sites, d_model, n_inputs, d_sae;
     size_t n_params;
-    float *params; /* [n_params] */
-    float *w_enc;  /* [d_sae, n_inputs]: row j is latent j's encoder, the reference's W_enc[site, dim, j] */
-    float *w_dec;  /* [d_sae, n_inputs]: row j is latent j's decoder, the reference's W_dec[j, site, dim] */
-    float *b_enc;  /* [d_sae] */
-    float *b_dec;  /* [n_inputs] */
+    float *params;        /* [n_params] */
+    float *w_enc;         /* [d_sae, n_inputs]: row j is latent j's encoder, the reference's W_enc[site, dim, j] */
+    float *w_dec;         /* [d_sae, n_inputs]: row j is latent j's decoder, the reference's W_dec[j, site, dim] */
+    float *b_enc;         /* [d_sae] */
+    float *b_dec;         /* [n_inputs] */
+    float *log_threshold; /* [d_sae], or NULL: the activation has none */
 };
 
 /* Allocates, all zero. Refuses what backend_n_params refuses. */
-int crosscoder_init(struct crosscoder *c, size_t n_sites, size_t d_model, size_t d_sae, struct err *e);
+int crosscoder_init(struct crosscoder *c, size_t n_sites, size_t d_model, size_t d_sae, bool thresholds, struct err *e);
 void crosscoder_release(struct crosscoder *c); /* safe on a zeroed struct */
 
 #endif

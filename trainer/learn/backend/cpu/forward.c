@@ -11,37 +11,47 @@
 
 enum { COLUMNS = 256 }; /* latents that one thread takes at a time: their sums stay in the first-level cache */
 
-int forward_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e)
+static bool stores_f(const struct backend_setup *setup)
+{
+    return activation_find(setup->activation)->scope == SCOPE_ENTRY;
+}
+
+int forward_memory(const struct backend_setup *s, size_t *bytes, struct err *e)
 {
     size_t n_params, row_bytes, rows_bytes, latent_bytes, latents_bytes;
-    int rc = backend_n_params(n_sites, d_model, d_sae, &n_params, e);
+    int rc = backend_n_params(s->n_sites, s->d_model, s->d_sae, &n_params, e);
     if (rc)
         return rc;
-    /* Below, what is not multiplied by max_rows is less than the parameters' 16 bytes each, which do fit. */
-    size_t n_inputs = n_sites * d_model;
-    struct tiles tiles = tiles_measure(n_sites, d_model, max_rows ? max_rows : 1);
-    row_bytes = (d_sae + tiles.lanes) * sizeof(float) + 2 * n_sites * sizeof(double);
-    latent_bytes = (n_sites + 2) * sizeof(double) + n_sites * sizeof(float) + sizeof(uint64_t);
-    if (!size_mul(max_rows, row_bytes, &rows_bytes) || !size_mul(d_sae, latent_bytes, &latents_bytes) ||
-        __builtin_add_overflow(rows_bytes,
-                               latents_bytes + 2 * n_inputs * sizeof(double) + tiles.n * sizeof(struct tile), bytes))
-        return err_set(e, ERR_MEMORY, "workspace: %zu rows of %zu inputs with d_sae %zu do not fit", max_rows, n_inputs,
-                       d_sae);
+    /* Below, what is not multiplied by the rows is less than the parameters' 16 bytes each, which do fit. */
+    size_t n_inputs = s->n_sites * s->d_model;
+    bool thresholds = backend_has_thresholds(s);
+    struct tiles tiles = tiles_measure(s->n_sites, s->d_model, s->batch_size ? s->batch_size : 1);
+    row_bytes = ((stores_f(s) ? s->d_sae : 0) + tiles.lanes) * sizeof(float) + 2 * s->n_sites * sizeof(double);
+    latent_bytes = (s->n_sites + 2 + thresholds) * sizeof(double) + s->n_sites * sizeof(float) + sizeof(uint64_t);
+    if (!size_mul(s->batch_size, row_bytes, &rows_bytes) || !size_mul(s->d_sae, latent_bytes, &latents_bytes) ||
+        __builtin_add_overflow(
+            rows_bytes, latents_bytes + (2 + thresholds) * n_inputs * sizeof(double) + tiles.n * sizeof(struct tile),
+            bytes))
+        return err_set(e, ERR_MEMORY, "workspace: %zu rows of %zu inputs with d_sae %zu do not fit", s->batch_size,
+                       n_inputs, s->d_sae);
     return 0;
 }
 
-int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows, struct err *e)
+int forward_init(struct forward *w, const struct crosscoder *c, const struct backend_setup *setup, struct err *e)
 {
-    size_t bytes;
+    size_t bytes, max_rows = setup->batch_size;
+    bool thresholds = backend_has_thresholds(setup);
     memset(w, 0, sizeof *w);
     if (max_rows == 0)
         return err_set(e, ERR_INPUT, "workspace: batches of %zu rows", max_rows);
-    int rc = forward_memory(c->n_sites, c->d_model, c->d_sae, max_rows, &bytes, e);
+    int rc = forward_memory(setup, &bytes, e);
     if (rc)
         return rc;
     w->max_rows = max_rows;
     if (tiles_init(&w->tiles, c->n_sites, c->d_model, max_rows, e) == 0 &&
-        (w->f = mem_alloc(max_rows * c->d_sae, sizeof *w->f, "activations of a batch", e)) &&
+        (!stores_f(setup) || (w->f = mem_alloc(max_rows * c->d_sae, sizeof *w->f, "activations of a batch", e))) &&
+        (!thresholds || ((w->below_sum = mem_alloc(c->d_sae, sizeof *w->below_sum, "sums of the latents", e)) &&
+                         (w->x_sum = mem_alloc(c->n_inputs, sizeof *w->x_sum, "sums of the columns", e)))) &&
         (w->residual = mem_alloc(max_rows * w->tiles.lanes, sizeof *w->residual, "residual of a batch", e)) &&
         (w->dec_norm = mem_alloc(c->d_sae * c->n_sites, sizeof *w->dec_norm, "decoder norms", e)) &&
         (w->dec_norm_sum = mem_alloc(c->d_sae, sizeof *w->dec_norm_sum, "decoder norms", e)) &&
@@ -64,6 +74,8 @@ void forward_release(struct forward *w)
     mem_free(w->residual);
     mem_free(w->dec_norm);
     mem_free(w->dec_norm_sum);
+    mem_free(w->below_sum);
+    mem_free(w->x_sum);
     mem_free(w->dec_factor);
     mem_free(w->f_sum);
     mem_free(w->fired);
@@ -103,15 +115,15 @@ static void select_latents(struct forward *w, const struct crosscoder *c, const 
     for (size_t first = from; first < to; first += COLUMNS) {
         size_t width = to - first < COLUMNS ? to - first : COLUMNS;
         double sum[COLUMNS] = {0};
-        uint32_t count[COLUMNS] = {0};
+        uint32_t count[COLUMNS] = {0}, kept[COLUMNS] = {0};
         for (size_t row = 0; row < rows; row++) {
             float *restrict f = w->f + row * c->d_sae + first;
             if (s)
-                s->kind->keep(s, f, c->b_enc + first, row, first, width, count);
-            for (size_t j = 0; j < width; j++)
+                s->kind->keep(s, f, c->b_enc + first, row, first, width, kept);
+            for (size_t j = 0; j < width; j++) {
                 sum[j] += (double)f[j];
-            for (size_t j = 0; !s && j < width; j++)
-                count[j] += f[j] < 0 || f[j] > 0;
+                count[j] += f[j] != 0;
+            }
         }
         for (size_t j = 0; j < width; j++) {
             w->f_sum[first + j] = sum[j];
@@ -134,10 +146,11 @@ void forward_count(struct forward *w, const struct crosscoder *c, size_t rows, s
     select_latents(w, c, NULL, rows, first, first + n);
 }
 
-void forward_encode(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
-                    size_t rows)
+void forward_encode(struct forward *w, const struct crosscoder *c, struct selection *s, const float *x, size_t rows)
 {
     forward_norms(w, c);
+    if (s->kind->begin)
+        s->kind->begin(s, w, c, rows);
     forward_encode_from(w, c, s, x, rows, 0);
 }
 

@@ -19,7 +19,7 @@
 struct forward {
     size_t max_rows;
     struct tiles tiles;
-    float *f;               /* [max_rows, d_sae] activations */
+    float *f;               /* [max_rows, d_sae] activations; NULL if only sparse steps are possible */
     float *residual;        /* [max_rows, n_inputs] x' - x; after a sparse step in tiles */
     bool norms_known;       /* the next two are W_dec's; to be cleared by whoever changes W_dec but a train_step */
     double *dec_norm;       /* [d_sae, n_sites] norm of W_dec[latent, site] */
@@ -27,20 +27,22 @@ struct forward {
     float *dec_factor;      /* [d_sae, n_sites] of W_dec in its own gradient (objective_to_decoder) */
     double *f_sum;          /* [d_sae] sum over rows of f */
     uint64_t *fired;        /* [d_sae] rows in which f is not 0 */
+    double *below_sum;      /* [d_sae] of jumprelu: sum over rows of max(theta - p, 0) */
+    double *x_sum;          /* [n_inputs] of jumprelu: sum over rows of x */
     double *columns, *mean; /* [n_inputs] sum over rows of the residual; mean of x over rows, if it is wanted */
     double *row_residual2;  /* [max_rows, n_sites] |x' - x|^2 */
     double *row_deviation2; /* [max_rows, n_sites] |x - mean|^2 (fvu.h) */
 };
 
 /* Computes the bytes that forward_init takes. */
-int forward_memory(size_t n_sites, size_t d_model, size_t d_sae, size_t max_rows, size_t *bytes, struct err *e);
-int forward_init(struct forward *w, const struct crosscoder *c, size_t max_rows, struct err *e);
+int forward_memory(const struct backend_setup *setup, size_t *bytes, struct err *e);
+/* Allocates for the setup, whose sizes are those of c. */
+int forward_init(struct forward *w, const struct crosscoder *c, const struct backend_setup *setup, struct err *e);
 void forward_release(struct forward *w); /* safe on a zeroed struct */
 
 /* Encodes x [rows, n_inputs], 1 <= rows <= max_rows: fills f, f_sum, fired, dec_norm, dec_norm_sum. NaN stays NaN in f. For activations of
  * SCOPE_ENTRY. */
-void forward_encode(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,
-                    size_t rows);
+void forward_encode(struct forward *w, const struct crosscoder *c, struct selection *s, const float *x, size_t rows);
 /* Do parts of that: the norms, unless they are known; and latents [first, d_sae) of f, f_sum, fired. */
 void forward_norms(struct forward *w, const struct crosscoder *c);
 void forward_encode_from(struct forward *w, const struct crosscoder *c, const struct selection *s, const float *x,

@@ -37,7 +37,9 @@ struct kernels {
     void (*adam)(const struct adam_factors *k, float *p, float *m, float *v, const float *g, size_t n);
     /* f = ReLU(f + bias), NaN stays; count[i] += f[i] is not 0     [n] */
     void (*threshold)(float *f, const float *bias, uint32_t *count, size_t n);
-    /* The i in ascending order with f[i] not 0, NaN among them; returns how many. index: [n] */
+    /* f = f + bias where (f + bias) * factor is above 0 and at least bound, else 0, NaN stays; count[i] += f[i] is not 0     [n] */
+    void (*select)(float *f, const float *bias, const float *factor, float bound, uint32_t *count, size_t n);
+    /* The i in ascending order with f[i] not +0, NaN and -0 among them; returns how many. index: [n] */
     size_t (*nonzeros)(const float *f, size_t n, uint32_t *index);
 };
 

@@ -184,6 +184,17 @@ static void NAME(threshold)(float *restrict f, const float *restrict bias, uint3
     }
 }
 
+static void NAME(select)(float *restrict f, const float *restrict bias, const float *restrict factor, float bound,
+                         uint32_t *restrict count, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = f[i] + bias[i], score = v * factor[i];
+        v = (score <= 0) | (score < bound) ? 0 : v;
+        f[i] = v;
+        count[i] += v != 0;
+    }
+}
+
 static size_t NAME(nonzeros)(const float *f, size_t n, uint32_t *index)
 {
     size_t found = 0, i = 0;
@@ -199,7 +210,7 @@ static size_t NAME(nonzeros)(const float *f, size_t n, uint32_t *index)
             }
     }
     for (; i < n; i++)
-        if (f[i] != 0)
+        if (f[i] != 0 || signbit(f[i]))
             index[found++] = (uint32_t)i;
     return found;
 }
@@ -219,6 +230,7 @@ static const struct kernels NAME(kernels) = {
     .squares = NAME(squares),
     .adam = NAME(adam),
     .threshold = NAME(threshold),
+    .select = NAME(select),
     .nonzeros = NAME(nonzeros),
 };
 

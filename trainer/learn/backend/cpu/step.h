@@ -15,6 +15,7 @@
 #include "activation.h"
 #include "active.h"
 #include "adam.h"
+#include "aux.h"
 #include "backend.h"
 #include "backward.h"
 #include "crosscoder.h"
@@ -27,7 +28,8 @@
  * or five on. */
 #define SPARSE_SHARE ((size_t)6)
 
-/* What a checkpoint must hold beside the parameters: step, m, v, rows_since_fired. The rest is workspace. */
+/* What a checkpoint must hold beside the parameters: step, m, v, rows_since_fired, of topk and batchtopk the selection's k and threshold. The
+ * rest is workspace. */
 struct train_state {
     struct crosscoder *c;              /* borrowed; updated by steps */
     const struct backend_setup *setup; /* borrowed */
@@ -42,6 +44,8 @@ struct train_state {
     struct backward backward;
     struct active active;
     struct sparse sparse;
+    struct aux aux;
+    double *row_factor; /* [batch_size, n_sites] of the residual in d loss / d x'; NULL: it is one number */
 };
 
 /* Computes the bytes as backend_ops.memory says; sizes come from the setup. */

@@ -6,25 +6,25 @@ static double value(const struct term_input *in)
 {
     double sum = 0;
     for (size_t j = 0; j < in->c->d_sae; j++)
-        sum += in->w->f_sum[j] * in->w->dec_norm_sum[j];
+        sum += term_sparsity_factor(in, j) * in->w->f_sum[j] * in->w->dec_norm_sum[j];
     return sum / (double)in->rows;
 }
 
 /* d / df = N / B */
-static void to_entries(const struct term_input *in, double weight, size_t latent, const float *f, float *grad, size_t n,
-                       size_t stride)
+static void to_entries(const struct term_input *in, double weight, size_t latent, const struct latent_entries *entries,
+                       float *grad)
 {
-    (void)f;
-    float slope = (float)(weight / (double)in->rows * in->w->dec_norm_sum[latent]);
-    for (size_t i = 0; i < n; i++)
-        grad[i * stride] += slope;
+    float slope = (float)(term_sparsity_factor(in, latent) * weight / (double)in->rows * in->w->dec_norm_sum[latent]);
+    for (size_t i = 0; i < entries->n; i++)
+        grad[i * entries->stride] += slope;
 }
 
 /* d / d|W_dec[latent, site]| = (sum over rows of f) / B */
-static double to_norm(const struct term_input *in, double weight, size_t latent, size_t site)
+static void to_norms(const struct term_input *in, double weight, size_t latent, double *slope)
 {
-    (void)site;
-    return weight / (double)in->rows * in->w->f_sum[latent];
+    double each = term_sparsity_factor(in, latent) * weight / (double)in->rows * in->w->f_sum[latent];
+    for (size_t site = 0; site < in->c->n_sites; site++)
+        slope[site] += each;
 }
 
-const struct term term_l1 = {.name = "l1", .value = value, .to_entries = to_entries, .to_norm = to_norm};
+const struct term term_l1 = {.name = "l1", .value = value, .to_entries = to_entries, .to_norms = to_norms};
