@@ -7,6 +7,7 @@
 #include "config.h"
 #include "json_file.h"
 #include "log.h"
+#include "preset.h"
 #include "run.h"
 #include "version.h"
 
@@ -98,6 +99,7 @@ int main(int argc, char **argv)
         endpoints[a.listen.n++] = DEFAULT_ENDPOINT;
     a.run.endpoints = endpoints;
     a.run.n_endpoints = a.listen.n;
+    preset_apply(&a.learner.config);
     a.learner.seed = a.learner.config.seed;
     cli_catch_signals();
     if (rc == 0)

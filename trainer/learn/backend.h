@@ -46,6 +46,7 @@ struct backend_setup {
     double tanh_scale;   /* of the term "tanh" */
     double shared_coeff; /* what the sparsity terms of shared latents are multiplied by */
     struct partition partition;
+    bool two_models; /* the first half of the sites is one model's, the second the other's */
     enum step_path
         path; /* STEP_AUTO: each batch decides by its active entries, so that a resumed run does as it would have */
     bool keep_gradients; /* of dense steps: 4 bytes a parameter more and less work; the same bits */
@@ -79,8 +80,7 @@ struct step_report {
     double l0;        /* active latents a row */
     double threshold; /* topk, batchtopk: after the step; negative: not known yet */
     double norm_sum;  /* mean over latents of the sum over sites of |W_dec[latent, site]| */
-    double share
-        [2]; /* of f times norm, summed over entries: what each model's half of the sites has; of one model: {1, 0} */
+    double share[2];  /* of f times norm, summed over entries: what each model's sites have; of one model: {1, 0} */
     double grad_norm; /* before clipping */
     double lr;
     size_t dead; /* latents silent for dead_rows, this batch counted */

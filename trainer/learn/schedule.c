@@ -34,7 +34,9 @@ int schedule_check(const struct schedule *s, struct err *e)
 double schedule_lr(const struct schedule *s, uint64_t step)
 {
     double total = (double)s->total_steps, t = (double)step;
-    double up = ramp(t + 1, s->lr_warmup_fraction, total), down = ramp(total - t, s->lr_decay_fraction, total);
+    double at = s->lr_from_zero ? t : t + 1;
+    double up = s->lr_warmup_steps ? ramp(at, (double)s->lr_warmup_steps, 1) : ramp(at, s->lr_warmup_fraction, total),
+           down = ramp(total - t, s->lr_decay_fraction, total);
     return s->lr * fmax(0, fmin(up, down));
 }
 

@@ -4,10 +4,12 @@
  *   lr(step)       = lr * min(1, (step + 1) / (lr_warmup_fraction * T), (T - step) / (lr_decay_fraction * T))
  *   l1_coeff(step) = l1_coeff * min(1, step / (l1_warmup_fraction * T))
  * Both are the reference's (utils.py of neelnanda-io/Crosscoders: lr_lambda, get_l1_coeff) but for the first step: there the
- * learning rate starts at 0, here one step further, so that no step is wasted. A fraction of 0 leaves its term out. */
+ * learning rate starts at 0 (lr_from_zero: (step) for (step + 1)), here one step further, so that no step is wasted. The warm-up may be
+ * given in steps instead. A fraction of 0 leaves its term out. */
 #ifndef CROSSFEED_SCHEDULE_H
 #define CROSSFEED_SCHEDULE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "err.h"
@@ -18,6 +20,8 @@ struct schedule {
     double lr_warmup_fraction; /* of total_steps; default 0.05 */
     double lr_decay_fraction;  /* default 0.2 */
     double l1_warmup_fraction; /* default 0.05 */
+    uint64_t lr_warmup_steps;  /* instead of lr_warmup_fraction, if not 0 */
+    bool lr_from_zero;
 };
 
 #define SCHEDULE_LR_WARMUP_FRACTION 0.05

@@ -9,41 +9,36 @@
 
 #define STRIP_BYTES ((size_t)4 << 20)
 
-/* The tensors of the file, in its order. */
-enum { W_ENC, W_DEC, B_ENC, B_DEC, SCALE, N_TENSORS };
-
-static void describe(const struct backend_setup *s, struct tensor_spec specs[N_TENSORS])
-{
-    specs[W_ENC] = (struct tensor_spec){"W_enc", TENSOR_F32, 3, {s->n_sites, s->d_model, s->d_sae}};
-    specs[W_DEC] = (struct tensor_spec){"W_dec", TENSOR_F32, 3, {s->d_sae, s->n_sites, s->d_model}};
-    specs[B_ENC] = (struct tensor_spec){"b_enc", TENSOR_F32, 1, {s->d_sae}};
-    specs[B_DEC] = (struct tensor_spec){"b_dec", TENSOR_F32, 2, {s->n_sites, s->d_model}};
-    specs[SCALE] = (struct tensor_spec){"scale", TENSOR_F32, 1, {s->n_sites}};
-}
-
-/* A tensor of the file as a matrix [rows, columns], and the backend's range for some of its rows: of W_enc the file has the transpose. */
-struct matrix {
+/* A tensor of the file: its shape there, its name in the backend (NULL: it is the caller's scale), and it as a matrix [rows, columns]; of W_enc
+ * the file has the transpose of the backend's. */
+struct entry {
+    struct tensor_spec spec;
     const char *name;
     size_t rows, columns;
     bool transposed;
 };
 
-static struct matrix matrix_of(const struct backend_setup *s, int tensor)
+enum { MAX_ENTRIES = 8 };
+
+/* Lists the tensors of a setup's file, in its order; returns how many. */
+static size_t describe(const struct backend_setup *s, struct entry out[MAX_ENTRIES])
 {
-    size_t n_inputs = s->n_sites * s->d_model;
-    switch (tensor) {
-    case W_ENC:
-        return (struct matrix){"W_enc", n_inputs, s->d_sae, true};
-    case W_DEC:
-        return (struct matrix){"W_dec", s->d_sae, n_inputs, false};
-    case B_ENC:
-        return (struct matrix){"b_enc", s->d_sae, 1, false};
-    default:
-        return (struct matrix){"b_dec", n_inputs, 1, false};
-    }
+    size_t n = 0, n_inputs = s->n_sites * s->d_model;
+    out[n++] =
+        (struct entry){{"W_enc", TENSOR_F32, 3, {s->n_sites, s->d_model, s->d_sae}}, "W_enc", n_inputs, s->d_sae, true};
+    out[n++] = (struct entry){
+        {"W_dec", TENSOR_F32, 3, {s->d_sae, s->n_sites, s->d_model}}, "W_dec", s->d_sae, n_inputs, false};
+    out[n++] = (struct entry){{"b_enc", TENSOR_F32, 1, {s->d_sae}}, "b_enc", s->d_sae, 1, false};
+    out[n++] = (struct entry){{"b_dec", TENSOR_F32, 2, {s->n_sites, s->d_model}}, "b_dec", n_inputs, 1, false};
+    out[n++] = (struct entry){{"scale", TENSOR_F32, 1, {s->n_sites}}, NULL, s->n_sites, 1, false};
+    if (backend_has_thresholds(s))
+        out[n++] = (struct entry){{"log_threshold", TENSOR_F32, 1, {s->d_sae}}, "log_threshold", s->d_sae, 1, false};
+    if (backend_has_k(s))
+        out[n++] = (struct entry){{"threshold", TENSOR_F32, 1, {1}}, "threshold", 1, 1, false};
+    return n;
 }
 
-static struct backend_range range_of(const struct matrix *m, size_t first, size_t n)
+static struct backend_range range_of(const struct entry *m, size_t first, size_t n)
 {
     if (m->transposed)
         return (struct backend_range){0, m->columns, first, n, true};
@@ -51,7 +46,7 @@ static struct backend_range range_of(const struct matrix *m, size_t first, size_
 }
 
 /* Rows of a strip; at least 16, since 16 floats of W_enc are a cache line of the backend's. */
-static size_t strip_rows(const struct matrix *m)
+static size_t strip_rows(const struct entry *m)
 {
     assert(m->columns > 0);
     size_t rows = STRIP_BYTES / (m->columns * sizeof(float));
@@ -60,18 +55,17 @@ static size_t strip_rows(const struct matrix *m)
 }
 
 /* Allocates a strip that is large enough for every tensor. */
-static float *new_strip(const struct backend_setup *s, struct err *e)
+static float *new_strip(const struct entry *entries, size_t n, struct err *e)
 {
     size_t most = 0;
-    for (int i = W_ENC; i < SCALE; i++) {
-        struct matrix m = matrix_of(s, i);
-        size_t floats = strip_rows(&m) * m.columns;
+    for (size_t i = 0; i < n; i++) {
+        size_t floats = strip_rows(&entries[i]) * entries[i].columns;
         most = floats > most ? floats : most;
     }
     return mem_alloc(most, sizeof(float), "strip of weights", e);
 }
 
-static int write_matrix(struct safetensors_writer *w, const struct backend *b, const struct matrix *m, float *strip,
+static int write_matrix(struct safetensors_writer *w, const struct backend *b, const struct entry *m, float *strip,
                         struct err *e)
 {
     size_t step = strip_rows(m);
@@ -85,23 +79,46 @@ static int write_matrix(struct safetensors_writer *w, const struct backend *b, c
     return 0;
 }
 
+static const char *const score_names[] = {"none", "norm", "norm-sum"};
+
+/* What a reader must know besides the tensors; of relu with the squared error, the reference's, nothing. Returns the number of pairs. */
+static size_t metadata_of(const struct backend_setup *s, const char *out[8])
+{
+    bool norms = strcmp(s->terms[0], "norm") == 0;
+    size_t n = 0;
+    if (strcmp(s->activation, "relu") == 0 && !norms)
+        return 0;
+    out[2 * n] = "activation";
+    out[2 * n++ + 1] = s->activation;
+    out[2 * n] = "reconstruction";
+    out[2 * n++ + 1] = norms ? "norm" : "squared";
+    if (backend_has_k(s)) {
+        out[2 * n] = "score";
+        out[2 * n++ + 1] = score_names[s->score];
+    }
+    return n;
+}
+
 int weights_file_write(const char *path, const struct backend *b, const float *scale, struct err *e)
 {
-    struct tensor_spec specs[N_TENSORS];
+    struct entry entries[MAX_ENTRIES];
+    struct tensor_spec specs[MAX_ENTRIES];
     struct safetensors_writer w;
-    describe(&b->setup, specs);
-    float *strip = new_strip(&b->setup, e);
+    const char *metadata[8];
+    size_t n = describe(&b->setup, entries);
+    for (size_t i = 0; i < n; i++)
+        specs[i] = entries[i].spec;
+    float *strip = new_strip(entries, n, e);
     if (!strip)
         return ERR_MEMORY;
-    int rc = safetensors_write_begin(&w, path, specs, N_TENSORS, NULL, 0, e);
+    size_t pairs = metadata_of(&b->setup, metadata);
+    int rc = safetensors_write_begin(&w, path, specs, n, pairs ? metadata : NULL, pairs, e);
     if (rc)
         goto out;
-    for (int i = W_ENC; !rc && i < SCALE; i++) {
-        struct matrix m = matrix_of(&b->setup, i);
-        rc = write_matrix(&w, b, &m, strip, e);
-    }
-    if (rc || (rc = safetensors_write_data(&w, scale, b->setup.n_sites * sizeof *scale, e)) ||
-        (rc = safetensors_write_commit(&w, e)))
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = entries[i].name ? write_matrix(&w, b, &entries[i], strip, e)
+                             : safetensors_write_data(&w, scale, b->setup.n_sites * sizeof *scale, e);
+    if (rc || (rc = safetensors_write_commit(&w, e)))
         safetensors_write_abandon(&w);
 out:
     mem_free(strip);
@@ -109,7 +126,7 @@ out:
 }
 
 static int read_matrix(const struct safetensors *s, const struct tensor_view *t, struct backend *b,
-                       const struct matrix *m, float *strip, struct err *e)
+                       const struct entry *m, float *strip, struct err *e)
 {
     size_t step = strip_rows(m), row_bytes = m->columns * tensor_dtype_size(t->dtype);
     for (size_t first = 0; first < m->rows; first += step) {
@@ -129,27 +146,37 @@ static int read_matrix(const struct safetensors *s, const struct tensor_view *t,
     return 0;
 }
 
+/* Refuses the weights of another activation. */
+static int check_activation(const struct safetensors *s, const struct backend_setup *setup, struct err *e)
+{
+    const char *activation = safetensors_metadata(s, "activation");
+    activation = activation ? activation : "relu";
+    if (strcmp(activation, setup->activation) != 0)
+        return err_set(e, ERR_MISMATCH, "%s: activation is %s, the run's is %s", s->path, activation,
+                       setup->activation);
+    return 0;
+}
+
 int weights_file_load(const char *path, struct backend *b, float *scale, struct err *e)
 {
-    struct tensor_spec specs[N_TENSORS];
-    const struct tensor_view *views[N_TENSORS];
+    struct entry entries[MAX_ENTRIES];
+    const struct tensor_view *views[MAX_ENTRIES];
     struct safetensors s;
     float *strip = NULL;
-    describe(&b->setup, specs);
+    size_t n = describe(&b->setup, entries);
     int rc = safetensors_open(&s, path, e);
     if (rc)
         return rc;
-    for (size_t i = 0; !rc && i < N_TENSORS; i++)
-        if (!(views[i] = safetensors_require(&s, specs[i].name, specs[i].n_dims, specs[i].shape, e)))
+    rc = check_activation(&s, &b->setup, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        if (!(views[i] =
+                  safetensors_require(&s, entries[i].spec.name, entries[i].spec.n_dims, entries[i].spec.shape, e)))
             rc = e->code;
-    if (!rc && !(strip = new_strip(&b->setup, e)))
+    if (!rc && !(strip = new_strip(entries, n, e)))
         rc = ERR_MEMORY;
-    for (int i = W_ENC; !rc && i < SCALE; i++) {
-        struct matrix m = matrix_of(&b->setup, i);
-        rc = read_matrix(&s, views[i], b, &m, strip, e);
-    }
-    if (!rc)
-        rc = tensor_to_f32(&s, views[SCALE], scale, e);
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = entries[i].name ? read_matrix(&s, views[i], b, &entries[i], strip, e)
+                             : tensor_to_f32(&s, views[i], scale, e);
     mem_free(strip);
     safetensors_close(&s);
     return rc;

@@ -1,6 +1,11 @@
 /* config.c - the table of the configuration's keys; see config.h. */
 #include "config.h"
 
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #define FIELD(key) FLAG_FIELD(struct config, key)
 #define MANY 1e15
 
@@ -28,16 +33,119 @@ static int check_scale(const char *text, struct err *e)
     return *text ? stream_parse_scale(text, scale, &n, e) : 0;
 }
 
+/* One word of choices; `absent` is what runs did before the key. */
+#define CHOICE(key, words, value, text)   \
+    {                                     \
+        .flag = {.name = #key,            \
+                 .kind = FLAG_CHOICE,     \
+                 FIELD(key),              \
+                 .choices = (words),      \
+                 .initial = (value),      \
+                 .group = GROUP,          \
+                 .help = (text)},         \
+        .fixed = true, .absent = (value), \
+    }
+#define SWITCH(key, text)                 \
+    {                                     \
+        .flag = {.name = #key,            \
+                 .kind = FLAG_SWITCH,     \
+                 FIELD(key),              \
+                 .initial = "false",      \
+                 .arg = "true|false",     \
+                 .group = GROUP,          \
+                 .help = (text)},         \
+        .fixed = true, .absent = "false", \
+    }
+#define TEXT(key, checked, of, text) \
+    {                                \
+        .flag = {.name = #key,       \
+                 .kind = FLAG_TEXT,  \
+                 FIELD(key),         \
+                 .check = (checked), \
+                 .initial = "",      \
+                 .arg = (of),        \
+                 .group = GROUP,     \
+                 .help = (text)},    \
+        .fixed = true, .absent = "", \
+    }
+
+static const char *const presets[] = {"none", "seed", "ckkissane", "batchtopk-2025", "jumprelu-2025", "diff-sae", NULL};
+static const char *const activations[] = {"relu", "topk", "batchtopk", "jumprelu", NULL};
+static const char *const scores[] = {"default", "none", "norm", "norm-sum", NULL};
+static const char *const reconstructions[] = {"squared", "norm", NULL};
+static const char *const l1_norms[] = {"norm-sum", "l2-of-norms", NULL};
+
+static int check_pair(const char *text, struct err *e)
+{
+    unsigned long a, b;
+    char end;
+    if (*text && (strspn(text, "0123456789,") != strlen(text) || sscanf(text, "%lu,%lu%c", &a, &b, &end) != 2))
+        return err_set(e, ERR_INPUT, "'%s': must be two numbers, as 100,100", text);
+    return 0;
+}
+
+/* Steps ascend, since each begins where the one before ended. */
+static int check_steps(const char *text, struct err *e)
+{
+    unsigned long long last = 0;
+    while (*text) {
+        char *end;
+        unsigned long long step = strtoull(text, &end, 10);
+        if (end == text || (*end && *end != ',') || step <= last)
+            return err_set(e, ERR_INPUT, "'%s': must be ascending steps, as 25000,50000", text);
+        last = step;
+        text = *end ? end + 1 : end;
+    }
+    return 0;
+}
+
 const struct setting config_keys[] = {
 #define GROUP "Crosscoder"
     COUNT(dict_size, true, 1, 1e9, "65536", "number of latents, d_sae"),
+    COUNT(expansion, true, 0, 1e6, "0", "if not 0, dict_size is so many times d_model", .absent = "0"),
+    CHOICE(preset, presets, "none", "published recipe that sets the keys which no flag sets"),
+    CHOICE(activation, activations, "relu", "what makes pre-activations active"),
+    CHOICE(reconstruction, reconstructions, "squared",
+           "the error: its square over all sites, or the mean of its norms at the sites"),
+    COUNT(shared_latents, true, 0, 1e9, "0", "the first so many latents have one decoder for both models",
+          .absent = "0"),
+    NUMBER(shared_coeff, true, 0, 1e6, "0.1", "the sparsity penalty of shared latents is multiplied by this",
+           .absent = "0.1"),
+    TEXT(exclusive_latents, check_pair, "A,B",
+         "of the last A + B latents, A see and write model 0 only, B model 1 only"),
     NUMBER(dec_init_norm, true, 0, 1e6, "0.005", "initial norm of each latent's decoder vector at each site"),
     NUMBER(l1_coeff, true, 0, 1e9, "2", "weight of the sparsity term"),
     NUMBER(l1_warmup, true, 0, 1, "0.05", "share of the steps in which l1_coeff rises linearly"),
+    CHOICE(l1_norm, l1_norms, "norm-sum", "relu: what f is multiplied by in the sparsity term"),
+    TEXT(resample_steps, check_steps, "LIST", "relu: steps at which latents that are dead start anew"),
+#undef GROUP
+#define GROUP "TopK and BatchTopK"
+    COUNT(k, true, 1, 1e9, "100", "active latents a row; of batchtopk, on the mean of a batch", .absent = "100"),
+    COUNT(k_start, true, 0, 1e9, "0", "k at the first step; 0: k", .absent = "0"),
+    COUNT(k_anneal_steps, true, 0, MANY, "0", "steps in which k goes linearly from k_start to its value",
+          .absent = "0"),
+    CHOICE(score, scores, "default",
+           "what a latent's pre-activation is multiplied by to select; default: none for topk, norm-sum for batchtopk"),
+    COUNT(threshold_start, true, 0, MANY, "1000", "the step from which the inference threshold is averaged",
+          .absent = "1000"),
+    NUMBER(threshold_beta, true, 0, 1, "0.999", "of that moving average", .absent = "0.999"),
+    NUMBER(aux_coeff, true, 0, 1e6, "0.03125", "weight of AuxK, by which dead latents come alive again; 0: none",
+           .absent = "0.03125"),
+    COUNT(aux_k, true, 0, 1e9, "0", "dead latents a row that AuxK takes; 0: d_model / 2", .absent = "0"),
+#undef GROUP
+#define GROUP "JumpReLU"
+    NUMBER(l0_coeff, true, 0, 1e9, "20", "weight of the tanh sparsity term, rising linearly from 0 over the whole run",
+           .absent = "20"),
+    NUMBER(tanh_scale, true, 0, 1e6, "4", "c of tanh(c f N)", .absent = "4"),
+    NUMBER(pre_act_coeff, true, 0, 1e6, "3e-6", "weight of the pre-activation loss", .absent = "3e-6"),
+    NUMBER(bandwidth, true, 1e-9, 1e6, "2", "width of the threshold's straight-through estimate", .absent = "2"),
+    SWITCH(ste_to_input, "the estimate goes to the pre-activation, too"),
 #undef GROUP
 #define GROUP "Optimiser"
     NUMBER(lr, true, 0, 1e3, "2e-5", "learning rate of Adam"),
     NUMBER(lr_warmup, true, 0, 1, "0.05", "share of the steps in which lr rises linearly"),
+    COUNT(lr_warmup_steps, true, 0, MANY, "0", "if not 0, steps in which lr rises, instead of a share", .absent = "0"),
+    SWITCH(lr_from_zero, "lr is 0 at the first step, as in the reference"),
     NUMBER(lr_decay, true, 0, 1, "0.2", "share of the steps, the last ones, in which lr falls linearly to 0"),
     NUMBER(beta1, true, 0, 0.9999999, "0.9", "Adam's decay of the first moment"),
     NUMBER(beta2, true, 0, 0.9999999999, "0.999", "Adam's decay of the second moment"),
@@ -109,6 +217,20 @@ void config_init(struct config *c)
     *c = (struct config){0};
     for (size_t i = 0; i < config_n_keys; i++)
         flag_set_initial(&config_keys[i].flag, c);
+}
+
+size_t config_index(const char *name)
+{
+    size_t i = 0;
+    while (i < config_n_keys && strcmp(config_keys[i].flag.name, name) != 0)
+        i++;
+    assert(i < config_n_keys);
+    return i;
+}
+
+bool config_is_given(const struct config *c, const char *name)
+{
+    return c->given[config_index(name)];
 }
 
 json_t *config_to_json(const struct config *c)

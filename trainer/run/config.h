@@ -18,6 +18,20 @@
 #define CONFIG_TEXT_SIZE SETTING_TEXT_SIZE
 #define CONFIG_MAX_KEYS 256
 
+/* The words of their keys are in config.c. */
+enum config_preset {
+    PRESET_NONE,
+    PRESET_SEED,
+    PRESET_CKKISSANE,
+    PRESET_BATCHTOPK_2025,
+    PRESET_JUMPRELU_2025,
+    PRESET_DIFF_SAE
+};
+enum config_activation { ACTIVATION_RELU, ACTIVATION_TOPK, ACTIVATION_BATCHTOPK, ACTIVATION_JUMPRELU };
+enum config_score { CONFIG_SCORE_DEFAULT, CONFIG_SCORE_NONE, CONFIG_SCORE_NORM, CONFIG_SCORE_NORM_SUM };
+enum config_reconstruction { RECONSTRUCTION_SQUARED, RECONSTRUCTION_NORM };
+enum config_l1_norm { L1_NORM_SUM, L1_NORM_JOINT };
+
 struct config {
     /* the reference's keys */
     uint64_t seed, batch_size, buffer_mult, num_tokens, dict_size, model_batch_size;
@@ -26,6 +40,16 @@ struct config {
     double eps, max_grad_norm, lr_warmup, lr_decay, l1_warmup;
     uint64_t eval_blocks, scale_rows, dead_rows;
     enum row_dtype dtype;
+    enum config_preset preset; /* preset.h: what it sets, where no flag did */
+    /* the objective: recipe.h says what follows */
+    enum config_activation activation;
+    enum config_score score;
+    enum config_reconstruction reconstruction;
+    enum config_l1_norm l1_norm;
+    uint64_t expansion, k, k_start, k_anneal_steps, threshold_start, aux_k, lr_warmup_steps, shared_latents;
+    double threshold_beta, aux_coeff, l0_coeff, tanh_scale, bandwidth, pre_act_coeff, shared_coeff;
+    bool ste_to_input, lr_from_zero;
+    char exclusive_latents[64], resample_steps[CONFIG_TEXT_SIZE];
     char scale[CONFIG_TEXT_SIZE]; /* "" = measured */
     /* the same result whatever these are */
     double audit, audit_tolerance;
@@ -42,6 +66,12 @@ void config_init(struct config *c);
 
 /* Sets key i from a flag's text ("4e8" is a count too). Refuses what is not of its kind or out of range. */
 int config_set(struct config *c, size_t i, const char *text, struct err *e);
+
+/* Returns the index of a key that exists. */
+size_t config_index(const char *name);
+
+/* Returns whether a flag set the key of that name. */
+bool config_is_given(const struct config *c, const char *name);
 
 /* A new object with every key. NULL: out of memory. */
 json_t *config_to_json(const struct config *c);

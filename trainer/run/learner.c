@@ -16,12 +16,10 @@
 #include "json_file.h"
 #include "log.h"
 #include "mem.h"
+#include "recipe.h"
 #include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
-
-/* The loss's terms; the weight of the first is 1, that of the second is scheduled. */
-enum { TERM_L2, TERM_L1 };
 
 /* ---- the folder ---- */
 
@@ -78,26 +76,23 @@ int learner_plan_steps(struct learner *l, struct err *e)
                                     .l1_coeff = c->l1_coeff,
                                     .lr_warmup_fraction = c->lr_warmup,
                                     .lr_decay_fraction = c->lr_decay,
-                                    .l1_warmup_fraction = c->l1_warmup};
+                                    .l1_warmup_fraction = c->l1_warmup,
+                                    .lr_warmup_steps = c->lr_warmup_steps,
+                                    .lr_from_zero = c->lr_from_zero};
     if (l->schedule.total_steps == 0)
         return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
                        c->batch_size);
-    return schedule_check(&l->schedule, e);
+    return schedule_check(&l->schedule, e) ? e->code : recipe_check(c, e);
 }
 
 int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
                    size_t *workspace_bytes, struct err *e)
 {
     size_t kept;
-    l->setup = (struct backend_setup){.n_sites = stream->n_sites,
-                                      .d_model = stream->d_model,
-                                      .d_sae = l->config.dict_size,
-                                      .batch_size = l->config.batch_size,
-                                      .activation = "relu",
-                                      .terms = {[TERM_L2] = "l2", [TERM_L1] = "l1"},
-                                      .n_terms = 2,
-                                      .path = STEP_AUTO,
-                                      .keep_gradients = true};
+    if (recipe_settle(&l->config, stream, e))
+        return e->code;
+    l->setup = recipe_setup(&l->config, stream);
+    l->setup.keep_gradients = true;
     if (backend_cpu.memory(&l->setup, &kept, workspace_bytes, e))
         return e->code;
     l->setup.keep_gradients = kept / 4 <= machine_bytes / 10; /* the same results, faster */
@@ -164,16 +159,9 @@ static bool due(const struct learner *l, uint64_t steps, uint64_t every)
 
 int learner_step(struct learner *l, const float *x, struct err *e)
 {
-    const struct config *c = &l->config;
     uint64_t step = l->backend->step;
-    const struct step_options o = {
-        .adam = {.beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps},
-        .max_norm = c->max_grad_norm,
-        .lr = schedule_lr(&l->schedule, step),
-        .weight = {[TERM_L2] = 1, [TERM_L1] = schedule_l1_coeff(&l->schedule, step)},
-        .dead_rows = c->dead_rows,
-        .want_metrics = due(l, step + 1, c->log_every),
-    };
+    struct step_options o = recipe_step(&l->config, &l->schedule, step);
+    o.want_metrics = due(l, step + 1, l->config.log_every);
     int rc = l->backend->ops->step(l->backend, x, &o, &l->step, e);
     if (rc == 0 && o.want_metrics)
         rc = metrics_step(&l->metrics, &l->setup, &l->step, e);
@@ -213,7 +201,12 @@ int learner_evaluation_end(struct learner *l, struct err *e)
         metrics_evaluation(&l->metrics, l->backend->step, &l->setup, r, e))
         return e->code;
     l->evaluated = true;
-    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f", l->backend->step, r->loss, r->l0, r->fvu.fvu);
+    char by_threshold[80] = "";
+    if (r->has_threshold)
+        snprintf(by_threshold, sizeof by_threshold, "; by threshold L0 %.1f, FVU %.4f", r->threshold_l0,
+                 r->threshold_fvu.fvu);
+    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f%s", l->backend->step, r->loss, r->l0, r->fvu.fvu,
+             by_threshold);
     return 0;
 }
 
@@ -221,8 +214,8 @@ void learner_step_unknown(struct learner *l)
 {
     struct step_report *r = &l->step;
     *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
-    r->weight[TERM_L2] = 1;
-    r->weight[TERM_L1] = schedule_l1_coeff(&l->schedule, l->backend->step - 1);
+    const struct step_options o = recipe_step(&l->config, &l->schedule, l->backend->step - 1);
+    memcpy(r->weight, o.weight, sizeof r->weight);
     for (size_t i = 0; i < l->setup.n_sites; i++)
         r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
     for (size_t j = 0; j < l->setup.d_sae; j++) {

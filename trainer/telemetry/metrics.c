@@ -52,8 +52,12 @@ static int cut_lines(const char *path, uint64_t first_step, struct err *e)
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
                  struct status *status, struct err *e)
 {
-    *m = (struct metrics){
-        .status = status, .total_steps = total_steps, .batch_size = batch_size, .first_step = first_step, .fvu = NAN};
+    *m = (struct metrics){.status = status,
+                          .total_steps = total_steps,
+                          .batch_size = batch_size,
+                          .first_step = first_step,
+                          .fvu = NAN,
+                          .threshold_l0 = NAN};
     m->step_at_line = m->step_at_progress = first_step;
     if (file_join(m->path, sizeof m->path, out, "metrics.jsonl", e) || cut_lines(m->path, first_step, e))
         return e->code;
@@ -146,6 +150,13 @@ int metrics_step(struct metrics *m, const struct backend_setup *setup, const str
         add(line, "", setup->terms[i], "_coeff", json_real(r->weight[i]));
     add(line, "", "grad_norm", "", json_real_or_null(r->grad_norm));
     add(line, "", "dead", "", json_integer((json_int_t)r->dead));
+    if (backend_has_k(setup)) {
+        add(line, "", "k", "", json_integer((json_int_t)r->k));
+        add(line, "", "threshold", "", r->threshold < 0 ? json_null() : json_real_or_null(r->threshold));
+    }
+    add(line, "", "norm_sum", "", json_real_or_null(r->norm_sum));
+    if (setup->two_models)
+        add(line, "", "model_share", "", real_list(r->share, 2));
     add_fvu(line, "", &r->fvu, setup->n_sites);
     add(line, "", "rows_per_s", "", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed));
     add(line, "", "waiting", "", json_real_or_null((waited(m) - m->waited_at_line) / elapsed));
@@ -165,6 +176,11 @@ int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_s
     add(line, "eval_", "rows", "", json_integer((json_int_t)r->rows));
     add_losses(line, "eval_", setup, r->loss, r->term, r->l0);
     add_fvu(line, "eval_", &r->fvu, setup->n_sites);
+    if (r->has_threshold) {
+        add(line, "eval_", "threshold_l0", "", json_real_or_null(r->threshold_l0));
+        add_fvu(line, "eval_threshold_", &r->threshold_fvu, setup->n_sites);
+    }
+    m->threshold_l0 = r->has_threshold ? r->threshold_l0 : (double)NAN;
     return write_line(m, line, e);
 }
 
@@ -205,9 +221,15 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
     double eta = rate > 0 ? (double)(m->total_steps - steps) / rate : 0;
     char sides[128];
     status_sides(m->status, sides, sizeof sides);
-    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %.1f (%s), FVU %.4f, waiting %.0f %%; %s",
+    char l0[64]; /* of topk and batchtopk it is k: what single rows will have is by the threshold */
+    snprintf(l0, sizeof l0, "%.1f", r->l0);
+    if (r->k && isnan(m->threshold_l0))
+        snprintf(l0, sizeof l0, "k %zu", r->k);
+    else if (r->k)
+        snprintf(l0, sizeof l0, "k %zu, by threshold %.1f", r->k, m->threshold_l0);
+    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %s (%s), FVU %.4f, waiting %.0f %%; %s",
                  (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
-                 floor(eta / 60), fmod(floor(eta), 60), r->loss, r->l0, r->path == STEP_SPARSE ? "sparse" : "dense",
+                 floor(eta / 60), fmod(floor(eta), 60), r->loss, l0, r->path == STEP_SPARSE ? "sparse" : "dense",
                  m->fvu, 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
     progress_shown(m, steps);
 }

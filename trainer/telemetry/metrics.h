@@ -1,7 +1,8 @@
 /* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
  *
  * A line of metrics.jsonl is one JSON object. A training line has step (steps done), rows, loss, the loss's terms (l2, l1), l0, lr, the
- * weights of all terms but the first (l1_coeff), grad_norm, dead, fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s and waiting (the
+ * weights of all terms but the first (l1_coeff), grad_norm, dead, of topk and batchtopk k and threshold, norm_sum (mean over latents of the
+ * sum of the decoder's norms), of two models model_share (of f times norm, what each one's sites have), fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s and waiting (the
  * share of time in which training waited for activations since the last line). An evaluation line has step, rows, and eval_loss, eval_l2
  * and so on over the held-out rows. A value that does not exist is null. A resumed run cuts off the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
@@ -26,7 +27,8 @@ struct metrics {
     double waited, waited_at_line,
         waited_at_progress; /* seconds of waiting in all, and when those lines were written */
     uint64_t first_step, step_at_line, step_at_progress;
-    double fvu; /* of the last training line: it is not computed at every step */
+    double fvu;          /* of the last training line: it is not computed at every step */
+    double threshold_l0; /* of the last evaluation; NaN: none, or not by threshold */
 };
 
 /* Opens OUT/metrics.jsonl and cuts off the lines of steps beyond first_step. */

@@ -273,7 +273,7 @@ static void norm_shares(const struct train_state *t, struct step_report *r)
     for (size_t j = 0; j < t->setup->d_sae; j++) {
         sum += w->dec_norm_sum[j];
         for (size_t site = 0; site < n_sites; site++)
-            share[n_sites % 2 == 0 && site >= half] += w->f_sum[j] * w->dec_norm[j * n_sites + site];
+            share[t->setup->two_models && site >= half] += w->f_sum[j] * w->dec_norm[j * n_sites + site];
     }
     r->norm_sum = sum / (double)t->setup->d_sae;
     for (int i = 0; i < 2; i++)
