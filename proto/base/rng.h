@@ -17,6 +17,7 @@ enum rng_purpose {
     RNG_SYNTHETIC_ROWS = 5, /* index = sequence */
     RNG_TEST = 6,
     RNG_AUDIT = 7, /* index = window << 32 | block */
+    RNG_RESAMPLE = 8, /* index = step */
 };
 
 struct rng {

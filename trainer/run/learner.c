@@ -17,6 +17,7 @@
 #include "log.h"
 #include "mem.h"
 #include "recipe.h"
+#include "resample.h"
 #include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
@@ -157,12 +158,28 @@ static bool due(const struct learner *l, uint64_t steps, uint64_t every)
     return steps == l->schedule.total_steps || steps % every == 0;
 }
 
+/* Resamples latents that were dead for half the time since the last resampling, if this step is one for it. */
+static int resample_if_due(struct learner *l, const float *x, struct err *e)
+{
+    uint64_t steps = l->backend->step, before, n_rows;
+    size_t n;
+    if (!recipe_resamples(&l->config, steps, &before))
+        return 0;
+    n_rows = (steps - before) * l->config.batch_size / 2;
+    if (resample(l->backend, x, n_rows, l->config.seed, &n, e))
+        return e->code;
+    log_line("step %" PRIu64 ": %zu latents that had not fired for %" PRIu64 " rows start anew", steps, n, n_rows);
+    return 0;
+}
+
 int learner_step(struct learner *l, const float *x, struct err *e)
 {
     uint64_t step = l->backend->step;
     struct step_options o = recipe_step(&l->config, &l->schedule, step);
     o.want_metrics = due(l, step + 1, l->config.log_every);
     int rc = l->backend->ops->step(l->backend, x, &o, &l->step, e);
+    if (rc == 0)
+        rc = resample_if_due(l, x, e);
     if (rc == 0 && o.want_metrics)
         rc = metrics_step(&l->metrics, &l->setup, &l->step, e);
     return rc;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const activation_names[] = {"relu", "topk", "batchtopk", "jumprelu"};
@@ -143,4 +144,18 @@ struct step_options recipe_step(const struct config *c, const struct schedule *s
         o.weight[1] = schedule_l1_coeff(schedule, step);
     }
     return o;
+}
+
+bool recipe_resamples(const struct config *c, uint64_t steps, uint64_t *before)
+{
+    *before = 0;
+    for (const char *text = c->resample_steps; *text;) {
+        char *end;
+        uint64_t step = strtoull(text, &end, 10); /* config.c has checked that they ascend */
+        if (step == steps)
+            return true;
+        *before = step;
+        text = *end ? end + 1 : end;
+    }
+    return false;
 }

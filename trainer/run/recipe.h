@@ -7,6 +7,9 @@
 #ifndef CROSSFEED_RECIPE_H
 #define CROSSFEED_RECIPE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "backend.h"
 #include "config.h"
 #include "err.h"
@@ -22,7 +25,10 @@ int recipe_settle(struct config *c, const struct stream *stream, struct err *e);
 /* Returns the setup for a stream; c is settled. Its path and kept gradients are for the caller. */
 struct backend_setup recipe_setup(const struct config *c, const struct stream *stream);
 
-/* Returns a step's options. total: of the run. */
+/* Returns whether latents are resampled when `steps` steps are done; *before: when they last were, or 0. */
+bool recipe_resamples(const struct config *c, uint64_t steps, uint64_t *before);
+
+/* Returns a step's options. */
 struct step_options recipe_step(const struct config *c, const struct schedule *schedule, uint64_t step);
 
 #endif
