@@ -36,7 +36,11 @@ double bench_median(double *seconds, size_t n)
 static const struct {
     const char *name;
     int (*run)(const struct bench_options *o, struct err *e);
-} parts[] = {{"step", bench_step}, {"forward", bench_forward}, {"wire", bench_wire}};
+    bool always; /* else only if it is named */
+} parts[] = {{"step", bench_step, true},
+             {"objectives", bench_objectives, false},
+             {"forward", bench_forward, true},
+             {"wire", bench_wire, true}};
 
 enum { N_PARTS = sizeof parts / sizeof *parts };
 
@@ -57,6 +61,7 @@ static const struct argp_option options[] = {
     {"l0", 'l', "N", 0, "active latents a row (128)", 2},
     {"path", 'p', "PATH", 0, "auto, dense or sparse (auto)", 2},
     {"recompute", 'R', NULL, 0, "dense steps keep no gradients", 2},
+    {"dead", 'x', "N", 0, "dead latents, for AuxK (500)", 2},
     {"write", 'w', "FILE", 0, "write weights and batch (safetensors) before the first step", 2},
     {0, 0, 0, 0, "Forward:", 3},
     {"layers", 'L', "N", 0, "layers (12)", 3},
@@ -80,7 +85,7 @@ static void want(struct arguments *a, const char *name, struct argp_state *state
             a->wanted[i] = a->any = true;
             return;
         }
-    argp_error(state, "'%s': must be step, forward or wire", name);
+    argp_error(state, "'%s': must be step, objectives, forward or wire", name);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -120,6 +125,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case 'R':
         o->recompute = true;
         return 0;
+    case 'x':
+        o->dead = count(text, "dead", state);
+        return 0;
     case 'w':
         o->write = text;
         return 0;
@@ -155,8 +163,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
 int main(int argc, char **argv)
 {
-    static const struct argp argp = {options, parse, "[step] [forward] [wire]", "Times the parts of Crossfeed.", NULL,
-                                     NULL,    NULL};
+    static const struct argp argp = {
+        options, parse, "[step] [objectives] [forward] [wire]", "Times the parts of Crossfeed.", NULL, NULL, NULL};
     struct arguments a = {.options = {.threads = (size_t)omp_get_num_procs(),
                                       .reps = 5,
                                       .n_inputs = 9216,
@@ -164,6 +172,7 @@ int main(int argc, char **argv)
                                       .d_sae = 16384,
                                       .batch = 2048,
                                       .l0 = 128,
+                                      .dead = 500,
                                       .n_layer = 12,
                                       .d_model = 768,
                                       .n_head = 12,
@@ -176,7 +185,7 @@ int main(int argc, char **argv)
     gemm_set_threads((int)a.options.threads);
     bool first = true;
     for (size_t i = 0; i < N_PARTS; i++) {
-        if (a.any && !a.wanted[i])
+        if (a.any ? !a.wanted[i] : !parts[i].always)
             continue;
         if (!first && !a.options.json)
             putchar('\n');

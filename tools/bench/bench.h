@@ -16,6 +16,7 @@ struct bench_options {
     bool json; /* one line a part instead of a table */
     /* step */
     size_t n_inputs, n_sites, d_sae, batch, l0;
+    size_t dead; /* latents, for AuxK */
     enum step_path path;
     bool recompute;
     const char *write; /* weights and batch */
@@ -33,6 +34,8 @@ double bench_median(double *seconds, size_t n);
 
 /* A training step: encoder, threshold, decode, gradients, Adam, gathering a batch. */
 int bench_step(const struct bench_options *o, struct err *e);
+/* A step of each activation, as a ratio to relu's. */
+int bench_objectives(const struct bench_options *o, struct err *e);
 /* GPT-2's forward pass: embedding, QKV, attention, MLP, storing the rows; fp32, and bf16 where the processor has it. */
 int bench_forward(const struct bench_options *o, struct err *e);
 /* From a site's vectors to the window: rounding, checksums, the socket, storing. */

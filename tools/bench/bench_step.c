@@ -18,7 +18,7 @@
 #include "bf16.h"
 #include "clock.h"
 #include "gemm.h"
-#include "initial_weights.h"
+#include "bench_data.h"
 #include "kernels.h"
 #include "mem.h"
 #include "rng.h"
@@ -53,20 +53,6 @@ struct bench {
 
 /* ---- data ---- */
 
-/* z with P(normal > z) = p */
-static double quantile(double p)
-{
-    double low = -10, high = 10;
-    for (int i = 0; i < 60; i++) {
-        double z = (low + high) / 2;
-        if (erfc(z / sqrt(2)) / 2 > p)
-            low = z;
-        else
-            high = z;
-    }
-    return low;
-}
-
 static int make(struct bench *b, struct err *e)
 {
     const struct bench_options *a = b->a;
@@ -85,35 +71,15 @@ static int make(struct bench *b, struct err *e)
     b->window_rows = 4 * a->batch;
     b->x = mem_alloc(a->batch * a->n_inputs, sizeof *b->x, "batch", e);
     b->window = mem_alloc(b->window_rows * a->n_inputs, sizeof *b->window, "window", e);
-    uint32_t *rank = b->x && b->window ? mem_alloc(a->d_sae, sizeof *rank, "order of the latents", e) : NULL;
-    if (!rank)
-        return ERR_MEMORY;
-    double norm = 0.1, sum = 0, top;
+    if (!b->x || !b->window || bench_weights(&b->c, a->l0, e))
+        return e->code;
 #pragma omp parallel for
-    for (size_t j = 0; j < a->d_sae; j++)
-        initial_decoder(b->c.w_dec + j * a->n_inputs, a->n_sites, a->n_inputs / a->n_sites, j, norm, 1);
-    memcpy(b->c.w_enc, b->c.w_dec, a->d_sae * a->n_inputs * sizeof *b->c.w_enc);
+    for (size_t row = 0; row < a->batch; row++)
+        bench_row(b->x + row * a->n_inputs, a->n_inputs, row);
 #pragma omp parallel for
-    for (size_t row = 0; row < b->window_rows; row++) {
-        struct rng r;
-        rng_init(&r, 2, RNG_TEST, row);
-        for (size_t i = 0; i < a->n_inputs; i++) {
-            float v = (float)rng_normal(&r);
-            b->window[row * a->n_inputs + i] = bf16_from_f32(v);
-            if (row < a->batch)
-                b->x[row * a->n_inputs + i] = v;
-        }
-    }
-    struct rng r;
-    rng_init(&r, 3, RNG_TEST, 0);
-    rng_permutation(&r, rank, a->d_sae);
-    for (size_t j = 0; j < a->d_sae; j++)
-        sum += pow((double)j + 10, -0.75);
-    top = (double)a->l0 / sum;
-    double spread = norm * sqrt((double)a->n_sites); /* of the pre-activations: x is normal */
-    for (size_t j = 0; j < a->d_sae; j++)
-        b->c.b_enc[j] = (float)(-spread * quantile(fmin(0.5, top * pow((double)rank[j] + 10, -0.75))));
-    mem_free(rank);
+    for (size_t row = 0; row < b->window_rows; row++)
+        for (size_t i = 0; i < a->n_inputs; i++)
+            b->window[row * a->n_inputs + i] = bf16_from_f32(b->x[row % a->batch * a->n_inputs + i]);
     return 0;
 }
 
