@@ -107,32 +107,32 @@ def train(weights, rows, config, dtype):
     return final, {name: torch.stack(values) for name, values in history.items()}
 
 
-def make_rows(generator):
+def make_rows(generator, n_rows=N_ROWS, n_sites=N_SITES, d_model=D_MODEL):
     """Rows as activations are: sparse features, most at every site and some at one only, on a mean, under noise; each
     site scaled to a mean norm of sqrt(d_model)."""
     n_features = 48
-    directions = torch.randn(n_features, N_SITES, D_MODEL, generator=generator)
+    directions = torch.randn(n_features, n_sites, d_model, generator=generator)
     directions /= directions.norm(dim=-1, keepdim=True)
-    present = torch.ones(n_features, N_SITES, 1)
+    present = torch.ones(n_features, n_sites, 1)
     for i in range(0, n_features, 4):
         present[i] = 0
-        present[i, (i // 4) % N_SITES] = 1
-    active = torch.rand(N_ROWS, n_features, generator=generator) < 0.06
-    strength = 0.5 + torch.randn(N_ROWS, n_features, generator=generator).abs()
+        present[i, (i // 4) % n_sites] = 1
+    active = torch.rand(n_rows, n_features, generator=generator) < 0.06
+    strength = 0.5 + torch.randn(n_rows, n_features, generator=generator).abs()
     rows = torch.einsum("bf,fsd->bsd", active * strength, directions * present)
-    rows += 0.3 * torch.randn(N_SITES, D_MODEL, generator=generator)
-    rows += 0.05 * torch.randn(N_ROWS, N_SITES, D_MODEL, generator=generator)
-    return rows * (D_MODEL**0.5 / rows.norm(dim=-1).mean(dim=0))[None, :, None]
+    rows += 0.3 * torch.randn(n_sites, d_model, generator=generator)
+    rows += 0.05 * torch.randn(n_rows, n_sites, d_model, generator=generator)
+    return rows * (d_model**0.5 / rows.norm(dim=-1).mean(dim=0))[None, :, None]
 
 
-def make_weights(generator):
-    decoder = torch.randn(D_SAE, N_SITES, D_MODEL, generator=generator)
+def make_weights(generator, n_sites=N_SITES, d_model=D_MODEL, d_sae=D_SAE):
+    decoder = torch.randn(d_sae, n_sites, d_model, generator=generator)
     decoder *= DEC_INIT_NORM / decoder.norm(dim=-1, keepdim=True)
     return {
         "W_enc": decoder.permute(1, 2, 0).contiguous(),
         "W_dec": decoder,
-        "b_enc": torch.zeros(D_SAE),
-        "b_dec": torch.zeros(N_SITES, D_MODEL),
+        "b_enc": torch.zeros(d_sae),
+        "b_dec": torch.zeros(n_sites, d_model),
     }
 
 
@@ -147,9 +147,8 @@ def make_golden():
     return {name: value.contiguous() for name, value in golden.items()}
 
 
-def distance(a, b):
-    """The largest relative norm of the difference: of a step's value, or of a whole tensor of weights."""
-    pieces = CONFIG["steps"] if len(a) == CONFIG["steps"] else 1
+def distance(a, b, pieces):
+    """The largest relative norm of the difference, of a tensor as so many pieces: the steps, or 1 for a tensor of weights."""
     a, b = a.double().reshape(pieces, -1), b.double().reshape(pieces, -1)
     return ((a - b).norm(dim=1) / b.norm(dim=1).clamp(min=1e-12)).max().item()
 
@@ -168,7 +167,8 @@ def check(golden, path):
         kind, _, rest = name.partition(".")
         if kind not in ("final", "step"):
             continue
-        found = [distance(again[dtype][kind == "step"][rest], stored[name]) for dtype in again]
+        pieces = CONFIG["steps"] if kind == "step" else 1
+        found = [distance(again[dtype][kind == "step"][rest], stored[name], pieces) for dtype in again]
         bad += not found[0] < 1e-6
         print(f"{name:28} {found[0]:10.1e} {found[1]:10.1e}")
     print("differs from the file" if bad else "agrees with the file")
