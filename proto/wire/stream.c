@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "site_parts.h"
 
 size_t row_dtype_size(enum row_dtype dtype)
 {
@@ -105,6 +106,37 @@ int stream_check(const struct stream *s, struct err *e)
     for (uint32_t i = 0; s->has_scale && i < s->n_sites; i++)
         if (!(s->scale[i] > 0) || !isfinite(s->scale[i]))
             return err_set(e, ERR_INPUT, "scale of site %u is %g, must be positive", i, (double)s->scale[i]);
+    return 0;
+}
+
+/* Returns whether a site is of that model. */
+static bool is_of_model(const char *site, uint32_t model)
+{
+    struct site_parts p = site_parts(site);
+    return p.n_models == 1 && p.model == model;
+}
+
+int stream_pairs_models(const struct stream *s, struct err *e)
+{
+    uint32_t half = 0;
+    while (half < s->n_sites && is_of_model(s->sites[half], 0))
+        half++;
+    if (half == 0)
+        return err_set(e, ERR_INPUT, "site 0 (%s) pairs with none: the sites of two models are 0:... and 1:...",
+                       s->sites[0]);
+    for (uint32_t i = 0; i < half; i++) {
+        uint32_t partner = half + i;
+        const char *name = s->sites[i], *other = partner < s->n_sites ? s->sites[partner] : NULL;
+        if (!other)
+            return err_set(e, ERR_INPUT, "site %u (%s) pairs with none: %u sites are of model 0, %u follow", i, name,
+                           half, s->n_sites - half);
+        if (!is_of_model(other, 1) || strcmp(site_parts(name).hook_point, site_parts(other).hook_point) != 0)
+            return err_set(e, ERR_INPUT, "site %u (%s) pairs with none: in its place in the second half, site %u is %s",
+                           i, name, partner, other);
+    }
+    if (s->n_sites > 2 * half)
+        return err_set(e, ERR_INPUT, "site %u (%s) pairs with none: %u sites are of model 0, %u follow", 2 * half,
+                       s->sites[2 * half], half, s->n_sites - half);
     return 0;
 }
 

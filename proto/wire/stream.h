@@ -34,7 +34,7 @@ struct stream {
     bool has_scale;         /* the producer's rows carry this scale already (scale below); else the trainer's is used */
     float scale[STREAM_MAX_SITES];
     char sites[STREAM_MAX_SITES]
-              [SITE_NAME_SIZE]; /* "blocks.5.hook_resid_post"; of a pair: "0:blocks...", "1:blocks..." */
+              [SITE_NAME_SIZE]; /* "blocks.5.hook_resid_post"; of a pair: "0:blocks...", "1:blocks..."; site_parts.h */
     char tokens_fingerprint[FINGERPRINT_SIZE];
     char model_fingerprints[STREAM_MAX_MODELS][FINGERPRINT_SIZE]; /* covers how the weights were processed */
 };
@@ -46,6 +46,10 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
 /* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII.
  */
 int stream_check(const struct stream *s, struct err *e);
+
+/* Returns 0 if the sites pair across two models: the first half of them are model 0's, the second half model 1's at the same
+ * hook points in the same order. Else ERR_INPUT, naming the first site that pairs with none. */
+int stream_pairs_models(const struct stream *s, struct err *e);
 
 /* Where a row comes from; travels with the row. 12 bytes, little-endian u32s on the wire. */
 struct row_origin {
