@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "finite.h"
 #include "mem.h"
 #include "scale.h"
 
@@ -44,12 +45,42 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
     assert(n_rows <= r->max_rows);
 }
 
-void rows_put(struct rows *r, size_t row, size_t site, const float *vector)
+static unsigned char *place(const struct rows *r, size_t row, size_t site)
 {
     assert(row < r->n_rows && site < r->n_sites);
-    size_t d = r->d_model, size = row_dtype_size(r->dtype);
-    unsigned char *dst = r->data + row * row_bytes(r) + site * d * size;
-    scale_vector(vector, d, r->scale ? r->scale[site] : 1.0f, r->dtype, dst);
+    return r->data + row * row_bytes(r) + site * r->d_model * row_dtype_size(r->dtype);
+}
+
+static float factor(const struct rows *r, size_t site)
+{
+    return r->scale ? r->scale[site] : 1.0f;
+}
+
+void rows_put(struct rows *r, size_t row, size_t site, const float *vector)
+{
+    scale_vector(vector, r->d_model, factor(r, site), r->dtype, place(r, row, site));
+}
+
+size_t rows_put_difference(struct rows *r, size_t row, size_t site, const float *a, const float *b)
+{
+    float difference[256]; /* a piece of it */
+    size_t d = r->d_model, step = sizeof difference / sizeof *difference, bad = d;
+    unsigned char *dst = place(r, row, site);
+    for (size_t first = 0; first < d; first += step) {
+        size_t n = d - first < step ? d - first : step;
+        for (size_t i = 0; i < n; i++)
+            difference[i] = a[first + i] - b[first + i];
+        size_t first_bad = finite_first_bad_f32(difference, n);
+        if (bad == d && first_bad < n)
+            bad = first + first_bad;
+        scale_vector(difference, n, factor(r, site), r->dtype, dst + first * row_dtype_size(r->dtype));
+    }
+    return bad;
+}
+
+void rows_put_scaled(struct rows *r, size_t row, size_t site, const unsigned char *vector)
+{
+    memcpy(place(r, row, site), vector, r->d_model * row_dtype_size(r->dtype));
 }
 
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin)

@@ -17,6 +17,7 @@ struct rows {
     size_t n_sites, d_model;
     enum row_dtype dtype;
     const float *scale;         /* [n_sites]; NULL: rows are raw */
+    const bool *wanted;         /* [n_sites]: sites that anybody will look at, others need not be put; NULL: all */
     unsigned char *data;        /* [n_rows, n_sites, d_model] of the dtype, where rows_put puts them */
     const unsigned char *acts;  /* what is sent: data, or rows that lie elsewhere (rows_borrow) */
     struct row_origin *origins; /* [n_rows] */
@@ -35,6 +36,11 @@ void rows_begin(struct rows *r, const struct stream *s, size_t n_rows, enum row_
 
 /* Scales and rounds the vector [d_model], fp32, of one site of one row, and stores it. */
 void rows_put(struct rows *r, size_t row, size_t site, const float *vector);
+/* Does so with a less b, both [d_model], subtracted in fp32. Returns the first element of the difference that is not
+ * finite, d_model if all are. */
+size_t rows_put_difference(struct rows *r, size_t row, size_t site, const float *a, const float *b);
+/* Stores a vector [d_model] of the block's dtype, which may be unaligned, as it is: scaled already. */
+void rows_put_scaled(struct rows *r, size_t row, size_t site, const unsigned char *vector);
 /* Stores where a row comes from. */
 void rows_put_origin(struct rows *r, size_t row, struct row_origin origin);
 
