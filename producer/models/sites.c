@@ -1,16 +1,11 @@
-/* sites.c - hook-point names and globs over them; see sites.h.
- *
- * Every name is written out and given to fnmatch: a few thousand calls once at start, and the names that a glob sees
- * are exactly those that the run will print. */
+/* sites.c - the hook points of models as a list of names, from which globs pick; see sites.h. */
 #include "sites.h"
 
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
-#define GLOB_SIZE 256 /* of one glob, with the NUL */
+#include "mem.h"
 
 void site_name(char name[SITE_NAME_SIZE], const struct site *s, uint32_t n_models)
 {
@@ -18,26 +13,14 @@ void site_name(char name[SITE_NAME_SIZE], const struct site *s, uint32_t n_model
     snprintf(name + n, SITE_NAME_SIZE - (size_t)n, "blocks.%" PRIu32 ".%s", s->layer, s->point);
 }
 
-/* Copies the glob at *globs, up to its comma, and moves *globs behind it, or to NULL after the last. */
-static int next_glob(char glob[GLOB_SIZE], const char **globs, struct err *e)
+void site_list_name(char name[SITE_NAME_SIZE], const struct site_list *list, size_t i, uint32_t n_models)
 {
-    const char *end = strchrnul(*globs, ',');
-    size_t length = (size_t)(end - *globs);
-    if (length == 0)
-        return err_set(e, ERR_INPUT, "--sites: empty glob; the default is '%s'", SITES_DEFAULT);
-    if (length >= GLOB_SIZE)
-        return err_set(e, ERR_INPUT, "--sites: glob of %zu characters, at most %d", length, GLOB_SIZE - 1);
-    memcpy(glob, *globs, length);
-    glob[length] = '\0';
-    *globs = *end ? end + 1 : NULL;
-    return 0;
-}
-
-static bool glob_matches(const char *glob, const struct site *s, uint32_t n_models)
-{
-    char name[SITE_NAME_SIZE];
-    site_name(name, s, strchr(glob, ':') ? n_models : 1);
-    return fnmatch(glob, name, 0) == 0;
+    const struct site_pick *k = &list->wanted.picks[i];
+    char names[2][SITE_NAME_SIZE] = {"", ""};
+    site_name(names[0], &list->sites[k->site], n_models);
+    if (k->less != PICK_WHOLE)
+        site_name(names[1], &list->sites[k->less], n_models);
+    site_pick_name(name, &(struct site_pick){0, k->less == PICK_WHOLE ? PICK_WHOLE : 1}, names);
 }
 
 /* Goes through the hook points of all models in order. */
@@ -69,51 +52,56 @@ static bool walk_next(struct walk *w)
     return true;
 }
 
-static int nothing_matches(const char *glob, const struct hook_points *models, uint32_t n_models, struct err *e)
+/* Writes what there is to say of the names beside the first and the last: of the last model, which may have fewer layers
+ * than a user thinks. */
+static void describe(char *text, size_t size, const struct hook_points *models, uint32_t n_models)
 {
-    const struct hook_points *last_model = &models[n_models - 1];
-    char first[SITE_NAME_SIZE], last[SITE_NAME_SIZE], points[256] = "";
-    size_t n = 0;
-    for (size_t used = 0; last_model->names[n] && used < sizeof points; n++)
-        used += (size_t)snprintf(points + used, sizeof points - used, "%s%s", n ? ", " : "", last_model->names[n]);
-    site_name(first, &(struct site){.point = models[0].names[0]}, n_models);
-    site_name(last, &(struct site){n_models - 1, last_model->n_layers - 1, last_model->names[n - 1]}, n_models);
-    return err_set(e, ERR_INPUT,
-                   "--sites: '%s' matches no hook point; names go from %s to %s (%s %" PRIu32 " layers; of each: %s)",
-                   glob, first, last, n_models > 1 ? "the last model has" : "the model has", last_model->n_layers,
-                   points);
+    const struct hook_points *m = &models[n_models - 1];
+    size_t used = (size_t)snprintf(text, size, " (%s %" PRIu32 " layers; of each: ",
+                                   n_models > 1 ? "the last model has" : "the model has", m->n_layers);
+    for (size_t i = 0; m->names[i] && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", m->names[i]);
+    if (used < size)
+        snprintf(text + used, size - used, ")");
+}
+
+/* Replaces index `from` by `to` in all picks; returns whether there was any. */
+static bool renumber(struct site_picks *p, size_t from, size_t to)
+{
+    bool any = false;
+    for (size_t i = 0; i < p->n; i++) {
+        struct site_pick *k = &p->picks[i];
+        any = any || k->site == from || k->less == from;
+        k->site = k->site == from ? to : k->site;
+        k->less = k->less == from ? to : k->less;
+    }
+    return any;
 }
 
 int sites_match(struct site_list *list, const char *globs, const struct hook_points *models, uint32_t n_models,
                 struct err *e)
 {
-    char glob[GLOB_SIZE];
-    list->n = 0;
-    if (!globs)
-        globs = SITES_DEFAULT;
-    for (const char *rest = globs; rest;) {
-        if (next_glob(glob, &rest, e))
-            return ERR_INPUT;
-        bool found = false;
-        struct walk w = walk_start(models, n_models);
-        do
-            found = glob_matches(glob, &w.site, n_models);
-        while (!found && walk_next(&w));
-        if (!found)
-            return nothing_matches(glob, models, n_models, e);
-    }
+    size_t n_names = 0, i = 0;
+    char hint[320];
     struct walk w = walk_start(models, n_models);
-    do {
-        bool wanted = false;
-        for (const char *rest = globs; rest && !wanted;) {
-            if (next_glob(glob, &rest, e))
-                return ERR_INPUT;
-            wanted = glob_matches(glob, &w.site, n_models);
-        }
-        if (wanted && list->n == STREAM_MAX_SITES)
-            return err_set(e, ERR_INPUT, "--sites: '%s' matches more than %d hook points", globs, STREAM_MAX_SITES);
-        if (wanted)
+    do
+        n_names++;
+    while (walk_next(&w));
+    char(*names)[SITE_NAME_SIZE] = mem_alloc(n_names, sizeof *names, "names of hook points", e);
+    if (!names)
+        return ERR_MEMORY;
+    w = walk_start(models, n_models);
+    do
+        site_name(names[i++], &w.site, n_models);
+    while (walk_next(&w));
+    describe(hint, sizeof hint, models, n_models);
+    int rc = site_picks_match(&list->wanted, globs ? globs : SITES_DEFAULT, names, n_names, hint, e);
+    mem_free(names);
+    list->n = i = 0;
+    w = walk_start(models, n_models);
+    do /* the new index is at most the old one, so that none is renumbered twice */
+        if (!rc && renumber(&list->wanted, i++, list->n))
             list->sites[list->n++] = w.site;
-    } while (walk_next(&w));
-    return 0;
+    while (walk_next(&w));
+    return rc;
 }

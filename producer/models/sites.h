@@ -8,7 +8,7 @@
  *   blocks.{L}.hook_mlp_out     what its MLP adds (bias included)
  *   blocks.{L}.hook_resid_post  = resid_mid + mlp_out; of the last layer: before the final norm
  * A site is a hook point of one model. Of several models, names start with the model's number:
- * "1:blocks.5.hook_mlp_out". */
+ * "1:blocks.5.hook_mlp_out"; "1-0:blocks.5.hook_mlp_out" is model 1's vector less model 0's. */
 #ifndef CROSSFEED_SITES_H
 #define CROSSFEED_SITES_H
 
@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "site_picks.h"
 #include "stream.h"
 
 #define SITES_DEFAULT "blocks.*.hook_resid_post"
@@ -31,18 +32,22 @@ struct site {
     const char *point; /* "hook_resid_post": one of its model's hook_points.names */
 };
 
+/* What is wanted, and the sites whose vectors it takes. */
 struct site_list {
     size_t n;
-    struct site sites[STREAM_MAX_SITES]; /* by model, then in forward order; each once */
+    struct site sites[2 * STREAM_MAX_SITES]; /* by model, then in forward order; each once. Of a model at most
+                                                STREAM_MAX_SITES */
+    struct site_picks wanted;                /* indices into sites */
 };
 
 /* Writes the name of a site, prefixed by the model's number if n_models > 1. */
 void site_name(char name[SITE_NAME_SIZE], const struct site *s, uint32_t n_models);
 
-/* Picks the sites that any of the globs (fnmatch(3), comma-separated; NULL = SITES_DEFAULT) matches. Of several models,
- * a glob with a ':' is matched against "0:blocks...", any other against each model's "blocks...". models: [n_models],
- * each with at least one layer and one hook point. Fails with ERR_INPUT, naming the glob, if one matches nothing, or if
- * more than STREAM_MAX_SITES match. */
+/* Writes the name of wanted site i. */
+void site_list_name(char name[SITE_NAME_SIZE], const struct site_list *list, size_t i, uint32_t n_models);
+
+/* Picks the sites that globs want of all hook points of the models (site_picks.h; NULL = SITES_DEFAULT). models:
+ * [n_models], each with at least one layer and one hook point. Fails as site_picks_match does. */
 int sites_match(struct site_list *list, const char *globs, const struct hook_points *models, uint32_t n_models,
                 struct err *e);
 

@@ -1,9 +1,9 @@
 /* source_model.c - see source_model.h.
  *
  * A block is computed in pieces of a fixed number of sequences, model after model, and each site's vectors go from the
- * forward pass's workspace straight to their rows. Pieces bound the workspace whatever the block's size, and keep it
- * small enough that much of it is still in cache when it is read. Their size depends on seq_len alone, so a block has
- * the same bits whoever computes it. */
+ * forward pass's workspace straight to their rows (model_rows). Pieces bound the workspace whatever the block's size, and
+ * keep it small enough that much of it is still in cache when it is read. Their size depends on the stream alone, so a
+ * block has the same bits whoever computes it. */
 #include "source_model.h"
 
 #include <inttypes.h>
@@ -12,16 +12,14 @@
 #include <unistd.h>
 
 #include "file.h"
-#include "finite.h"
 #include "model_run.h"
 #include "log.h"
 #include "mem.h"
 #include "model_load.h"
+#include "model_rows.h"
 #include "precision.h"
 #include "sites.h"
 #include "tokens.h"
-
-#define PIECE_TOKENS ((size_t)8192) /* at least one sequence */
 
 struct source_model {
     struct model models[STREAM_MAX_MODELS];
@@ -30,51 +28,23 @@ struct source_model {
     struct site_list sites;                   /* of all models */
     size_t first_site[STREAM_MAX_MODELS + 1]; /* model m has sites first_site[m]..first_site[m + 1] */
     struct workspace workspace;
-    uint32_t *ids;           /* [piece, seq_len] */
-    size_t piece;            /* sequences */
+    struct model_rows piece;
+    uint32_t *ids;           /* [piece.capacity, seq_len] */
     size_t seq_len, dropped; /* dropped: leading positions that give no row, 0 or 1 */
-    /* Of the piece that is being computed: */
-    struct rows *rows;
-    size_t first_row, first_sequence, n;
 };
-
-/* Stores one site's vectors [n * seq_len, d] as rows; a pass_hook that changes nothing. */
-static int put_site(void *context, const struct site *site, float *vectors, struct err *e)
-{
-    struct source_model *src = context;
-    size_t index = (size_t)(site - src->sites.sites), d = src->rows->d_model, seq_len = src->seq_len,
-           n = src->n * seq_len, bad = n;
-    size_t rows_per_seq = seq_len - src->dropped;
-#pragma omp parallel for reduction(min : bad)
-    for (size_t t = 0; t < n; t++) {
-        size_t sequence = t / seq_len, position = t % seq_len;
-        if (position < src->dropped)
-            continue;
-        if (finite_first_bad_f32(vectors + t * d, d) < d && t < bad)
-            bad = t;
-        rows_put(src->rows, src->first_row + sequence * rows_per_seq + position - src->dropped, index, vectors + t * d);
-    }
-    if (bad == n)
-        return 0;
-    char name[SITE_NAME_SIZE];
-    site_name(name, site, 1);
-    size_t i = finite_first_bad_f32(vectors + bad * d, d);
-    return err_set(e, ERR_INPUT, "model %s, %s, sequence %zu, position %zu: activation %zu is %g, must be finite",
-                   src->models[site->model].folder, name, src->first_sequence + bad / seq_len, bad % seq_len, i,
-                   (double)vectors[bad * d + i]);
-}
 
 /* Fetches the token ids of the piece, and puts the origins of its rows. */
 static void fetch_tokens(struct source_model *src)
 {
-    size_t row = src->first_row;
-    for (size_t i = 0; i < src->n; i++) {
-        uint32_t *ids = src->ids + i * src->seq_len, sequence = (uint32_t)(src->first_sequence + i);
+    const struct model_rows *piece = &src->piece;
+    size_t row = piece->first_row;
+    for (size_t i = 0; i < piece->n; i++) {
+        uint32_t *ids = src->ids + i * src->seq_len, sequence = (uint32_t)(piece->first_sequence + i);
         uint32_t length = tokens_length(&src->tokens, sequence);
         tokens_get(&src->tokens, sequence, ids);
         for (size_t position = src->dropped; position < src->seq_len; position++)
             rows_put_origin(
-                src->rows, row++,
+                piece->rows, row++,
                 (struct row_origin){sequence, (uint32_t)position, position < length ? ids[position] : ROW_MASKED});
     }
 }
@@ -82,24 +52,24 @@ static void fetch_tokens(struct source_model *src)
 static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struct err *e)
 {
     struct source_model *src = self;
+    struct model_rows *piece = &src->piece;
     int rc = 0;
     if (n > src->tokens.n_seq || first > src->tokens.n_seq - n)
         return err_set(e, ERR_INPUT, "sequences %" PRIu32 " to %" PRIu64 " asked for, the token tensor has %" PRIu32,
                        first, (uint64_t)first + n, src->tokens.n_seq);
-    src->rows = r;
-    for (size_t done = 0; !rc && done < n; done += src->n) {
-        src->first_sequence = first + done;
-        src->first_row = done * (src->seq_len - src->dropped);
-        src->n = n - done < src->piece ? n - done : src->piece;
+    for (size_t done = 0; !rc && done < n; done += piece->n) {
+        size_t left = n - done;
+        model_rows_begin(piece, r, done * (src->seq_len - src->dropped), first + done,
+                         left < piece->capacity ? left : piece->capacity);
         fetch_tokens(src);
         for (uint32_t m = 0; !rc && m < src->n_models; m++) {
             const struct model_request request = {.tokens = src->ids,
-                                                  .n = src->n,
+                                                  .n = piece->n,
                                                   .seq_len = src->seq_len,
                                                   .sites = src->sites.sites + src->first_site[m],
                                                   .n_sites = src->first_site[m + 1] - src->first_site[m],
-                                                  .hook = put_site,
-                                                  .context = src};
+                                                  .hook = model_rows_put,
+                                                  .context = piece};
             rc = model_run(&src->workspace, &src->models[m], &request, e);
         }
     }
@@ -113,6 +83,7 @@ static void close_source(void *self)
         model_close(&src->models[m]);
     tokens_close(&src->tokens);
     workspace_release(&src->workspace);
+    model_rows_release(&src->piece);
     mem_free(src->ids);
     mem_free(src);
 }
@@ -218,11 +189,13 @@ static int open_sites(struct source_model *src, const char *globs, struct err *e
 
 static int reserve(struct source_model *src, struct err *e)
 {
-    src->piece = src->seq_len < PIECE_TOKENS ? PIECE_TOKENS / src->seq_len : 1;
-    src->ids = mem_alloc(src->piece * src->seq_len, sizeof *src->ids, "token ids", e);
-    int rc = src->ids ? 0 : ERR_MEMORY;
+    int rc = model_rows_init(&src->piece, src->models, &src->sites, src->seq_len, src->dropped, e);
+    if (rc)
+        return rc;
+    src->ids = mem_alloc(src->piece.capacity * src->seq_len, sizeof *src->ids, "token ids", e);
+    rc = src->ids ? 0 : ERR_MEMORY;
     for (uint32_t m = 0; !rc && m < src->n_models; m++)
-        rc = model_reserve(&src->workspace, &src->models[m], src->piece, src->seq_len, e);
+        rc = model_reserve(&src->workspace, &src->models[m], src->piece.capacity, src->seq_len, e);
     return rc;
 }
 
@@ -253,7 +226,7 @@ static int pack_models(struct source_model *src, struct err *e)
 
 static int describe(struct stream *s, const struct source_model *src, struct err *e)
 {
-    *s = (struct stream){.n_sites = (uint32_t)src->sites.n,
+    *s = (struct stream){.n_sites = (uint32_t)src->sites.wanted.n,
                          .d_model = src->models[0].d_model,
                          .seq_len = (uint32_t)src->seq_len,
                          .rows_per_seq = (uint32_t)(src->seq_len - src->dropped),
@@ -262,8 +235,8 @@ static int describe(struct stream *s, const struct source_model *src, struct err
                          .n_models = src->n_models,
                          .can_bf16 = true,
                          .can_f32 = true};
-    for (size_t i = 0; i < src->sites.n; i++)
-        site_name(s->sites[i], &src->sites.sites[i], src->n_models);
+    for (size_t i = 0; i < src->sites.wanted.n; i++)
+        site_list_name(s->sites[i], &src->sites, i, src->n_models);
     memcpy(s->tokens_fingerprint, src->tokens.fingerprint, FINGERPRINT_SIZE);
     for (uint32_t m = 0; m < src->n_models; m++)
         memcpy(s->model_fingerprints[m], src->models[m].fingerprint, FINGERPRINT_SIZE);

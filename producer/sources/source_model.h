@@ -15,13 +15,16 @@ struct source_model_options {
     uint32_t seq_len;          /* 0: as in the file */
     const char
         *lengths; /* valid tokens of each sequence, see tokens.h: rows behind them are masked; NULL: all are valid */
-    const char *sites;           /* globs, see sites.h; NULL: SITES_DEFAULT */
+    const char *sites;           /* globs, see site_picks.h; NULL: SITES_DEFAULT */
     bool keep_bos;               /* else the first position of each sequence gives no row */
     bool center_writing_weights; /* see model_load.h */
     bool bf16; /* computes products with weights in bf16 (linear.h), and logs the error that this makes */
 };
 
-/* Opens all of it, checks that it fits together, and allocates the workspace; strings need not outlive the call.
+/* The rows of a difference site ("1-0:...", site_picks.h) are of vectors that are subtracted in fp32, before they are
+ * scaled (model_rows.h).
+ *
+ * Opens all of it, checks that it fits together, and allocates the workspace; strings need not outlive the call.
  * Refuses, naming both values: models of different d_model, vocab_size or tokenizer.json (where two have one); a
  * seq_len above a model's positions; seq_len 1 without keep_bos; bf16 on a processor without it; and what model_open,
  * tokens_open and sites_match refuse. Close with s->close(s->self). */

@@ -263,7 +263,7 @@ static void test_some_sites(void **state)
     some.data = calloc(2 * site, sizeof(float));
     assert_non_null(some.data);
     enum { ATTN_OUT = 1, MLP_OUT = 3 }; /* of a layer's five */
-    x.sites = (struct site_list){2, {all_sites.sites[5 + ATTN_OUT], all_sites.sites[5 + MLP_OUT]}};
+    x.sites = (struct site_list){.n = 2, .sites = {all_sites.sites[5 + ATTN_OUT], all_sites.sites[5 + MLP_OUT]}};
     assert_int_equal(model_reserve(&w, &x.model, 5, x.seq_len, &e), 0);
     memset(w.narrow.data, 0xff, w.narrow.size); /* NaN: nothing may be read before it is written */
     memset(w.wide.data, 0xff, w.wide.size);

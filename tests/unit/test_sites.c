@@ -81,6 +81,47 @@ static void test_points(void **state)
     assert_int_equal(list.n, 2);
 }
 
+static void check_wanted(const char *globs, const struct hook_points *models, const char *const *want)
+{
+    char name[SITE_NAME_SIZE];
+    if (sites_match(&list, globs, models, 2, &e))
+        fail_msg("%s", e.message);
+    for (size_t i = 0; i < list.wanted.n; i++) {
+        site_list_name(name, &list, i, 2);
+        assert_non_null(want[i]);
+        assert_string_equal(name, want[i]);
+    }
+    assert_null(want[list.wanted.n]);
+}
+
+/* The sites of a difference are visited once each, in forward order of each model, whoever else wants them. */
+static void test_differences(void **state)
+{
+    (void)state;
+    const struct hook_points models[] = {{five, 2}, {five, 4}};
+    check_wanted(
+        "1-0:blocks.[01].hook_resid_post,1:blocks.1.*post,0:blocks.1.hook_attn_out,0-1:blocks.0.hook_resid_post",
+        models,
+        (const char *const[]){"0:blocks.1.hook_attn_out", "1:blocks.1.hook_resid_post", "0-1:blocks.0.hook_resid_post",
+                              "1-0:blocks.0.hook_resid_post", "1-0:blocks.1.hook_resid_post", NULL});
+    static const char *const visited[] = {"0:blocks.0.hook_resid_post", "0:blocks.1.hook_attn_out",
+                                          "0:blocks.1.hook_resid_post", "1:blocks.0.hook_resid_post",
+                                          "1:blocks.1.hook_resid_post"};
+    assert_int_equal(list.n, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(name_of(i, 2), visited[i]);
+    static const size_t wanted[5][2] = {{1, PICK_WHOLE}, {4, PICK_WHOLE}, {0, 3}, {3, 0}, {4, 2}};
+    for (size_t i = 0; i < 5; i++)
+        assert_true(list.wanted.picks[i].site == wanted[i][0] && list.wanted.picks[i].less == wanted[i][1]);
+
+    assert_int_equal(sites_match(&list, "1-0:blocks.*.hook_resid_post", models, 2, &e), ERR_INPUT);
+    assert_string_equal(e.message, "--sites: '1-0:blocks.*.hook_resid_post': model 1 has blocks.2.hook_resid_post, "
+                                   "model 0 has no such site");
+    assert_int_equal(sites_match(&list, "1-0:blocks.0.hook_resid_post", models, 1, &e), ERR_INPUT);
+    assert_string_equal(e.message,
+                        "--sites: '1-0:blocks.0.hook_resid_post': model 1 less model 0, but there is 1 model");
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -105,8 +146,8 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_default), cmocka_unit_test(test_order),
-                                       cmocka_unit_test(test_models), cmocka_unit_test(test_points),
-                                       cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_default),     cmocka_unit_test(test_order),
+                                       cmocka_unit_test(test_models),      cmocka_unit_test(test_points),
+                                       cmocka_unit_test(test_differences), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,6 +260,8 @@ static void test_sites_refused(void **state)
     struct source_model_options o = {.models = one, .n_models = 1, .tokens = write_tokens(3, SEQ_LEN, 1)};
     o.sites = "blocks.3.hook_resid_post";
     REFUSE(o, ERR_INPUT, "blocks.3.hook_resid_post", "3 layers");
+    o.sites = "1-0:blocks.1.hook_resid_post";
+    REFUSE(o, ERR_INPUT, "'1-0:blocks.1.hook_resid_post': model 1 less model 0, but there is 1 model");
     o.n_models = 0;
     REFUSE(o, ERR_INPUT, "0 models");
     o.n_models = STREAM_MAX_MODELS + 1;
@@ -284,6 +286,111 @@ static void copy_model(const char *to, const char *tokenizer)
         scratch_write(name, tokenizer, strlen(tokenizer));
     else
         remove(scratch_path(name));
+}
+
+/* Adds to one bias of a copied model, so that from layer 1 on its vectors are others than MODEL's. */
+static void change_model(const char *to, float by)
+{
+    char name[64];
+    struct safetensors f;
+    snprintf(name, sizeof name, "%smodel.safetensors", to);
+    assert_int_equal(safetensors_open(&f, MODEL "/model.safetensors", &e), 0);
+    unsigned char *bytes = malloc(f.map.size);
+    assert_non_null(bytes);
+    memcpy(bytes, f.map.data, f.map.size);
+    unsigned char *bias = bytes + (safetensors_find(&f, "transformer.h.1.attn.c_proj.bias")->data - f.map.data);
+    for (size_t i = 0; i < 32; i++) {
+        float x;
+        memcpy(&x, bias + i * sizeof x, sizeof x);
+        x += by * (float)i;
+        memcpy(bias + i * sizeof x, &x, sizeof x);
+    }
+    scratch_write(name, bytes, f.map.size);
+    free(bytes);
+    safetensors_close(&f);
+}
+
+/* Site i of row t of raw rows. */
+static const float *vector(const struct rows *r, size_t t, size_t i)
+{
+    return (const float *)(const void *)r->data + (t * r->n_sites + i) * 32;
+}
+
+/* What is sent of a pair, or of three models, is the difference of what is sent of each, in fp32; scaled and rounded as any
+ * vector. Over several pieces. */
+static void test_differences(void **state)
+{
+    (void)state;
+    enum { N = 700, FIRST = 9, ROWS = (N - FIRST) * (SEQ_LEN - 1), WHOLE = 9, WANTED = 6 }; /* 431 sequences a piece */
+    char second[512], third[512], tokens[512];
+    snprintf(second, sizeof second, "%s/second", scratch_folder);
+    snprintf(third, sizeof third, "%s/third", scratch_folder);
+    snprintf(tokens, sizeof tokens, "%s", write_tokens(N, SEQ_LEN, 1));
+    assert_int_equal(file_make_folder(second, &e), 0);
+    assert_int_equal(file_make_folder(third, &e), 0);
+    copy_model("second/", NULL);
+    copy_model("third/", NULL);
+    change_model("second/", 0.25f);
+    change_model("third/", -1);
+    const char *const models[] = {MODEL, second, third};
+    struct source_model_options o = {.models = models, .n_models = 3, .tokens = tokens};
+    struct rows whole, got;
+    open_source(&o);
+    compute(&whole, FIRST, N - FIRST, ROW_F32, NULL);
+    assert_int_equal(whole.n_sites, WHOLE);
+    source.close(source.self);
+
+    o.sites = "2-1:blocks.2.*post,1-0:blocks.[12].*post,0-2:blocks.1.*post,0:blocks.2.*post,1:blocks.1.*post";
+    static const struct {
+        const char *name;
+        size_t site, less; /* of the whole ones; less == site: none */
+    } want[WANTED] = {{"0:blocks.2.hook_resid_post", 2, 2},   {"1:blocks.1.hook_resid_post", 4, 4},
+                      {"0-2:blocks.1.hook_resid_post", 1, 7}, {"1-0:blocks.1.hook_resid_post", 4, 1},
+                      {"1-0:blocks.2.hook_resid_post", 5, 2}, {"2-1:blocks.2.hook_resid_post", 8, 5}};
+    open_source(&o);
+    assert_int_equal(source.stream.n_sites, WANTED);
+    assert_int_equal(source.stream.n_models, 3);
+    compute(&got, FIRST, N - FIRST, ROW_F32, NULL);
+    for (size_t i = 0; i < WANTED; i++) {
+        double sum = 0;
+        assert_string_equal(source.stream.sites[i], want[i].name);
+        for (size_t t = 0; t < ROWS; t++)
+            for (size_t k = 0; k < 32; k++) {
+                float a = vector(&whole, t, want[i].site)[k], b = vector(&whole, t, want[i].less)[k];
+                float x = want[i].site == want[i].less ? a : a - b;
+                assert_memory_equal(vector(&got, t, i) + k, &x, sizeof x);
+                sum += (double)(x < 0 ? -x : x);
+            }
+        assert_true(sum > ROWS);
+    }
+    assert_memory_equal(got.origins, whole.origins, ROWS * sizeof *got.origins);
+    rows_release(&got);
+
+    const float scale[WANTED] = {1, 2, 0.3f, 0.7f, 1.1f, 3};
+    compute(&got, FIRST, N - FIRST, ROW_BF16, scale);
+    for (size_t i = 0; i < WANTED; i++)
+        for (size_t t = 0; t < ROWS; t++)
+            for (size_t k = 0; k < 32; k++) {
+                float a = vector(&whole, t, want[i].site)[k], b = vector(&whole, t, want[i].less)[k];
+                uint16_t x = bf16_from_f32((want[i].site == want[i].less ? a : a - b) * scale[i]);
+                assert_memory_equal(got.data + ((t * WANTED + i) * 32 + k) * sizeof x, &x, sizeof x);
+            }
+    rows_release(&got);
+    rows_release(&whole);
+    source.close(source.self);
+
+    /* A model less itself is nothing, to the bit; the bias changes nothing before layer 1. */
+    o.n_models = 2;
+    o.sites = "1-0:blocks.0.hook_resid_post";
+    open_source(&o);
+    compute(&got, 0, 3, ROW_F32, NULL);
+    for (size_t t = 0; t < got.n_rows; t++)
+        for (size_t k = 0; k < 32; k++)
+            assert_true(vector(&got, t, 0)[k] == 0);
+    rows_release(&got);
+    source.close(source.self);
+    assert_int_equal(file_remove_tree(second, &e), 0);
+    assert_int_equal(file_remove_tree(third, &e), 0);
 }
 
 static void replace(char *text, const char *old, const char *new)
@@ -396,9 +503,10 @@ int main(void)
 {
     omp_set_num_threads(2);
     gemm_set_threads(2);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),          cmocka_unit_test(test_pair),
-                                       cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_tokens_refused),
-                                       cmocka_unit_test(test_sites_refused), cmocka_unit_test(test_pair_refused),
-                                       cmocka_unit_test(test_tokenizers),    cmocka_unit_test(test_not_finite)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),           cmocka_unit_test(test_pair),
+                                       cmocka_unit_test(test_differences),    cmocka_unit_test(test_same_bits),
+                                       cmocka_unit_test(test_tokens_refused), cmocka_unit_test(test_sites_refused),
+                                       cmocka_unit_test(test_pair_refused),   cmocka_unit_test(test_tokenizers),
+                                       cmocka_unit_test(test_not_finite)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
