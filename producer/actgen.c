@@ -18,6 +18,7 @@
 #include "source_import.h"
 #include "source_model.h"
 #include "source_recording.h"
+#include "source_select.h"
 #include "source_synthetic.h"
 #include "version.h"
 
@@ -118,6 +119,9 @@ static const struct actgen_flag {
         "tokens a sequence (model: default all that the token tensor has), or rows a sequence (synthetic: default 128; "
         "npy, safetensors: default 1 or as the tensors say)",
         RANGE(1, UINT32_MAX)),
+    FLAG("sites", FLAG_STRING, model.sites, ALL, "GLOBS",
+         "the sites, comma-separated; 1-0:GLOB is model 1's vectors less model 0's (default: of a model "
+         "blocks.*.hook_resid_post, else all that there are). A difference of recorded rows is off by their rounding"),
     FLAG("scale", FLAG_STRING, scale, ALL, "LIST",
          "the scale of the rows, one number per site; the run must have the same (default: the run's)",
          .check = check_scale),
@@ -129,8 +133,6 @@ static const struct actgen_flag {
     FLAG("tokens", FLAG_STRING, model.tokens, MODEL, "FILE", "token tensor, .npy [n_seq, seq_len]"),
     FLAG("lengths", FLAG_STRING, model.lengths, MODEL, "FILE",
          "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training"),
-    FLAG("sites", FLAG_STRING, model.sites, MODEL, "GLOBS",
-         "hook points, comma-separated (default blocks.*.hook_resid_post)"),
     FLAG("keep-bos", FLAG_SWITCH, model.keep_bos, MODEL, NULL, "keep the first position of each sequence"),
     FLAG("center-writing-weights", FLAG_SWITCH, model.center_writing_weights, MODEL, NULL,
          "centre the weights that write to the residual stream, as TransformerLens does"),
@@ -231,13 +233,15 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--source recording takes one --input, not %zu", a->inputs.n);
     if (a->record.resume && !a->record.folder)
         return err_set(e, ERR_INPUT, "--resume goes with --record only");
+    if (a->truth && a->model.sites)
+        return err_set(e, ERR_INPUT, "--truth and --sites exclude each other: the truth is that of all planted sites");
     if (is_given("scale-rows") && a->scale)
         return err_set(e, ERR_INPUT,
                        "--scale-rows and --scale exclude each other: a scale that is given is not measured");
     return 0;
 }
 
-static int open_source(struct source *s, const struct arguments *a, struct err *e)
+static int open_whole(struct source *s, const struct arguments *a, struct err *e)
 {
     struct source_model_options model = a->model;
     struct synthetic_options planted = a->planted;
@@ -264,6 +268,12 @@ static int open_source(struct source *s, const struct arguments *a, struct err *
         model.bf16 = a->compute == COMPUTE_BF16;
         return source_model_open(s, &model, e);
     }
+}
+
+static int open_source(struct source *s, const struct arguments *a, struct err *e)
+{
+    int rc = open_whole(s, a, e);
+    return rc || !a->model.sites || a->source == SOURCE_MODEL ? rc : source_select(s, a->model.sites, e);
 }
 
 /* Gives the stream the scale of --scale, if there is one. */

@@ -268,6 +268,8 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
     for (size_t i = 0; i < (size_t)n * s->seq_len; i++) {
         for (uint32_t site = 0; site < s->n_sites; site++) {
             const struct column *c = &im->columns[site];
+            if (r->wanted && !r->wanted[site])
+                continue;
             read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
             size_t bad = finite_first_bad_f32(im->vector, s->d_model);
             if (bad < s->d_model)
