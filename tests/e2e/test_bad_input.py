@@ -113,6 +113,7 @@ class Actgen(BadInput):
                     r"blocks\.9\.hook_resid_post", "6 layers")
         self.refuse(["--model", BASE, "--tokens", TOKENS, "--sites", "blocks.*.hook_resid_pots"],
                     r"blocks\.\*\.hook_resid_pots", "hook_resid_post")
+        self.refuse([*SYNTHETIC, "--sites", "blocks.7.*"], r"'blocks\.7\.\*' matches no site", "blocks.0.hook_resid_post to blocks.1.hook")
 
     def test_tokens(self):
         tokens = self.path("tokens.npy")
@@ -146,7 +147,7 @@ class Actgen(BadInput):
         """A flag that the chosen source does not use would do nothing, in silence."""
         model, recording = ["--model", BASE, "--tokens", TOKENS], ["--source", "recording", "--input", self.folder]
         npy, safetensors = (["--source", kind, "--input", self.path("acts")] for kind in ("npy", "safetensors"))
-        of_model = [["--model", BASE], ["--tokens", TOKENS], ["--lengths", "/nonexistent"], ["--sites", "nonsense"], ["--keep-bos"],
+        of_model = [["--model", BASE], ["--tokens", TOKENS], ["--lengths", "/nonexistent"], ["--keep-bos"],
                     ["--center-writing-weights"], ["--compute", "bf16"]]
         of_synthetic = [["--truth", "t"], *([f"--{name}", "1"] for name in ("d-model", "n-sites", "n-models", "latents", "active",
                                                                             "noise", "n-seq", "seed"))]
@@ -158,7 +159,7 @@ class Actgen(BadInput):
                                     (safetensors, "safetensors", *of_model, *of_synthetic, ["--verify"], ["--npy-dtype", "bf16"])):
             for flag in others:
                 self.refuse([*args, *flag], f"{flag[0]} belongs to --source .*, not to --source {name}$", status=2)
-        self.refuse([*SYNTHETIC, "--sites", "x"], "--sites belongs to --source model, not to --source synthetic", status=2)
+        self.refuse([*SYNTHETIC, "--keep-bos"], "--keep-bos belongs to --source model, not to --source synthetic", status=2)
         self.refuse([*model, "--input", "x"], "--input belongs to --source recording, npy or safetensors, not", status=2)
         self.refuse([*model, "--source", "gpt2", "--seed", "1"], "not to --source model", status=2)  # its older name
 
@@ -172,6 +173,7 @@ class Actgen(BadInput):
                          f"{flag[0]} belongs to a trainer", status=2)
         self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), "--scale", "1,1", "--scale-rows", "9"], "record"),
                      "--scale-rows and --scale", status=2)
+        self.refuse([*SYNTHETIC, "--truth", "t", "--sites", "blocks.1.*"], "--truth and --sites exclude each other", status=2)
         self.refuse([*SYNTHETIC, "--resume"], "--resume goes with --record", status=2)
         self.assertFalse(os.path.exists(self.path("r")))
 
