@@ -14,6 +14,7 @@
 #include "gemm.h"
 #include "mem.h"
 #include "model_load.h"
+#include "model_rows.h"
 #include "model_run.h"
 #include "scratch.h"
 #include "source_model.h"
@@ -393,6 +394,32 @@ static void test_differences(void **state)
     assert_int_equal(file_remove_tree(third, &e), 0);
 }
 
+/* What is kept of a piece is bounded: 32 sites of d_model 4096 are 512 KB a token, 256 MB are 512 tokens. */
+static void test_memory_of_differences(void **state)
+{
+    (void)state;
+    static struct site_list list;
+    static struct model_rows m;
+    static const struct model model = {.d_model = 4096};
+    list.n = 64;
+    list.wanted.n = 33;
+    for (size_t i = 0; i < 32; i++)
+        list.wanted.picks[i + 1] = (struct site_pick){.site = 32 + i, .less = i};
+    list.wanted.picks[0] = (struct site_pick){.site = 3, .less = PICK_WHOLE};
+    assert_int_equal(model_rows_init(&m, &model, &list, 100, 1, &e), 0);
+    assert_true(m.n_kept == 32 && m.capacity == 5);
+    model_rows_release(&m);
+    assert_int_equal(model_rows_init(&m, &model, &list, 600, 1, &e), 0);
+    assert_int_equal(m.capacity, 1);
+    model_rows_release(&m);
+    assert_int_equal(model_rows_init(&m, &model, &list, SIZE_MAX / 4096, 1, &e), ERR_MEMORY);
+    model_rows_release(&m);
+    list.wanted.n = 1; /* no difference */
+    assert_int_equal(model_rows_init(&m, &model, &list, 100, 1, &e), 0);
+    assert_true(m.n_kept == 0 && m.capacity == 81);
+    model_rows_release(&m);
+}
+
 static void replace(char *text, const char *old, const char *new)
 {
     char *at = strstr(text, old);
@@ -503,10 +530,11 @@ int main(void)
 {
     omp_set_num_threads(2);
     gemm_set_threads(2);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),           cmocka_unit_test(test_pair),
-                                       cmocka_unit_test(test_differences),    cmocka_unit_test(test_same_bits),
-                                       cmocka_unit_test(test_tokens_refused), cmocka_unit_test(test_sites_refused),
-                                       cmocka_unit_test(test_pair_refused),   cmocka_unit_test(test_tokenizers),
-                                       cmocka_unit_test(test_not_finite)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),          cmocka_unit_test(test_pair),
+        cmocka_unit_test(test_differences),   cmocka_unit_test(test_memory_of_differences),
+        cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_tokens_refused),
+        cmocka_unit_test(test_sites_refused), cmocka_unit_test(test_pair_refused),
+        cmocka_unit_test(test_tokenizers),    cmocka_unit_test(test_not_finite)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
