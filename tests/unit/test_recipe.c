@@ -155,6 +155,17 @@ static void what_is_refused(void **state)
     REFUSED("dict_size 7", "expansion 2", {"dict_size", "7"}, {"expansion", "2"});
     REFUSED("lr_warmup 0.1", "lr_warmup_steps 5", {"lr_warmup", "0.1"}, {"lr_warmup_steps", "5"});
     struct config c;
+    struct stream one = two_models();
+    config_init(&c);
+    set(&c, "shared_latents", "5");
+    assert_int_equal(recipe_settle(&c, &one, &e), 0);
+    strcpy(one.sites[1], "1:blocks.2.hook_resid_post");
+    assert_int_equal(recipe_settle(&c, &one, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "shared_latents"));
+    assert_non_null(strstr(e.message, "blocks.2.hook_resid_post"));
+    strcpy(one.sites[0], "blocks.1.hook_resid_post");
+    strcpy(one.sites[1], "blocks.2.hook_resid_post");
+    assert_int_equal(recipe_settle(&c, &one, &e), ERR_INPUT);
     config_init(&c);
     assert_int_equal(config_set(&c, config_index("exclusive_latents"), "3", &e), ERR_INPUT);
     assert_int_equal(config_set(&c, config_index("exclusive_latents"), "3,4,5", &e), ERR_INPUT);

@@ -76,6 +76,8 @@ int recipe_settle(struct config *c, const struct stream *stream, struct err *e)
     if (has_k(c) && (c->k > c->dict_size || c->k_start > c->dict_size))
         return err_set(e, ERR_INPUT, "k %" PRIu64 " is more than dict_size %" PRIu64,
                        c->k > c->k_start ? c->k : c->k_start, c->dict_size);
+    if ((c->shared_latents || *c->exclusive_latents) && stream_pairs_models(stream, e))
+        return err_prefix(e, "%s", c->shared_latents ? "shared_latents" : "exclusive_latents");
     return 0;
 }
 
@@ -91,8 +93,7 @@ struct backend_setup recipe_setup(const struct config *c, const struct stream *s
                               .shared_coeff = c->shared_coeff,
                               .partition = {.shared = c->shared_latents}};
     exclusive(c, s.partition.exclusive);
-    s.two_models = stream->n_sites % 2 == 0 && strncmp(stream->sites[0], "0:", 2) == 0 &&
-                   strncmp(stream->sites[stream->n_sites / 2], "1:", 2) == 0;
+    s.two_models = stream_pairs_models(stream, NULL) == 0;
     if (has_k(c)) {
         s.score = c->score == CONFIG_SCORE_NONE   ? SCORE_NONE
                   : c->score == CONFIG_SCORE_NORM ? SCORE_NORM
