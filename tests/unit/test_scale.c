@@ -52,6 +52,38 @@ static void definition(void **state)
     assert_true(scale[1] == (float)(2 / 4.0));
 }
 
+/* Rows whose variances are known, a masked one among them; the target is a factor. */
+static void modes(void **state)
+{
+    (void)state;
+    struct stream s = stream_of(2, 2);
+    const float rows[5][2][2] = {
+        {{1, 10}, {7, 0}}, {{3, 10}, {7, 2}}, {{1e9f, -5}, {9, 9}}, {{1, 16}, {7, 0}}, {{3, 16}, {7, 2}},
+    };
+    const struct row_origin origins[5] = {{0, 0, 1}, {0, 1, 1}, {0, 2, ROW_MASKED}, {0, 3, 1}, {0, 4, 1}};
+    float scale[2], twice[2], same[2];
+    struct err e = {0};
+    assert_int_equal(scale_measure(SCALE_TOTAL_STD, 1, &rows[0][0][0], origins, 5, &s, scale, &e), 0);
+    assert_true(fabs((double)scale[0] - 1 / sqrt(1 + 9)) < 1e-7); /* variances 1 and 9 */
+    assert_true(scale[1] == 1);                                   /* 0 and 1 */
+    assert_int_equal(scale_measure(SCALE_TOTAL_STD, 100, &rows[0][0][0], origins, 5, &s, twice, &e), 0);
+    assert_true(twice[0] == (float)(100 * (double)scale[0]) && twice[1] == 100);
+
+    struct scale_sums sums = {0};
+    scale_add(&sums, (const unsigned char *)rows, origins, 5, &s);
+    assert_int_equal(scale_finish(&sums, &s, same, &e), 0);
+    assert_int_equal(scale_measure(SCALE_MEAN_NORM, 1, &rows[0][0][0], origins, 5, &s, scale, &e), 0);
+    assert_memory_equal(scale, same, sizeof same);
+    assert_int_equal(scale_measure(SCALE_MEAN_NORM, 2, &rows[0][0][0], origins, 5, &s, twice, &e), 0);
+    assert_true(twice[0] == 2 * scale[0] && twice[1] == 2 * scale[1]);
+
+    assert_int_equal(scale_measure(SCALE_TOTAL_STD, 1, &rows[0][0][0], origins, 1, &s, scale, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "site 0"));
+    assert_int_equal(scale_measure(SCALE_TOTAL_STD, 1, &rows[2][0][0], origins + 2, 1, &s, scale, &e), ERR_INPUT);
+    assert_int_equal(scale_measure(SCALE_MEAN_NORM, 1e300, &rows[0][0][0], origins, 5, &s, scale, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "1e+300"));
+}
+
 /* The mean norm of the scaled rows is sqrt(d_model), site by site, however different the sites are. */
 static void scaled_rows_have_the_norm(void **state)
 {
@@ -168,8 +200,11 @@ static void chunks_of_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(definition),     cmocka_unit_test(scaled_rows_have_the_norm),
-        cmocka_unit_test(no_scale),       cmocka_unit_test(same_bits_as_a_producer),
+        cmocka_unit_test(definition),
+        cmocka_unit_test(modes),
+        cmocka_unit_test(scaled_rows_have_the_norm),
+        cmocka_unit_test(no_scale),
+        cmocka_unit_test(same_bits_as_a_producer),
         cmocka_unit_test(chunks_of_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
