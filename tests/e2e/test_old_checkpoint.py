@@ -21,6 +21,8 @@ FLAGS = ["--batch-size", "64", "--num-tokens", "12800", "--buffer-mult", "16", "
          "--lr-warmup", "0.1", "--dead-rows", "1000", "--seed", "3", "--log-every", "10", "--eval-every", "50", "--save-every", "70",
          "--keep", "9"]
 NEWER = ["wait_timeout", "audit", "audit_tolerance"]  # keys that came after the first checkpoints; they change no result
+SINCE = {"center": False, "b_dec_init": "zero", "init_tied_models": False, "scale_mode": "mean-norm", "scale_target": 1,
+         "log_threshold_init": 0.1}  # keys that came after that commit, and what it did
 TOLERANCE = 1e-5
 
 
@@ -65,6 +67,8 @@ class OldCheckpoint(harness.ProgramTest):
         self.copy()
         self.resume()
         self.check_end()
+        cfg = harness.read_json(self.path("out", "cfg.json"))
+        self.assertEqual({key: cfg[key] for key in SINCE}, SINCE)
 
     def test_flags_said_again(self):
         self.copy()

@@ -25,7 +25,7 @@ static const struct stream stream = {.n_sites = N_SITES,
                                      .tokens_fingerprint = "70cc"};
 static struct backend *backend;
 static struct plan plan;
-static float scale[STREAM_MAX_SITES];
+static struct normalisation normalisation;
 
 static void set_up(void)
 {
@@ -45,9 +45,9 @@ static void set_up(void)
         return;
     MUST(backend_cpu.open(&backend, &setup, &e) == 0);
     MUST(plan_init(&plan, &stream, 1, 2, 1, 12, &e) == 0);
-    MUST(initial_weights(backend, 0.1, 1, &e) == 0);
+    MUST(initial_weights(backend, &(struct initial_weights){.seed = 1, .dec_init_norm = 0.1}, &e) == 0);
     json_t *cfg = json_object();
-    MUST(cfg && checkpoint_save(fuzz_folder(), backend, scale, &next, cfg, 1, NULL, &e) == 0);
+    MUST(cfg && checkpoint_save(fuzz_folder(), backend, &normalisation, &next, cfg, 1, NULL, &e) == 0);
     json_decref(cfg);
     fuzz_link("step", "checkpoints/step_0000000000");
     snprintf(now, sizeof now, "%s/now", fuzz_folder());
@@ -132,7 +132,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         read_config(path);
         return 0;
     }
-    if (checkpoint_load(path, backend, scale, &next, &e) == 0)
+    if (checkpoint_load(path, backend, &normalisation, &next, &e) == 0)
         go_on(next);
     else
         MUST(e.code && e.message[0]);

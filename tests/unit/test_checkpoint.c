@@ -30,7 +30,7 @@ struct training {
     size_t n_params, d_sae;
     float *params, *m, *v;
     uint64_t *ages;
-    float scale[N_SITES];
+    struct normalisation normalisation;
 };
 
 static void training_open(struct training *x, size_t d_sae, size_t batch)
@@ -72,7 +72,7 @@ static void training_fill(struct training *x, uint64_t seed, uint64_t step)
     fill(x->params, x->n_params, &r);
     fill(x->m, x->n_params, &r);
     fill(x->v, x->n_params, &r);
-    fill(x->scale, N_SITES, &r);
+    fill(x->normalisation.scale, N_SITES, &r);
     for (size_t i = 0; i < x->d_sae; i++)
         x->ages[i] = (uint64_t)rng_u32(&r) << (i % 20);
     put_params(x->b, x->params);
@@ -132,14 +132,14 @@ static int close_both(void **state)
 static void save(size_t keep)
 {
     struct err e = {0};
-    if (checkpoint_save(out, a.b, a.scale, &place, cfg, keep, path, &e))
+    if (checkpoint_save(out, a.b, &a.normalisation, &place, cfg, keep, path, &e))
         fail_msg("%s", e.message);
 }
 
 static void load_refuses(const char *folder, int code, const char *why, const char *also)
 {
     struct err e = {0};
-    int rc = checkpoint_load(folder, b.b, b.scale, &read_place, &e);
+    int rc = checkpoint_load(folder, b.b, &b.normalisation, &read_place, &e);
     if (rc == 0)
         assert_true(read_place.window == place.window && read_place.position == place.position);
     if (rc != code || e.code != code)
@@ -155,7 +155,7 @@ static void same_training(void)
     assert_memory_equal(a.m, b.m, a.n_params * sizeof *a.m);
     assert_memory_equal(a.v, b.v, a.n_params * sizeof *a.v);
     assert_memory_equal(a.ages, b.ages, D_SAE * sizeof *a.ages);
-    assert_memory_equal(a.scale, b.scale, sizeof a.scale);
+    assert_memory_equal(a.normalisation.scale, b.normalisation.scale, sizeof a.normalisation.scale);
     assert_int_equal(a.b->step, b.b->step);
 }
 
@@ -197,7 +197,7 @@ static void every_bit_comes_back(void **state)
         training_fill(&a, turn, turn * 70000000);
         training_fill(&b, 100, 1);
         save(3);
-        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, b.b, b.scale, &read_place, &e))
+        if (checkpoint_latest(out, latest, &e) || checkpoint_load(latest, b.b, &b.normalisation, &read_place, &e))
             fail_msg("%s", e.message);
         assert_string_equal(latest, path);
         same_training();
@@ -234,7 +234,7 @@ static void the_same_step_again(void **state)
     training_fill(&a, 2, 5);
     save(1);
     assert_string_equal(names(), "step_0000000005");
-    assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, NULL), 0);
+    assert_int_equal(checkpoint_load(path, b.b, &b.normalisation, &read_place, NULL), 0);
     same_training();
 }
 
@@ -306,7 +306,7 @@ static void cut_files(void **state)
         FILE *f = fopen(file, "wb");
         assert_true(f && fwrite(whole, 1, size, f) == size && fclose(f) == 0);
         mem_free(whole);
-        assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, &e), 0);
+        assert_int_equal(checkpoint_load(path, b.b, &b.normalisation, &read_place, &e), 0);
         same_training();
     }
 }
@@ -368,7 +368,8 @@ static void a_state_of_something_else(void **state)
     training_fill(&a, 4, 6);
     save(1);
     rewrite_state("6", "48", TENSOR_I64, D_SAE);
-    assert_int_equal(checkpoint_load(path, b.b, b.scale, &read_place, NULL), 0); /* the helper itself is sound */
+    assert_int_equal(checkpoint_load(path, b.b, &b.normalisation, &read_place, NULL),
+                     0); /* the helper itself is sound */
     rewrite_state("6", "48", TENSOR_I64, D_SAE + 1);
     load_refuses(path, ERR_INPUT, "rows_since_fired", "17");
     rewrite_state("6", "48", TENSOR_I32, D_SAE);
@@ -390,16 +391,16 @@ static void unwritable(void **state)
     char file[1024];
     training_fill(&a, 4, 6);
     const char *not_a_folder = scratch_write("file", "x", 1);
-    assert_int_equal(checkpoint_save(not_a_folder, a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(not_a_folder, a.b, &a.normalisation, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, not_a_folder));
-    assert_int_equal(checkpoint_save("/proc/nowhere", a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save("/proc/nowhere", a.b, &a.normalisation, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "/proc/nowhere"));
 
     save(1);
     a.b->step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
     snprintf(file, sizeof file, "%s/checkpoints/step_0000000007/kept", out);
     assert_int_equal(file_make_folder(file, NULL), 0);
-    assert_int_equal(checkpoint_save(out, a.b, a.scale, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_int_equal(checkpoint_save(out, a.b, &a.normalisation, &place, cfg, 1, path, &e), ERR_SYSTEM);
     assert_non_null(strstr(e.message, "step_0000000007"));
     assert_string_equal(names(), "step_0000000006 step_0000000007"); /* the old one stays, no tmp is left */
     assert_int_equal(rmdir(file), 0);

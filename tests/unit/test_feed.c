@@ -68,7 +68,7 @@ static void test_same(void **state)
     open_shuffle(&b, BATCHES);
     assert_int_equal(feed_new(&f, &c, &e), 0);
     feed_buffer(f)[BATCH * ELEMENTS - 1] = 1; /* ours already */
-    assert_int_equal(feed_start(f, a.shuffle, BATCHES, &e), 0);
+    assert_int_equal(feed_start(f, a.shuffle, BATCHES, NULL, &e), 0);
     for (int i = 0; i < BATCHES; i++) {
         int rc;
         while (store_block(&b))
@@ -94,6 +94,39 @@ static void test_same(void **state)
     close_shuffle(&b);
 }
 
+/* The mean is subtracted once from every row, also of a batch whose rows come in two pieces. */
+static void test_centred(void **state)
+{
+    (void)state;
+    enum { BATCHES = 9 };
+    struct fixture a, b;
+    struct feed *f;
+    struct feed_batch batch;
+    float x[BATCH * ELEMENTS], mean[ELEMENTS];
+    const struct feed_config c = {BATCH, ELEMENTS, false};
+    for (size_t i = 0; i < ELEMENTS; i++)
+        mean[i] = (float)i + 0.25f;
+    open_shuffle(&a, BATCHES);
+    open_shuffle(&b, BATCHES);
+    assert_int_equal(feed_new(&f, &c, &e), 0);
+    assert_int_equal(feed_start(f, a.shuffle, BATCHES, mean, &e), 0);
+    for (int i = 0; i < BATCHES; i++) {
+        int rc;
+        while (store_block(&b))
+            ;
+        assert_int_equal(shuffle_take(b.shuffle, x, NULL, BATCH, 0, &e), 0);
+        do
+            store_block(&a);
+        while ((rc = feed_take(f, &batch, 5, &e)) == 1);
+        assert_int_equal(rc, 0);
+        for (size_t k = 0; k < BATCH * ELEMENTS; k++)
+            assert_true(batch.x[k] == x[k] - mean[k % ELEMENTS]);
+    }
+    feed_free(f);
+    close_shuffle(&a);
+    close_shuffle(&b);
+}
+
 /* A batch that is there is handed over before the failure is. */
 static void test_failure(void **state)
 {
@@ -106,7 +139,7 @@ static void test_failure(void **state)
     assert_int_equal(feed_new(&f, &c, &e), 0);
     while (store_block(&a))
         ;
-    assert_int_equal(feed_start(f, a.shuffle, 4, &e), 0);
+    assert_int_equal(feed_start(f, a.shuffle, 4, NULL, &e), 0);
     assert_int_equal(feed_take(f, &batch, 10000, &e), 0);
     assert_null(batch.origins);
     struct err why;
@@ -136,7 +169,7 @@ static void test_ends(void **state)
         assert_int_equal(feed_new(&f, &c, &e), 0);
         while (full && store_block(&a))
             ;
-        assert_int_equal(feed_start(f, a.shuffle, 4, &e), 0);
+        assert_int_equal(feed_start(f, a.shuffle, 4, NULL, &e), 0);
         assert_int_equal(feed_take(f, &batch, full ? 10000 : 0, &e), full ? 0 : 1);
         feed_free(f);
         close_shuffle(&a);
@@ -149,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same),
+        cmocka_unit_test(test_centred),
         cmocka_unit_test(test_failure),
         cmocka_unit_test(test_ends),
     };

@@ -48,9 +48,10 @@ static void its_own_scale_is_the_runs(void **state)
     start_run();
     expect_lease(0);
     assert_true(m.lease.scaled);
-    float got[N_SITES];
-    assert_int_equal(ingest_scale(ingest, got, PATIENCE_MS, &e), 0);
-    assert_memory_equal(got, stream.scale, sizeof got);
+    struct ingest_measured got;
+    assert_int_equal(ingest_measured(ingest, &got, PATIENCE_MS, &e), 0);
+    assert_memory_equal(got.scale, stream.scale, N_SITES * sizeof *got.scale);
+    assert_null(got.rows);
 }
 
 /* Long before the timeout: the PING finds no connection. */

@@ -561,7 +561,7 @@ static void test_threads(void **state)
             omp_set_num_threads(i + 1);
             gemm_set_threads(i + 1);
             b[i] = open_cpu(&s);
-            assert_int_equal(initial_weights(b[i], 0.3, 9, &e), 0);
+            assert_int_equal(initial_weights(b[i], &(struct initial_weights){.seed = 9, .dec_init_norm = 0.3}, &e), 0);
             assert_int_equal(backend_put_all(b[i], "rows_since_fired", ages, &e), 0);
             params[i] = calloc(n_params, sizeof **params);
             weights[i] = calloc(n_params, sizeof **weights);

@@ -20,7 +20,7 @@ static void set(struct config *c, const char *name, const char *text)
 
 static struct stream two_models(void)
 {
-    struct stream s = {.n_sites = 2, .d_model = 10};
+    struct stream s = {.n_sites = 2, .d_model = 10, .n_models = 2};
     strcpy(s.sites[0], "0:blocks.1.hook_resid_post");
     strcpy(s.sites[1], "1:blocks.1.hook_resid_post");
     return s;
@@ -120,6 +120,9 @@ static void presets(void **state)
         assert_int_equal(c.dict_size, i == 1 ? 16384 : i == 2 ? 32 * 576 : i == 4 ? 2 * 576 : 65536);
         assert_string_equal(recipe_setup(&c, &s).activation, k ? "batchtopk" : i == 3 ? "jumprelu" : "relu");
         assert_int_equal(c.batch_size, i == 1 ? 4096 : i == 3 ? 32768 : 2048);
+        assert_true(c.init_tied_models == (i == 2) && c.center == (i == 2));
+        assert_int_equal(c.b_dec_init, i == 2 ? B_DEC_GEOMETRIC_MEDIAN : B_DEC_ZERO);
+        assert_int_equal(c.scale_mode, i == 2 ? SCALE_TOTAL_STD : SCALE_MEAN_NORM);
         assert_true(c.lr_from_zero == (i == 0) && c.lr_warmup_steps == (i == 2 ? 1000 : 0));
     }
 }
@@ -152,6 +155,8 @@ static void what_is_refused(void **state)
     REFUSED("k 300", "dict_size 200", {"activation", "topk"}, {"k_start", "300"}, {"k_anneal_steps", "5"},
             {"dict_size", "200"});
     REFUSED("k_start 300", "k_anneal_steps 0", {"activation", "topk"}, {"k_start", "300"});
+    REFUSED("dec_init_norm", "jumprelu", {"activation", "jumprelu"}, {"dec_init_norm", "1"});
+    REFUSED("log_threshold_init", "relu", {"log_threshold_init", "1"});
     REFUSED("dict_size 7", "expansion 2", {"dict_size", "7"}, {"expansion", "2"});
     REFUSED("lr_warmup 0.1", "lr_warmup_steps 5", {"lr_warmup", "0.1"}, {"lr_warmup_steps", "5"});
     struct config c;
@@ -175,6 +180,29 @@ static void what_is_refused(void **state)
     assert_non_null(strstr(e.message, "batchtopk-2025"));
 }
 
+/* Decoders of one model cannot be tied to those of another: asked for by a flag that is refused, by a preset it means nothing. */
+static void tied(void **state)
+{
+    (void)state;
+    struct stream two = two_models(), one = two_models();
+    struct config c;
+    one.n_models = 1;
+    one.d_model = 576;
+    strcpy(one.sites[0], "blocks.0.hook_resid_post");
+    strcpy(one.sites[1], "blocks.1.hook_resid_post");
+    config_init(&c);
+    set(&c, "init_tied_models", "true");
+    assert_int_equal(recipe_settle(&c, &two, &e), 0);
+    assert_true(c.init_tied_models);
+    assert_int_equal(recipe_settle(&c, &one, &e), ERR_INPUT);
+    assert_non_null(strstr(e.message, "init_tied_models"));
+    config_init(&c);
+    set(&c, "preset", "batchtopk-2025");
+    preset_apply(&c);
+    assert_int_equal(recipe_settle(&c, &one, &e), 0);
+    assert_false(c.init_tied_models);
+}
+
 static void resampling(void **state)
 {
     (void)state;
@@ -195,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults), cmocka_unit_test(batchtopk),       cmocka_unit_test(jumprelu),
         cmocka_unit_test(presets),  cmocka_unit_test(what_is_refused), cmocka_unit_test(resampling),
+        cmocka_unit_test(tied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,7 @@ static struct backend *open_all(const uint64_t *ages, struct partition partition
         x[3 * INPUTS + i] *= 100; /* nearly all of the error is in one row */
     for (size_t i = 0; i < PARAMS; i++)
         ones[i] = 1;
-    assert_int_equal(initial_weights(b, 0.3, 2, &e), 0);
+    assert_int_equal(initial_weights(b, &(struct initial_weights){.seed = 2, .dec_init_norm = 0.3}, &e), 0);
     assert_int_equal(backend_put_all(b, "adam_m", ones, &e), 0);
     assert_int_equal(backend_put_all(b, "adam_v", ones, &e), 0);
     assert_int_equal(backend_put_all(b, "b_enc", ones, &e), 0);

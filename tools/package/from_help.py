@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 
-OPTION = re.compile(r" {2,6}(?:-(\S), )?(?:-{2})([a-zA-Z][\w-]*)(?:(\[?=)(\S+?)\]?)?(?:\s\s+(.*))?$")
+OPTION = re.compile(r" {2,6}(?:-(\S), )?(?:-{2})([a-zA-Z][\w-]*)(?:(\[?=)(\S+?)\]?)?(?:\s+(.*))?$")
 DOC_COLUMN = 20  # a line that begins further right goes on with the option above it
 
 

@@ -83,8 +83,8 @@ static void begin(struct ingest *in)
     const struct row_store_config *c = &in->row_store.c;
     if (c->plan->n_eval == 0)
         ingest_sync_evaluation(&in->sync);
-    if (in->n_scale)
-        ingest_announce_scale(in);
+    if (in->row_store.scale_blocks_left == 0)
+        ingest_announce_measured(in);
     else
         ingest_add_tasks(in, c->scale_blocks, c->n_scale_blocks, FOR_SCALE);
 }
@@ -215,10 +215,9 @@ int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct 
 int ingest_start(struct ingest *in, const struct row_store_config *c, struct err *e)
 {
     if (c->plan->n_eval + c->n_scale_blocks > LEASES_MAX / 2)
-        return err_set(
-            e, ERR_INPUT,
-            "%u held-out blocks (--eval-blocks) and %u to measure the scale (--scale-rows), at most %d in all",
-            c->plan->n_eval, c->n_scale_blocks, LEASES_MAX / 2);
+        return err_set(e, ERR_INPUT,
+                       "%u held-out blocks (--eval-blocks) and %u to be measured (--scale-rows), at most %d in all",
+                       c->plan->n_eval, c->n_scale_blocks, LEASES_MAX / 2);
     int rc = row_store_init(&in->row_store, c, e);
     if (rc)
         return rc;
@@ -227,9 +226,14 @@ int ingest_start(struct ingest *in, const struct row_store_config *c, struct err
     return 0;
 }
 
-int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e)
+int ingest_measured(struct ingest *in, struct ingest_measured *m, int timeout_ms, struct err *e)
 {
-    return ingest_sync_wait_scale(&in->sync, scale, in->stream.n_sites, timeout_ms, e);
+    return ingest_sync_wait_measured(&in->sync, m, timeout_ms, e);
+}
+
+void ingest_forget(struct ingest *in)
+{
+    row_store_forget(&in->row_store); /* the ingest thread has no more to do with them */
 }
 
 int ingest_evaluation_rows(struct ingest *in, const unsigned char **rows, size_t *n_rows, int timeout_ms, struct err *e)

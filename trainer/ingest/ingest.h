@@ -2,7 +2,7 @@
  *
  * A thread of its own owns the socket from the moment it is bound, so that producers are answered while the run is still being set up.
  * Once the run is started, the thread decides which block is leased to whom, checks what comes back and stores the rows: those of the
- * first blocks raw while the scale is measured, then the held-out rows, then those of the shuffle's windows. All other threads talk to
+ * first blocks, if they are measured (row_store.h), then the held-out rows, then those of the shuffle's windows. All other threads talk to
  * it only through the functions below, which copy under a lock. */
 #ifndef CROSSFEED_INGEST_H
 #define CROSSFEED_INGEST_H
@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "err.h"
+#include "ingest_measured.h"
 #include "ingest_options.h"
 #include "ingest_snapshot.h"
 
@@ -34,12 +35,15 @@ int ingest_wake_fd(const struct ingest *in);
 int ingest_stream(struct ingest *in, struct stream *out, int timeout_ms, struct err *e);
 
 /* Starts leasing. It copies what it needs of c, but not what its pointers stream, plan and shuffle point at, which must outlive the
- * ingest. c->n_scale_blocks is 0 exactly if the scale was given or is the first producer's. */
+ * ingest. c->scaled says whether the scale was given or is the first producer's; only then may c->n_scale_blocks be 0. */
 int ingest_start(struct ingest *in, const struct row_store_config *c, struct err *e);
 
-/* Waits for at most timeout_ms for the scale. Returns 0 and scale [n_sites]; 1 if it is not known yet; or the error that ended the
- * ingest. */
-int ingest_scale(struct ingest *in, float *scale, int timeout_ms, struct err *e);
+/* Waits for at most timeout_ms for the scale and the first blocks' rows, if they are kept. Returns 0 and m, whose rows are valid until
+ * ingest_forget or ingest_free; 1 if not all is known yet; or the error that ended the ingest. */
+int ingest_measured(struct ingest *in, struct ingest_measured *m, int timeout_ms, struct err *e);
+
+/* Frees the kept rows. Only after ingest_measured has returned 0, and by the same thread. */
+void ingest_forget(struct ingest *in);
 
 /* Waits for at most timeout_ms for the held-out rows. Returns 0 and rows [*n_rows, n_sites, d_model] of the dtype, valid until
  * ingest_free (*n_rows is 0 if there are no held-out blocks); 1 if they are not all there yet; or the error that ended the ingest. If it

@@ -32,7 +32,8 @@ static struct lease_task *reserve_task(struct ingest *in)
 {
     const struct row_store_config *c = &in->row_store.c;
     struct shuffle_ticket ticket;
-    if (in->n_scale == 0 || in->leases.n == LEASES_MAX || !shuffle_reserve(c->shuffle, &ticket))
+    if (in->n_scale == 0 || in->row_store.scale_blocks_left || in->leases.n == LEASES_MAX ||
+        !shuffle_reserve(c->shuffle, &ticket))
         return NULL;
     struct lease_task *t = leases_add(&in->leases);
     t->block = ticket.block;
@@ -153,7 +154,7 @@ void ingest_lease_blocks(struct ingest *in)
                                           .block = t->block,
                                           .first = plan_block_first(in->row_store.c.plan, t->block),
                                           .count = plan_block_seqs(in->row_store.c.plan, t->block),
-                                          .scaled = t->purpose != FOR_SCALE};
+                                          .scaled = t->purpose != FOR_SCALE || in->row_store.c.scaled};
         if (link_send(in->link, &p->address, m, NULL)) {
             ingest_lose(in, i, "is gone");
             continue;

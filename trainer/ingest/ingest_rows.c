@@ -3,6 +3,8 @@
  * A bad chunk costs a producer the lease, and three of them without a good block in between cost it its place. */
 #include "ingest_rows.h"
 
+#include <string.h>
+
 #include "audit.h"
 #include "clock.h"
 #include "ingest_drop.h"
@@ -11,10 +13,12 @@
 #include "log.h"
 #include "validate.h"
 
-void ingest_announce_scale(struct ingest *in)
+void ingest_announce_measured(struct ingest *in)
 {
+    struct ingest_measured m = {.rows = in->row_store.kept, .n_rows = in->row_store.kept_rows};
     in->n_scale = in->stream.n_sites;
-    ingest_sync_scale(&in->sync, in->scale, in->n_scale);
+    memcpy(m.scale, in->scale, sizeof m.scale);
+    ingest_sync_measured(&in->sync, &m);
     ingest_add_tasks(in, in->row_store.c.plan->eval_blocks, in->row_store.c.plan->n_eval, FOR_EVALUATION);
 }
 
@@ -29,9 +33,10 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
         ingest_fail(in, e);
     } else if (event == ROW_STORE_EVALUATION) {
         ingest_sync_evaluation(&in->sync);
-    } else if (event == ROW_STORE_SCALE) {
-        ingest_announce_scale(in);
-        for (int i = 0; i < PRODUCERS_MAX; i++)
+    } else if (event == ROW_STORE_MEASURED) {
+        bool known = in->n_scale > 0;
+        ingest_announce_measured(in);
+        for (int i = 0; i < PRODUCERS_MAX && !known; i++)
             if (in->producers.list[i].here)
                 ingest_send_welcome(in, &in->producers.list[i]);
     }

@@ -32,11 +32,11 @@ void ingest_sync_stream(struct ingest_sync *s, const struct stream *stream)
     pthread_mutex_unlock(&s->lock);
 }
 
-void ingest_sync_scale(struct ingest_sync *s, const float *scale, uint32_t n_sites)
+void ingest_sync_measured(struct ingest_sync *s, const struct ingest_measured *measured)
 {
     pthread_mutex_lock(&s->lock);
-    s->scale_known = true;
-    memcpy(s->scale, scale, n_sites * sizeof *scale);
+    s->measured_known = true;
+    s->measured = *measured;
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
 }
@@ -102,11 +102,11 @@ int ingest_sync_wait_stream(struct ingest_sync *s, struct stream *stream, int ti
     return rc;
 }
 
-int ingest_sync_wait_scale(struct ingest_sync *s, float *scale, uint32_t n_sites, int timeout_ms, struct err *e)
+int ingest_sync_wait_measured(struct ingest_sync *s, struct ingest_measured *measured, int timeout_ms, struct err *e)
 {
-    int rc = wait_until(s, &s->scale_known, timeout_ms, e);
+    int rc = wait_until(s, &s->measured_known, timeout_ms, e);
     if (rc == 0)
-        memcpy(scale, s->scale, n_sites * sizeof *scale);
+        *measured = s->measured;
     pthread_mutex_unlock(&s->lock);
     return rc;
 }

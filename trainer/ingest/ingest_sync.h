@@ -1,7 +1,7 @@
 /* ingest_sync.h - what the ingest thread and the other threads tell each other, under one lock.
  *
- * The ingest thread tells the stream, the scale, that the held-out rows are ready, its counters, a snapshot when one is wanted, and why
- * it failed. The others tell it to start, to end, and that they want a snapshot. */
+ * The ingest thread tells the stream, what was measured over the first rows, that the held-out rows are ready, its counters, a snapshot
+ * when one is wanted, and why it failed. The others tell it to start, to end, and that they want a snapshot. */
 #ifndef CROSSFEED_INGEST_SYNC_H
 #define CROSSFEED_INGEST_SYNC_H
 
@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "err.h"
+#include "ingest_measured.h"
 #include "ingest_snapshot.h"
 #include "message.h"
 #include "stream.h"
@@ -26,9 +27,9 @@ struct ingest_orders {
 struct ingest_sync {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
-    bool stream_known, scale_known, evaluation_ready;
+    bool stream_known, measured_known, evaluation_ready;
     struct stream stream;
-    float scale[STREAM_MAX_SITES];
+    struct ingest_measured measured;
     struct err failure;
     struct ingest_counters counters;
     struct ingest_snapshot snapshot;
@@ -41,9 +42,9 @@ void ingest_sync_release(struct ingest_sync *s);
 
 /* ---- for the ingest thread ---- */
 
-/* Tell the run's stream, and the scale [n_sites]. */
+/* Tell the run's stream, and what was measured. */
 void ingest_sync_stream(struct ingest_sync *s, const struct stream *stream);
-void ingest_sync_scale(struct ingest_sync *s, const float *scale, uint32_t n_sites);
+void ingest_sync_measured(struct ingest_sync *s, const struct ingest_measured *measured);
 
 /* Tells that the held-out rows are all there. */
 void ingest_sync_evaluation(struct ingest_sync *s);
@@ -61,7 +62,7 @@ void ingest_sync_publish(struct ingest_sync *s, const struct ingest_snapshot *sn
 
 /* Wait for at most timeout_ms. Return 0 if it is there, 1 if not yet, or the failure. */
 int ingest_sync_wait_stream(struct ingest_sync *s, struct stream *stream, int timeout_ms, struct err *e);
-int ingest_sync_wait_scale(struct ingest_sync *s, float *scale, uint32_t n_sites, int timeout_ms, struct err *e);
+int ingest_sync_wait_measured(struct ingest_sync *s, struct ingest_measured *measured, int timeout_ms, struct err *e);
 int ingest_sync_wait_evaluation(struct ingest_sync *s, int timeout_ms, struct err *e);
 
 /* Copies the counters. */

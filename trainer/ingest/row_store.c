@@ -1,10 +1,9 @@
-/* row_store.c - stores rows by their purpose and settles the scale; see row_store.h. */
+/* row_store.c - stores rows by their purpose and measures the first ones; see row_store.h. */
 #include "row_store.h"
 
 #include <string.h>
 
 #include "mem.h"
-#include "scale.h"
 
 static size_t rows_of(const struct plan *plan, const uint32_t *blocks, uint32_t n)
 {
@@ -14,39 +13,56 @@ static size_t rows_of(const struct plan *plan, const uint32_t *blocks, uint32_t 
     return rows;
 }
 
-void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes, size_t *raw_bytes)
+/* Returns the dtype in which the first blocks come. */
+static enum row_dtype first_dtype(const struct row_store_config *c)
 {
-    size_t row = stream_row_bytes(c->stream, c->dtype);
+    return c->scaled ? c->dtype : ROW_F32;
+}
+
+void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes, size_t *first_bytes,
+                      size_t *kept_bytes)
+{
+    size_t row = stream_row_bytes(c->stream, c->dtype), rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
     *evaluation_bytes = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval) * (row + sizeof(bool));
-    *raw_bytes = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks) *
-                 (stream_row_bytes(c->stream, ROW_F32) + sizeof(struct row_origin) + row);
+    *first_bytes = rows * (stream_row_bytes(c->stream, first_dtype(c)) + sizeof(struct row_origin) + row);
+    *kept_bytes = c->keep ? rows * row : 0;
 }
 
 int row_store_init(struct row_store *s, const struct row_store_config *c, struct err *e)
 {
     *s = (struct row_store){.c = *c, .scale_blocks_left = c->n_scale_blocks, .evaluation_blocks_left = c->plan->n_eval};
+    size_t row = stream_row_bytes(c->stream, c->dtype);
     s->evaluation_rows = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval);
-    s->raw_rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
-    if ((s->evaluation = mem_alloc(s->evaluation_rows, stream_row_bytes(c->stream, c->dtype), "held-out rows", e)) &&
+    s->first_rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
+    if ((s->evaluation = mem_alloc(s->evaluation_rows, row, "held-out rows", e)) &&
         (s->evaluation_masked = mem_alloc(s->evaluation_rows, sizeof *s->evaluation_masked, "held-out rows", e)) &&
-        (s->raw = mem_alloc(s->raw_rows, stream_row_bytes(c->stream, ROW_F32), "rows for measuring the scale", e)) &&
-        (s->raw_origins = mem_alloc(s->raw_rows, sizeof *s->raw_origins, "their origins", e)))
+        (s->first = mem_alloc(s->first_rows, stream_row_bytes(c->stream, first_dtype(c)), "rows to be measured", e)) &&
+        (s->first_origins = mem_alloc(s->first_rows, sizeof *s->first_origins, "their origins", e)) &&
+        (!c->keep || (s->kept = mem_alloc(s->first_rows, row, "measured rows", e))))
         return 0;
     row_store_release(s);
     return ERR_MEMORY;
 }
 
-static void release_raw(struct row_store *s)
+static void release_first(struct row_store *s)
 {
-    mem_free(s->raw);
-    mem_free(s->raw_origins);
-    s->raw = NULL;
-    s->raw_origins = NULL;
+    mem_free(s->first);
+    mem_free(s->first_origins);
+    s->first = NULL;
+    s->first_origins = NULL;
+}
+
+void row_store_forget(struct row_store *s)
+{
+    mem_free(s->kept);
+    s->kept = NULL;
+    s->kept_rows = 0;
 }
 
 void row_store_release(struct row_store *s)
 {
-    release_raw(s);
+    release_first(s);
+    row_store_forget(s);
     mem_free(s->evaluation);
     mem_free(s->evaluation_masked);
     *s = (struct row_store){0};
@@ -54,7 +70,7 @@ void row_store_release(struct row_store *s)
 
 enum row_dtype row_store_dtype(const struct row_store *s, enum lease_purpose purpose)
 {
-    return purpose == FOR_SCALE ? ROW_F32 : s->c.dtype;
+    return purpose == FOR_SCALE ? first_dtype(&s->c) : s->c.dtype;
 }
 
 void row_store_store(struct row_store *s, struct lease_task *t, int answer, const struct message_batch *b,
@@ -72,21 +88,29 @@ void row_store_store(struct row_store *s, struct lease_task *t, int answer, cons
         for (size_t i = 0; i < b->rows; i++)
             s->evaluation_masked[row + i] = b->origins[i].token == ROW_MASKED;
     } else {
-        memcpy((unsigned char *)s->raw + row * row_bytes, acts, b->rows * row_bytes);
-        memcpy(s->raw_origins + row, b->origins, b->rows * sizeof *s->raw_origins);
+        memcpy(s->first + row * row_bytes, acts, b->rows * row_bytes);
+        memcpy(s->first_origins + row, b->origins, b->rows * sizeof *s->first_origins);
     }
     a->rows_taken += b->rows;
     a->chunks_taken++;
 }
 
-/* Measures the scale over the raw rows, which then go to the shuffle. */
-static int settle_scale(struct row_store *s, float *scale, struct err *e)
+/* Keeps those of n scaled rows that are not masked. */
+static void keep(struct row_store *s, const unsigned char *rows, const struct row_origin *origins, size_t n)
+{
+    size_t row_bytes = stream_row_bytes(s->c.stream, s->c.dtype);
+    for (size_t i = 0; i < n; i++)
+        if (origins[i].token != ROW_MASKED)
+            memcpy(s->kept + s->kept_rows++ * row_bytes, rows + i * row_bytes, row_bytes);
+}
+
+/* Measures the scale over the first rows, unless it is known. These then go to the shuffle. */
+static int measure(struct row_store *s, float *scale, struct err *e)
 {
     const struct row_store_config *c = &s->c;
-    size_t row_elements = (size_t)c->stream->n_sites * c->stream->d_model, row = 0;
-    struct scale_sums sums = {0};
-    scale_add(&sums, (const unsigned char *)s->raw, s->raw_origins, s->raw_rows, c->stream);
-    if (scale_finish(&sums, c->stream, scale, e))
+    size_t row = 0, row_bytes = stream_row_bytes(c->stream, first_dtype(c));
+    if (!c->scaled && scale_measure(c->scale_mode, c->scale_target, (const float *)(const void *)s->first,
+                                    s->first_origins, s->first_rows, c->stream, scale, e))
         return e->code;
     unsigned char *scaled =
         mem_alloc(c->plan->max_block_rows, stream_row_bytes(c->stream, c->dtype), "scaled block", e);
@@ -97,13 +121,17 @@ static int settle_scale(struct row_store *s, float *scale, struct err *e)
             rc = err_set(e, ERR_INPUT, "measured block %u is not number %u of the run's order", c->scale_blocks[i], i);
             break;
         }
-        scale_apply(s->raw + row * row_elements, ticket.n_rows, c->stream, scale, c->dtype, scaled);
-        shuffle_store(c->shuffle, &ticket, 0, ticket.n_rows, scaled, s->raw_origins + row);
+        const unsigned char *first = s->first + row * row_bytes, *rows = c->scaled ? first : scaled;
+        if (!c->scaled)
+            scale_apply((const float *)(const void *)first, ticket.n_rows, c->stream, scale, c->dtype, scaled);
+        if (c->keep)
+            keep(s, rows, s->first_origins + row, ticket.n_rows);
+        shuffle_store(c->shuffle, &ticket, 0, ticket.n_rows, rows, s->first_origins + row);
         shuffle_complete(c->shuffle, &ticket);
         row += ticket.n_rows;
     }
     mem_free(scaled);
-    release_raw(s);
+    release_first(s);
     return rc;
 }
 
@@ -127,8 +155,8 @@ int row_store_complete(struct row_store *s, const struct lease_task *t, float *s
         drop_masked(s);
         *event = ROW_STORE_EVALUATION;
     } else if (t->purpose == FOR_SCALE && --s->scale_blocks_left == 0) {
-        *event = ROW_STORE_SCALE;
-        return settle_scale(s, scale, e);
+        *event = ROW_STORE_MEASURED;
+        return measure(s, scale, e);
     }
     return 0;
 }

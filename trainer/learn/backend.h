@@ -138,6 +138,11 @@ struct backend_ops {
     int (*encode)(struct backend *b, const float *x, size_t rows, enum encode_mode mode, size_t *taken, struct err *e);
     int (*decode)(struct backend *b, const float *x, size_t rows, struct pass_report *r, struct err *e);
 
+    /* Computes out [rows, n] = W_enc x + b_enc of latents [first, first + n) and x [rows, n_inputs], any number of rows: what an initial b_enc
+     * is measured by. */
+    int (*preactivations)(const struct backend *b, const float *x, size_t rows, size_t first, size_t n, float *out,
+                          struct err *e);
+
     /* Describes the i-th tensor; false beyond the last. They are, in this order: W_enc and W_dec [d_sae, n_inputs] (a row a latent),
      * b_enc [d_sae], b_dec [n_inputs], log_threshold [d_sae] of jumprelu; adam_m and adam_v, the moments of all of these one after another;
      * rows_since_fired [d_sae], U64: rows trained on since the latent last was active; threshold [1] of topk and batchtopk. */

@@ -9,8 +9,8 @@
 
 #define STRIP_BYTES ((size_t)4 << 20)
 
-/* A tensor of the file: its shape there, its name in the backend (NULL: it is the caller's scale), and it as a matrix [rows, columns]; of W_enc
- * the file has the transpose of the backend's. */
+/* A tensor of the file: its shape there, its name in the backend (NULL: it is the caller's scale or mean), and it as a matrix
+ * [rows, columns]; of W_enc the file has the transpose of the backend's. */
 struct entry {
     struct tensor_spec spec;
     const char *name;
@@ -20,8 +20,8 @@ struct entry {
 
 enum { MAX_ENTRIES = 8 };
 
-/* Lists the tensors of a setup's file, in its order; returns how many. */
-static size_t describe(const struct backend_setup *s, struct entry out[MAX_ENTRIES])
+/* Lists the tensors of a setup's file, in its order; returns how many. The mean is there if rows are centred. */
+static size_t describe(const struct backend_setup *s, bool centred, struct entry out[MAX_ENTRIES])
 {
     size_t n = 0, n_inputs = s->n_sites * s->d_model;
     out[n++] =
@@ -31,6 +31,8 @@ static size_t describe(const struct backend_setup *s, struct entry out[MAX_ENTRI
     out[n++] = (struct entry){{"b_enc", TENSOR_F32, 1, {s->d_sae}}, "b_enc", s->d_sae, 1, false};
     out[n++] = (struct entry){{"b_dec", TENSOR_F32, 2, {s->n_sites, s->d_model}}, "b_dec", n_inputs, 1, false};
     out[n++] = (struct entry){{"scale", TENSOR_F32, 1, {s->n_sites}}, NULL, s->n_sites, 1, false};
+    if (centred)
+        out[n++] = (struct entry){{"mean", TENSOR_F32, 2, {s->n_sites, s->d_model}}, NULL, n_inputs, 1, false};
     if (backend_has_thresholds(s))
         out[n++] = (struct entry){{"log_threshold", TENSOR_F32, 1, {s->d_sae}}, "log_threshold", s->d_sae, 1, false};
     if (backend_has_k(s))
@@ -52,6 +54,12 @@ static size_t strip_rows(const struct entry *m)
     size_t rows = STRIP_BYTES / (m->columns * sizeof(float));
     rows = rows < 16 ? 16 : rows;
     return rows < m->rows ? rows : m->rows;
+}
+
+/* Returns where a tensor that is not the backend's lies; NULL: it is not wanted. */
+static float *of_rows(const struct entry *m, struct normalisation *n)
+{
+    return strcmp(m->spec.name, "scale") == 0 ? n->scale : n->mean;
 }
 
 /* Allocates a strip that is large enough for every tensor. */
@@ -99,13 +107,14 @@ static size_t metadata_of(const struct backend_setup *s, const char *out[8])
     return n;
 }
 
-int weights_file_write(const char *path, const struct backend *b, const float *scale, struct err *e)
+int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows, struct err *e)
 {
+    struct normalisation from = *rows;
     struct entry entries[MAX_ENTRIES];
     struct tensor_spec specs[MAX_ENTRIES];
     struct safetensors_writer w;
     const char *metadata[8];
-    size_t n = describe(&b->setup, entries);
+    size_t n = describe(&b->setup, rows->centred, entries);
     for (size_t i = 0; i < n; i++)
         specs[i] = entries[i].spec;
     float *strip = new_strip(entries, n, e);
@@ -116,8 +125,9 @@ int weights_file_write(const char *path, const struct backend *b, const float *s
     if (rc)
         goto out;
     for (size_t i = 0; !rc && i < n; i++)
-        rc = entries[i].name ? write_matrix(&w, b, &entries[i], strip, e)
-                             : safetensors_write_data(&w, scale, b->setup.n_sites * sizeof *scale, e);
+        rc = entries[i].name
+                 ? write_matrix(&w, b, &entries[i], strip, e)
+                 : safetensors_write_data(&w, of_rows(&entries[i], &from), entries[i].rows * sizeof(float), e);
     if (rc || (rc = safetensors_write_commit(&w, e)))
         safetensors_write_abandon(&w);
 out:
@@ -157,17 +167,31 @@ static int check_activation(const struct safetensors *s, const struct backend_se
     return 0;
 }
 
-int weights_file_load(const char *path, struct backend *b, float *scale, struct err *e)
+/* Refuses the weights of rows that were centred for a run whose rows are not, and the reverse. */
+static int check_mean(const struct safetensors *s, bool centred, struct err *e)
+{
+    bool has = safetensors_find(s, "mean") != NULL;
+    if (has && !centred)
+        return err_set(e, ERR_MISMATCH, "%s has a mean, which is subtracted from its rows; the run has center false",
+                       s->path);
+    if (!has && centred)
+        return err_set(e, ERR_MISMATCH, "%s has no mean to subtract from its rows; the run has center true", s->path);
+    return 0;
+}
+
+int weights_file_load(const char *path, struct backend *b, struct normalisation *rows, struct err *e)
 {
     struct entry entries[MAX_ENTRIES];
     const struct tensor_view *views[MAX_ENTRIES];
     struct safetensors s;
     float *strip = NULL;
-    size_t n = describe(&b->setup, entries);
+    size_t n = describe(&b->setup, rows->centred, entries);
     int rc = safetensors_open(&s, path, e);
     if (rc)
         return rc;
     rc = check_activation(&s, &b->setup, e);
+    if (!rc)
+        rc = check_mean(&s, rows->centred, e);
     for (size_t i = 0; !rc && i < n; i++)
         if (!(views[i] =
                   safetensors_require(&s, entries[i].spec.name, entries[i].spec.n_dims, entries[i].spec.shape, e)))
@@ -175,8 +199,10 @@ int weights_file_load(const char *path, struct backend *b, float *scale, struct 
     if (!rc && !(strip = new_strip(entries, n, e)))
         rc = ERR_MEMORY;
     for (size_t i = 0; !rc && i < n; i++)
-        rc = entries[i].name ? read_matrix(&s, views[i], b, &entries[i], strip, e)
-                             : tensor_to_f32(&s, views[i], scale, e);
+        if (entries[i].name)
+            rc = read_matrix(&s, views[i], b, &entries[i], strip, e);
+        else if (of_rows(&entries[i], rows))
+            rc = tensor_to_f32(&s, views[i], of_rows(&entries[i], rows), e);
     mem_free(strip);
     safetensors_close(&s);
     return rc;

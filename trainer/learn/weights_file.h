@@ -1,7 +1,7 @@
 /* weights_file.h - crosscoder.safetensors: the parameters under the reference's names and shapes.
  *
  *   W_enc [n_sites, d_model, d_sae], W_dec [d_sae, n_sites, d_model], b_enc [d_sae], b_dec [n_sites, d_model],
- *   scale [n_sites]; of jumprelu log_threshold [d_sae], of topk and batchtopk threshold [1] (in units of the score; negative: not known);
+ *   scale [n_sites], and mean [n_sites, d_model] if rows are centred; of jumprelu log_threshold [d_sae], of topk and batchtopk threshold [1] (in units of the score; negative: not known);
  *   all F32. Metadata: activation, reconstruction and score, unless they are the reference's (relu, squared).
  * A backend keeps W_enc by latent; it is transposed on the way, in strips of a few MB. */
 #ifndef CROSSFEED_WEIGHTS_FILE_H
@@ -9,13 +9,14 @@
 
 #include "backend.h"
 #include "err.h"
+#include "normalisation.h"
 
-/* Writes atomically (file.h). scale: [n_sites]. */
-int weights_file_write(const char *path, const struct backend *b, const float *scale, struct err *e);
+/* Writes atomically (file.h). */
+int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows, struct err *e);
 
-/* Fills the weights of b and scale [n_sites]. Refuses another activation than the setup's, a missing tensor, another shape (both
- * named), NaN/Inf. F16 and
- * BF16 are converted. After an error the contents of both are undefined. */
-int weights_file_load(const char *path, struct backend *b, float *scale, struct err *e);
+/* Fills the weights of b and rows->scale, and if rows->centred also rows->mean unless that is NULL. Refuses another activation than the setup's, a
+ * file with a mean unless rows->centred and one without if it is, a missing tensor, another shape (both named), NaN/Inf. F16 and BF16 are
+ * converted. After an error the contents of both are undefined. */
+int weights_file_load(const char *path, struct backend *b, struct normalisation *rows, struct err *e);
 
 #endif

@@ -13,7 +13,8 @@ struct budget {          /* bytes */
     size_t window;       /* rows: the window and its lookahead */
     size_t window_index; /* where each row lies and comes from */
     size_t evaluation;   /* held-out rows */
-    size_t raw;          /* unscaled rows and their scaled copies, only until the scale is known; not in the total */
+    size_t raw;          /* the first rows and their scaled copies, only until they are measured; not in the total */
+    size_t beginning;    /* measured rows, and what is computed over them, only until the first step */
     size_t wire;         /* two blocks of one producer, received and not yet stored; each further one adds as much. Of
                             one far away that holds more leases, most are on the way */
 };

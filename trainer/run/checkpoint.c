@@ -118,8 +118,8 @@ static int remove_old(const char *folder, size_t keep, struct err *e)
     return result;
 }
 
-int checkpoint_save(const char *out, const struct backend *b, const float *scale, const struct plan_place *next,
-                    const json_t *cfg, size_t keep, char *path, struct err *e)
+int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
 {
     char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
     snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)b->step);
@@ -129,7 +129,7 @@ int checkpoint_save(const char *out, const struct backend *b, const float *scale
         return e->code;
     int rc = file_join(file, sizeof file, temporary, "crosscoder.safetensors", e);
     if (rc == 0)
-        rc = weights_file_write(file, b, scale, e);
+        rc = weights_file_write(file, b, n, e);
     if (rc == 0)
         rc = write_state(temporary, b, next, e);
     if (rc == 0)
@@ -215,11 +215,12 @@ static int read_number(const struct safetensors *s, const char *key, uint64_t *v
     return 0;
 }
 
-int checkpoint_load(const char *path, struct backend *b, float *scale, struct plan_place *next, struct err *e)
+int checkpoint_load(const char *path, struct backend *b, struct normalisation *n, struct plan_place *next,
+                    struct err *e)
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};
-    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, b, scale, e) ||
+    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, b, n, e) ||
         file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
         return e->code;
     uint64_t rows = 0, position = 0, batch = b->setup.batch_size;

@@ -1,6 +1,6 @@
 /* checkpoint.h - a run's state on disk: OUT/checkpoints/step_0000001000/, complete or not there at all.
  *
- *   crosscoder.safetensors  weights and scale in the reference's layout (weights_file.h): usable by itself
+ *   crosscoder.safetensors  weights, scale and mean in the reference's layout (weights_file.h): usable by itself
  *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows,
  *                           window, position (of the next row, plan.h) in its metadata
  *   cfg.json                configuration and stream
@@ -12,12 +12,13 @@
 
 #include "backend.h"
 #include "err.h"
+#include "normalisation.h"
 #include "plan.h"
 
-/* Saves the weights and state of b, and then removes all but the newest `keep`. scale: [n_sites]; next: the place of the row after the
+/* Saves the weights and state of b, and then removes all but the newest `keep`. next: the place of the row after the
  * last batch; cfg is borrowed. path [4096] (may be NULL) is told. */
-int checkpoint_save(const char *out, const struct backend *b, const float *scale, const struct plan_place *next,
-                    const json_t *cfg, size_t keep, char *path, struct err *e);
+int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
 
 /* Finds the newest checkpoint below out, path [4096]; ERR_INPUT if there is none. */
 int checkpoint_latest(const char *out, char *path, struct err *e);
@@ -25,7 +26,8 @@ int checkpoint_latest(const char *out, char *path, struct err *e);
 /* Reads cfg.json of a checkpoint; owned by the caller (json_decref). */
 int checkpoint_config(const char *path, json_t **cfg, struct err *e);
 
-/* Fills the opened b (weights, moments, ages, step), scale [n_sites] and next. */
-int checkpoint_load(const char *path, struct backend *b, float *scale, struct plan_place *next, struct err *e);
+/* Fills the opened b (weights, moments, ages, step), n as weights_file_load does, and next. */
+int checkpoint_load(const char *path, struct backend *b, struct normalisation *n, struct plan_place *next,
+                    struct err *e);
 
 #endif

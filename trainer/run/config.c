@@ -114,6 +114,8 @@ const struct setting config_keys[] = {
     TEXT(exclusive_latents, check_pair, "A,B",
          "of the last A + B latents, A see and write model 0 only, B model 1 only"),
     NUMBER(dec_init_norm, true, 0, 1e6, "0.005", "initial norm of each latent's decoder vector at each site"),
+    SWITCH(init_tied_models, "sites of two models that share a hook point get the same initial decoder"),
+    CHOICE(b_dec_init, b_dec_init_names, "zero", "initial b_dec, over the rows that the scale is measured over"),
     NUMBER(l1_coeff, true, 0, 1e9, "2", "weight of the sparsity term"),
     NUMBER(l1_warmup, true, 0, 1, "0.05", "share of the steps in which l1_coeff rises linearly"),
     CHOICE(l1_norm, l1_norms, "norm-sum", "relu: what f is multiplied by in the sparsity term"),
@@ -139,6 +141,7 @@ const struct setting config_keys[] = {
     NUMBER(tanh_scale, true, 0, 1e6, "4", "c of tanh(c f N)", .absent = "4"),
     NUMBER(pre_act_coeff, true, 0, 1e6, "3e-6", "weight of the pre-activation loss", .absent = "3e-6"),
     NUMBER(bandwidth, true, 1e-9, 1e6, "2", "width of the threshold's straight-through estimate", .absent = "2"),
+    NUMBER(log_threshold_init, true, -50, 50, "0.1", "initial logarithm of the thresholds", .absent = "0.1"),
     SWITCH(ste_to_input, "the estimate goes to the pre-activation, too"),
 #undef GROUP
 #define GROUP "Optimiser"
@@ -176,6 +179,11 @@ const struct setting config_keys[] = {
       .help = "the rows' scale: one number per site, comma-separated; default: measured"},
      .fixed = true},
     COUNT(scale_rows, true, 1, 1e9, "16384", "rows over which the scale is measured, at most one window"),
+    CHOICE(scale_mode, scale_mode_names, "mean-norm",
+           "what is brought to scale_target at each site: the mean norm over sqrt(d_model), or the root of the summed "
+           "variance"),
+    NUMBER(scale_target, true, 1e-30, 1e30, "1", "what the scale brings it to", .absent = "1"),
+    SWITCH(center, "subtract from the rows their mean, per site and dimension, over those rows"),
 #undef GROUP
 #define GROUP "Evaluation and checkpoints"
     COUNT(eval_blocks, true, 0, 500, "4", "blocks held out for evaluation, never trained on"),

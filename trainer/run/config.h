@@ -12,6 +12,8 @@
 #include <jansson.h>
 
 #include "err.h"
+#include "initial_bias.h"
+#include "scale.h"
 #include "settings.h"
 #include "stream.h"
 
@@ -51,6 +53,11 @@ struct config {
     bool ste_to_input, lr_from_zero;
     char exclusive_latents[64], resample_steps[CONFIG_TEXT_SIZE];
     char scale[CONFIG_TEXT_SIZE]; /* "" = measured */
+    /* measured beside the scale, and how weights start */
+    bool center, init_tied_models;
+    enum scale_mode scale_mode;
+    enum b_dec_init b_dec_init;
+    double scale_target, log_threshold_init;
     /* the same result whatever these are */
     double audit, audit_tolerance;
     uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout,

@@ -100,18 +100,34 @@ int learner_memory(struct learner *l, const struct stream *stream, size_t machin
     return backend_cpu.memory(&l->setup, params_bytes, workspace_bytes, e);
 }
 
-int learner_open(struct learner *l, float *scale, struct plan_place *next, struct err *e)
+bool learner_wants_rows(const struct learner *l)
+{
+    return !l->o->resume && !l->o->init && (l->config.b_dec_init != B_DEC_ZERO || backend_has_thresholds(&l->setup));
+}
+
+int learner_begin(struct learner *l, const struct row_sample *rows, struct err *e)
+{
+    return learner_wants_rows(l) ? initial_bias(l->backend, l->config.b_dec_init, rows, e) : 0;
+}
+
+int learner_open(struct learner *l, struct normalisation *n, struct plan_place *next, struct err *e)
 {
     const struct learner_options *o = l->o;
-    float ignored[STREAM_MAX_SITES];
+    const struct config *c = &l->config;
+    struct normalisation ignored = {.centred = n->centred};
     if (backend_cpu.open(&l->backend, &l->setup, e) || evaluation_init(&l->evaluation, l->backend, e) ||
         (o->truth && recovery_init(&l->recovery, o->truth, l->setup.n_sites, l->setup.d_model, e)))
         return e->code;
     if (o->init && !o->resume)
-        return weights_file_load(o->init, l->backend, ignored, e);
+        return weights_file_load(o->init, l->backend, &ignored, e);
     if (!o->resume)
-        return initial_weights(l->backend, l->config.dec_init_norm, o->seed, e);
-    if (checkpoint_load(l->checkpoint, l->backend, scale, next, e))
+        return initial_weights(l->backend,
+                               &(struct initial_weights){.seed = o->seed,
+                                                         .dec_init_norm = c->dec_init_norm,
+                                                         .log_threshold = c->log_threshold_init,
+                                                         .tied_models = c->init_tied_models},
+                               e);
+    if (checkpoint_load(l->checkpoint, l->backend, n, next, e))
         return e->code;
     l->saved_step = l->backend->step;
     log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, l->checkpoint, l->backend->step,
@@ -245,23 +261,23 @@ void learner_step_unknown(struct learner *l)
 
 /* ---- saving ---- */
 
-int learner_save(struct learner *l, const float *scale, const struct plan_place *next, struct err *e)
+int learner_save(struct learner *l, const struct normalisation *n, const struct plan_place *next, struct err *e)
 {
     char path[PATH_SIZE];
     if (l->saved_step == l->backend->step)
         return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
-    if (checkpoint_save(l->o->out, l->backend, scale, next, l->cfg, l->config.keep, path, e))
+    if (checkpoint_save(l->o->out, l->backend, n, next, l->cfg, l->config.keep, path, e))
         return e->code;
     l->saved_step = l->backend->step;
     log_line("step %" PRIu64 ": saved %s", l->backend->step, path);
     return 0;
 }
 
-int learner_write_weights(struct learner *l, const float *scale, struct err *e)
+int learner_write_weights(struct learner *l, const struct normalisation *n, struct err *e)
 {
     char path[PATH_SIZE];
     if (file_join(path, sizeof path, l->o->out, "crosscoder.safetensors", e) ||
-        weights_file_write(path, l->backend, scale, e) || file_join(path, sizeof path, l->o->out, "cfg.json", e) ||
+        weights_file_write(path, l->backend, n, e) || file_join(path, sizeof path, l->o->out, "cfg.json", e) ||
         json_write(path, l->cfg, e))
         return e->code;
     return 0;

@@ -17,8 +17,10 @@
 #include "err.h"
 #include "evaluation.h"
 #include "metrics.h"
+#include "normalisation.h"
 #include "plan.h"
 #include "recovery.h"
+#include "row_sample.h"
 #include "schedule.h"
 #include "stream.h"
 
@@ -69,8 +71,15 @@ int learner_plan_steps(struct learner *l, struct err *e);
 int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
                    size_t *workspace_bytes, struct err *e);
 
-/* Allocates, and loads or draws the weights. Resuming fills scale [n_sites] and next. */
-int learner_open(struct learner *l, float *scale, struct plan_place *next, struct err *e);
+/* Returns whether learner_begin has something to do: initial weights that depend on rows. After learner_memory. */
+bool learner_wants_rows(const struct learner *l);
+
+/* Allocates, and loads or draws the weights. Resuming fills n (its scale, and its mean if that is not NULL) and next. n->centred: whether the
+ * run's rows are. */
+int learner_open(struct learner *l, struct normalisation *n, struct plan_place *next, struct err *e);
+
+/* Settles the initial weights that depend on rows: those that the scale was measured over, at least one. */
+int learner_begin(struct learner *l, const struct row_sample *rows, struct err *e);
 
 /* Opens metrics.jsonl. status: borrowed, hears of steps; NULL for all learners of a run but one. */
 int learner_open_metrics(struct learner *l, struct status *status, struct err *e);
@@ -100,10 +109,10 @@ int learner_evaluation_end(struct learner *l, struct err *e);
 void learner_step_unknown(struct learner *l);
 
 /* Writes a checkpoint, unless the newest is of this step. next: the place of the row after the last batch. */
-int learner_save(struct learner *l, const float *scale, const struct plan_place *next, struct err *e);
+int learner_save(struct learner *l, const struct normalisation *n, const struct plan_place *next, struct err *e);
 
 /* Writes crosscoder.safetensors and cfg.json at the end. */
-int learner_write_weights(struct learner *l, const float *scale, struct err *e);
+int learner_write_weights(struct learner *l, const struct normalisation *n, struct err *e);
 
 /* Measures the share of the ground truth that was recovered; o->truth is given. */
 int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e);

@@ -51,14 +51,27 @@ static const struct value batchtopk_2025[] = {
     {"batch_size", "2048"},
     {"expansion", "32"},
     {"dec_init_norm", "1"},
+    {"init_tied_models", "true"},
+    {"b_dec_init", "geometric-median"},
+    {"center", "true"},
+    {"scale_mode", "total-std"},
+    {"scale_target", "1"},
     {"max_grad_norm", "1"},
     {NULL, NULL},
 };
 
 static const struct value jumprelu_2025[] = {
-    {"activation", "jumprelu"}, {"lr", "2e-4"},     {"lr_warmup", "0"},  {"lr_decay", "0.2"},
-    {"batch_size", "32768"},    {"l0_coeff", "20"}, {"tanh_scale", "4"}, {"bandwidth", "2"},
-    {"pre_act_coeff", "3e-6"},  {NULL, NULL},
+    {"activation", "jumprelu"},
+    {"lr", "2e-4"},
+    {"lr_warmup", "0"},
+    {"lr_decay", "0.2"},
+    {"batch_size", "32768"},
+    {"l0_coeff", "20"},
+    {"tanh_scale", "4"},
+    {"bandwidth", "2"},
+    {"pre_act_coeff", "3e-6"},
+    {"log_threshold_init", "0.1"},
+    {NULL, NULL},
 };
 
 static const struct value diff_sae[] = {

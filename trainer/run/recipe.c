@@ -44,6 +44,8 @@ static const struct {
     {"pre_act_coeff", false, false, true},
     {"bandwidth", false, false, true},
     {"ste_to_input", false, false, true},
+    {"log_threshold_init", false, false, true},
+    {"dec_init_norm", true, true, false},
 };
 
 int recipe_check(const struct config *c, struct err *e)
@@ -65,6 +67,18 @@ int recipe_check(const struct config *c, struct err *e)
     return 0;
 }
 
+/* Ties initial decoders only where there is something to tie: a flag that asks for it otherwise is refused, a preset does not mean it. */
+static int settle_tied(struct config *c, const struct stream *stream, struct err *e)
+{
+    struct err why;
+    if (!c->init_tied_models || stream_pairs_models(stream, &why) == 0)
+        return 0;
+    if (config_is_given(c, "init_tied_models"))
+        return err_set(e, ERR_INPUT, "init_tied_models: %s", why.message);
+    c->init_tied_models = false;
+    return 0;
+}
+
 int recipe_settle(struct config *c, const struct stream *stream, struct err *e)
 {
     if (c->expansion && !config_is_given(c, "dict_size"))
@@ -78,7 +92,7 @@ int recipe_settle(struct config *c, const struct stream *stream, struct err *e)
                        c->k > c->k_start ? c->k : c->k_start, c->dict_size);
     if ((c->shared_latents || *c->exclusive_latents) && stream_pairs_models(stream, e))
         return err_prefix(e, "%s", c->shared_latents ? "shared_latents" : "exclusive_latents");
-    return 0;
+    return settle_tied(c, stream, e);
 }
 
 struct backend_setup recipe_setup(const struct config *c, const struct stream *stream)

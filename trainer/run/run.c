@@ -6,7 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bf16.h"
 #include "log.h"
 #include "mem.h"
 #include "report.h"
@@ -20,16 +19,55 @@ static uint64_t steps_done(const struct trainer *t)
 
 /* ---- training ---- */
 
-/* Waits for the scale. 0, 1 = stopped by a signal, or an error. */
+/* Returns the rows as training sees them. */
+static struct row_sample sample_of(const struct trainer *t, const unsigned char *rows, size_t n_rows)
+{
+    return (struct row_sample){.rows = rows,
+                               .n_rows = n_rows,
+                               .n_sites = t->stream.n_sites,
+                               .d_model = t->stream.d_model,
+                               .dtype = stream_config(t)->dtype,
+                               .mean = t->normalisation.mean};
+}
+
+/* Computes what the run and its learners want of the rows that were measured: the mean, initial weights. */
+static int begin(struct trainer *t, const struct ingest_measured *m, struct err *e)
+{
+    if (m->n_rows == 0)
+        return err_set(e, ERR_INPUT, "all rows of the %u blocks to be measured are masked", t->n_scale_blocks);
+    struct row_sample sample = sample_of(t, m->rows, m->n_rows);
+    if (t->normalisation.centred) {
+        size_t n_inputs = sample.n_sites * sample.d_model;
+        double *sums = mem_alloc(n_inputs, sizeof *sums, "mean of the rows", e);
+        if (!sums)
+            return ERR_MEMORY;
+        sample.mean = NULL;
+        row_sample_mean(&sample, sums, t->normalisation.mean);
+        sample.mean = t->normalisation.mean;
+        mem_free(sums);
+    }
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_begin(&t->learners[i], &sample, e))
+            return e->code;
+    return 0;
+}
+
+/* Waits for the scale, and does what follows from the rows that it was measured over. 0, 1 = stopped by a signal, or an error. */
 static int wait_for_scale(struct trainer *t, struct err *e)
 {
     int rc;
+    struct ingest_measured m;
     status_phase(t->status, STATUS_SCALE);
     waiting_begins(&t->waiting);
-    while ((rc = ingest_scale(t->ingest, t->scale, WAIT_MS, e)) == 1 &&
+    while ((rc = ingest_measured(t->ingest, &m, WAIT_MS, e)) == 1 &&
            (rc = waiting_goes_on(&t->waiting, steps_done(t), "activations", e)) == 0)
         ;
     rc = waiting_ends(&t->waiting, rc);
+    if (rc == 0) {
+        memcpy(t->normalisation.scale, m.scale, sizeof m.scale);
+        rc = t->wants_rows ? begin(t, &m, e) : 0;
+        ingest_forget(t->ingest);
+    }
     status_phase(t->status, STATUS_TRAINING);
     return rc;
 }
@@ -50,19 +88,16 @@ static int take_batch(struct trainer *t, struct feed_batch *b, struct err *e)
     return rc;
 }
 
-/* Calls visit for the held-out rows in pieces of a batch, as fp32. */
+/* Calls visit for the held-out rows in pieces of a batch, as training would see them. */
 static int for_each_piece(struct trainer *t, const unsigned char *rows, size_t n_rows,
                           int (*visit)(struct trainer *, const float *, size_t, struct err *), struct err *e)
 {
-    const struct config *c = stream_config(t);
-    size_t n_inputs = (size_t)t->stream.n_sites * t->stream.d_model, row_bytes = stream_row_bytes(&t->stream, c->dtype);
+    const struct row_sample sample = sample_of(t, rows, n_rows);
+    size_t batch_size = stream_config(t)->batch_size;
     float *x = feed_buffer(t->feed); /* the batch in it has been trained on */
-    for (size_t i = 0; i < n_rows; i += c->batch_size) {
-        size_t n = n_rows - i < c->batch_size ? n_rows - i : c->batch_size;
-        if (c->dtype == ROW_BF16)
-            bf16_to_f32_n(x, rows + i * row_bytes, n * n_inputs);
-        else
-            memcpy(x, rows + i * row_bytes, n * row_bytes);
+    for (size_t i = 0; i < n_rows; i += batch_size) {
+        size_t n = n_rows - i < batch_size ? n_rows - i : batch_size;
+        row_sample_get(&sample, i, n, x);
         int rc = visit(t, x, n, e);
         if (rc)
             return rc;
@@ -130,7 +165,8 @@ static int save(struct trainer *t, bool all, struct err *e)
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
     for (size_t i = 0; i < t->n_learners; i++)
-        if ((all || learner_wants_save(&t->learners[i])) && learner_save(&t->learners[i], t->scale, &t->next, e))
+        if ((all || learner_wants_save(&t->learners[i])) &&
+            learner_save(&t->learners[i], &t->normalisation, &t->next, e))
             return e->code;
     return 0;
 }
@@ -139,7 +175,7 @@ static int save(struct trainer *t, bool all, struct err *e)
 static int describe(struct trainer *t, struct err *e)
 {
     for (size_t i = 0; i < t->n_learners; i++)
-        if (learner_describe(&t->learners[i], &t->stream, t->scale, t->run_id, e))
+        if (learner_describe(&t->learners[i], &t->stream, t->normalisation.scale, t->run_id, e))
             return e->code;
     return 0;
 }
@@ -186,7 +222,7 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
     if (rc == 0 && steps_done(t) == total_steps)
         rc = finish_again(t, e);
     else if (rc == 0)
-        rc = feed_start(t->feed, t->shuffle, total_steps - steps_done(t), e);
+        rc = feed_start(t->feed, t->shuffle, total_steps - steps_done(t), t->normalisation.mean, e);
     while (rc == 0 && steps_done(t) < total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0)
         rc = train_batch(t, batch.x, e);
     *stopped = steps_done(t) < total_steps;
@@ -205,7 +241,7 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
 
 static int write_results(struct trainer *t, struct learner *l, struct err *e)
 {
-    if (learner_write_weights(l, t->scale, e))
+    if (learner_write_weights(l, &t->normalisation, e))
         return e->code;
     uint64_t batch_size = l->config.batch_size;
     struct shuffle_state served;
@@ -227,7 +263,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;
     if (l->o->truth) {
-        if (learner_measure_recovery(l, t->scale, &recovered, e))
+        if (learner_measure_recovery(l, t->normalisation.scale, &recovered, e))
             return e->code;
         r.recovered = &recovered;
     }

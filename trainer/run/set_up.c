@@ -60,7 +60,7 @@ static int read_checkpoints(struct trainer *t, struct stream *expected, struct e
         if (rc == 0 && run_id)
             snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
         if (rc == 0)
-            rc = read_scale(saved, l->checkpoint, expected->n_sites, t->scale, e);
+            rc = read_scale(saved, l->checkpoint, expected->n_sites, t->normalisation.scale, e);
         t->has_scale = rc == 0;
         json_decref(saved);
     }
@@ -83,11 +83,16 @@ static int check_same_stream(const struct trainer *t, struct err *e)
                     {"model_batch_size", a->model_batch_size, b->model_batch_size},
                     {"eval_blocks", a->eval_blocks, b->eval_blocks},
                     {"scale_rows", a->scale_rows, b->scale_rows},
+                    {"scale_mode", a->scale_mode, b->scale_mode},
+                    {"center", a->center, b->center},
                     {"dtype", a->dtype, b->dtype}};
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
             if (keys[k].first != keys[k].other)
                 return err_set(e, ERR_MISMATCH, "%s: %s is %" PRIu64 ", the stream's is %" PRIu64,
                                t->learners[i].o->out, keys[k].name, keys[k].other, keys[k].first);
+        if (a->scale_target != b->scale_target)
+            return err_set(e, ERR_MISMATCH, "%s: scale_target is %g, the stream's is %g", t->learners[i].o->out,
+                           b->scale_target, a->scale_target);
         if (strcmp(a->scale, b->scale) != 0)
             return err_set(e, ERR_MISMATCH, "%s: scale is '%s', the stream's is '%s'", t->learners[i].o->out, b->scale,
                            a->scale);
@@ -105,6 +110,15 @@ static int plan_steps(struct trainer *t, struct err *e)
         if (learner_plan_steps(&t->learners[i], e))
             return e->code;
     return check_same_stream(t, e);
+}
+
+/* Refuses a scale of somebody's own for a run that says how the scale is to be measured. */
+static int check_known_scale(const struct config *c, const char *whose, double first, struct err *e)
+{
+    if (c->scale_mode == SCALE_MEAN_NORM && !(c->scale_target < 1) && !(c->scale_target > 1))
+        return 0;
+    return err_set(e, ERR_INPUT, "the scale is %s (%g at site 0) and is not measured: scale_mode %s, scale_target %g",
+                   whose, first, scale_mode_names[c->scale_mode], c->scale_target);
 }
 
 static int wait_for_stream(struct trainer *t, struct err *e)
@@ -132,12 +146,15 @@ static int meet_first_producer(struct trainer *t, struct err *e)
         io.expected = &expected;
         io.n_scale = expected.n_sites;
     } else if (*c->scale) {
-        if (stream_parse_scale(c->scale, t->scale, &io.n_scale, e))
+        if (stream_parse_scale(c->scale, t->normalisation.scale, &io.n_scale, e))
             return e->code;
         t->has_scale = true;
+        if (check_known_scale(c, "given", (double)t->normalisation.scale[0], e))
+            return e->code;
     }
+    t->normalisation.centred = c->center;
     io.dtype = c->dtype;
-    io.scale = t->has_scale ? t->scale : NULL;
+    io.scale = t->has_scale ? t->normalisation.scale : NULL;
     io.block_seqs = (uint32_t)c->model_batch_size;
     io.credit = (uint32_t)c->credit;
     io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
@@ -154,8 +171,9 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     if (wait_for_stream(t, e))
         return e->code;
     if (!t->has_scale && t->stream.has_scale) {
-        memcpy(t->scale, t->stream.scale, sizeof t->scale);
+        memcpy(t->normalisation.scale, t->stream.scale, sizeof t->normalisation.scale);
         t->has_scale = true;
+        return check_known_scale(c, "the producer's", (double)t->stream.scale[0], e);
     }
     return 0;
 }
@@ -163,12 +181,32 @@ static int meet_first_producer(struct trainer *t, struct err *e)
 static int make_plan(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
-    if (plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
-                  c->batch_size * c->buffer_mult, e))
-        return e->code;
-    if (t->has_scale)
+    return plan_init(&t->plan, &t->stream, c->seed, (uint32_t)c->model_batch_size, (uint32_t)c->eval_blocks,
+                     c->batch_size * c->buffer_mult, e);
+}
+
+/* Settles the learners' sizes. */
+static int size_learners(struct trainer *t, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++) {
+        size_t parameters, workspace;
+        if (learner_memory(&t->learners[i], &t->stream, budget_machine(), &parameters, &workspace, e))
+            return e->code;
+        t->budget.parameters += parameters;
+        t->budget.workspace += workspace;
+    }
+    return 0;
+}
+
+/* Chooses the blocks over which is measured what is not known yet: the first ones of the first window, as many as it takes. */
+static int choose_scale_blocks(struct trainer *t, struct err *e)
+{
+    const struct config *c = stream_config(t);
+    t->wants_rows = t->normalisation.centred && !t->learners[0].o->resume;
+    for (size_t i = 0; i < t->n_learners; i++)
+        t->wants_rows |= learner_wants_rows(&t->learners[i]);
+    if (t->has_scale && !t->wants_rows)
         return 0;
-    /* Measured on the first blocks of the first window, as many as it takes. */
     t->scale_blocks = mem_alloc(t->plan.window_blocks, sizeof *t->scale_blocks, "block list", e);
     if (!t->scale_blocks)
         return ERR_MEMORY;
@@ -197,7 +235,11 @@ static struct row_store_config row_store_config_of(struct trainer *t)
                                      .shuffle = t->shuffle,
                                      .dtype = stream_config(t)->dtype,
                                      .scale_blocks = t->scale_blocks,
-                                     .n_scale_blocks = t->n_scale_blocks};
+                                     .n_scale_blocks = t->n_scale_blocks,
+                                     .scaled = t->has_scale,
+                                     .scale_mode = stream_config(t)->scale_mode,
+                                     .scale_target = stream_config(t)->scale_target,
+                                     .keep = t->wants_rows};
 }
 
 static struct feed_config feed_config_of(const struct trainer *t)
@@ -207,6 +249,19 @@ static struct feed_config feed_config_of(const struct trainer *t)
                                 .origins = t->o->provenance != NULL};
 }
 
+/* Returns the bytes that a run takes over the measured rows before its first step. */
+static size_t beginning_bytes(const struct trainer *t, size_t row_bytes)
+{
+    size_t most = t->normalisation.centred ? (size_t)t->stream.n_sites * t->stream.d_model * sizeof(double) : 0;
+    size_t n_rows = row_bytes / stream_row_bytes(&t->stream, stream_config(t)->dtype);
+    for (size_t i = 0; i < t->n_learners; i++) {
+        const struct learner *l = &t->learners[i];
+        size_t bytes = learner_wants_rows(l) ? initial_bias_memory(&l->setup, l->config.b_dec_init, n_rows) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return row_bytes + most;
+}
+
 static int print_budget(struct trainer *t, struct err *e)
 {
     struct budget *b = &t->budget;
@@ -214,33 +269,31 @@ static int print_budget(struct trainer *t, struct err *e)
     struct shuffle_config sc = shuffle_config_of(t);
     struct row_store_config ic = row_store_config_of(t);
     struct feed_config fc = feed_config_of(t);
-    size_t feed_bytes;
+    size_t feed_bytes, kept_bytes;
     if (feed_memory(&fc, &feed_bytes, e) || shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
-    for (size_t i = 0; i < t->n_learners; i++) {
-        size_t parameters, workspace;
-        if (learner_memory(&t->learners[i], &t->stream, budget_machine(), &parameters, &workspace, e))
-            return e->code;
-        b->parameters += parameters;
-        b->workspace += workspace;
-    }
     b->workspace += feed_bytes;
     b->program = mem_rss();
-    row_store_memory(&ic, &b->evaluation, &b->raw);
+    row_store_memory(&ic, &b->evaluation, &b->raw, &kept_bytes);
+    if (t->wants_rows)
+        b->beginning = beginning_bytes(t, kept_bytes);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
     b->wire = (c->credit < INGEST_FIRST_CREDIT ? c->credit : INGEST_FIRST_CREDIT) * block_bytes;
     return budget_print(b, e);
 }
 
-/* Allocates the feed and the learners, with their weights. Those of a resumed run must all be at the same place of the stream. */
+/* Allocates the feed, the mean and the learners, with their weights. Those of a resumed run must all be at the same place of the stream. */
 static int open_learners(struct trainer *t, struct err *e)
 {
     struct feed_config fc = feed_config_of(t);
+    struct normalisation *n = &t->normalisation;
+    if (n->centred && !(n->mean = mem_alloc(fc.row_elements, sizeof *n->mean, "mean of the rows", e)))
+        return ERR_MEMORY;
     for (size_t i = 0; i < t->n_learners; i++) {
         struct learner *l = &t->learners[i];
         struct plan_place next = {0};
-        float scale[STREAM_MAX_SITES];
-        if (learner_open(l, scale, &next, e))
+        struct normalisation loaded = {.centred = n->centred, .mean = i == 0 ? n->mean : NULL};
+        if (learner_open(l, &loaded, &next, e))
             return e->code;
         if (i == 0)
             t->next = next;
@@ -308,7 +361,8 @@ int set_up(struct trainer *t, const struct learner_options *options, struct err 
     int threads = stream_config(t)->threads ? (int)stream_config(t)->threads : omp_get_num_procs();
     omp_set_num_threads(threads);
     gemm_set_threads(threads);
-    if (make_plan(t, e) || print_budget(t, e) || open_learners(t, e) || open_provenance(t, e) || open_metrics(t, e))
+    if (make_plan(t, e) || size_learners(t, e) || choose_scale_blocks(t, e) || print_budget(t, e) ||
+        open_learners(t, e) || open_provenance(t, e) || open_metrics(t, e))
         return e->code;
     const struct learner *first = &t->learners[0];
     status_run(t->status, t->run_id, learner_steps(first), first->schedule.total_steps, first->config.batch_size);
@@ -330,4 +384,5 @@ void tear_down(struct trainer *t)
         learner_release(&t->learners[i]);
     plan_release(&t->plan);
     mem_free(t->scale_blocks);
+    mem_free(t->normalisation.mean);
 }

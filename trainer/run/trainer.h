@@ -34,10 +34,11 @@ struct trainer {
     struct status *status;
     struct status_writer *status_writer;
     struct metrics_endpoint *endpoint;
-    bool has_scale;
-    float scale[STREAM_MAX_SITES];
-    uint32_t *scale_blocks; /* [n_scale_blocks] */
+    bool has_scale; /* known before anything is measured */
+    struct normalisation normalisation;
+    uint32_t *scale_blocks; /* [n_scale_blocks] the first ones, over which is measured what is not known */
     uint32_t n_scale_blocks;
+    bool wants_rows; /* of these blocks: for the mean, or for initial weights */
     struct feed *feed;
     struct plan_place next; /* of the row after the batch trained on last */
     FILE *provenance;

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "mem.h"
+#include "scale.h"
 
 #define TAKE_MS 100 /* how soon the thread notices that it shall end */
 
@@ -16,6 +17,7 @@ struct feed {
     struct feed_config c;
     struct shuffle *shuffle;
     uint64_t n_batches;
+    const float *mean; /* [row_elements] to subtract; or NULL */
     float *x[2];
     struct row_origin *origins[2];
     pthread_t thread;
@@ -98,6 +100,8 @@ static bool gather(struct feed *f)
         ending = f->ending;
         pthread_mutex_unlock(&f->lock);
     }
+    if (rc == 0 && f->mean)
+        scale_center(f->x[mine], f->c.batch_size, f->c.row_elements, f->mean);
     struct shuffle_state state;
     shuffle_state(f->shuffle, &state);
     pthread_mutex_lock(&f->lock);
@@ -126,8 +130,9 @@ static void *gather_all(void *argument)
     return NULL;
 }
 
-int feed_start(struct feed *f, struct shuffle *s, uint64_t n_batches, struct err *e)
+int feed_start(struct feed *f, struct shuffle *s, uint64_t n_batches, const float *mean, struct err *e)
 {
+    f->mean = mean;
     f->shuffle = s;
     f->n_batches = n_batches;
     int rc = pthread_create(&f->thread, NULL, gather_all, f);

@@ -38,8 +38,8 @@ void feed_free(struct feed *f); /* ends the thread; NULL is fine */
  * been trained on, and before the first. */
 float *feed_buffer(struct feed *f);
 
-/* Starts gathering n_batches from s, which must outlive the feed. At most once. */
-int feed_start(struct feed *f, struct shuffle *s, uint64_t n_batches, struct err *e);
+/* Starts gathering n_batches from s, less mean [row_elements] (NULL: none); both must outlive the feed. At most once. */
+int feed_start(struct feed *f, struct shuffle *s, uint64_t n_batches, const float *mean, struct err *e);
 
 /* Waits at most timeout_ms: 0 and the next batch, valid until the next call; 1 if it is not there yet; or the shuffle's
  * failure, once every batch before it has been taken. */

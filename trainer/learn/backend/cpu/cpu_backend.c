@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "gemm.h"
 #include "mem.h"
 #include "step.h"
 
@@ -86,6 +87,20 @@ static int cpu_decode(struct backend *b, const float *x, size_t rows, struct pas
     objective_values(&t->objective, &in, r->term);
     r->l0 = forward_l0(&t->forward, &p->c, rows);
     r->row_residual2 = t->forward.row_residual2;
+    return 0;
+}
+
+static int cpu_preactivations(const struct backend *b, const float *x, size_t rows, size_t first, size_t n, float *out,
+                              struct err *e)
+{
+    const struct crosscoder *c = &((const struct cpu *)b)->c;
+    if (first > c->d_sae || n > c->d_sae - first)
+        return err_set(e, ERR_INPUT, "pre-activations of latents %zu + %zu, d_sae is %zu", first, n, c->d_sae);
+    /* out [rows, n] = x [rows, n_inputs] W_enc[first..]^T [n_inputs, n] */
+    gemm(false, true, rows, n, c->n_inputs, 1, x, c->n_inputs, c->w_enc + first * c->n_inputs, c->n_inputs, 0, out, n);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t j = 0; j < n; j++)
+            out[row * n + j] += c->b_enc[first + j];
     return 0;
 }
 
@@ -197,6 +212,7 @@ const struct backend_ops backend_cpu = {
     .step = cpu_step,
     .encode = cpu_encode,
     .decode = cpu_decode,
+    .preactivations = cpu_preactivations,
     .tensor = cpu_tensor,
     .get = cpu_get,
     .put = cpu_put,
