@@ -110,16 +110,24 @@ class Measure(harness.ProgramTest):
     def test_model_against_itself(self):
         source = ["--model", f"{harness.DEMO}/base", "--model", f"{harness.DEMO}/base", "--tokens", f"{harness.DEMO}/tokens.npy",
                   "--sites", "blocks.[24].hook_resid_post"]
-        flags = ["--batch-size", "32", "--num-tokens", str(1000 * 32), "--buffer-mult", "64", "--dict-size", "64", "--lr", "1e-3", "--l1-coeff", "0.5",
+        flags = ["--batch-size", "32", "--num-tokens", str(1000 * 32), "--buffer-mult", "64", "--dict-size", "64", "--lr", "1e-3",
                  "--dec-init-norm", "0.1", "--eval-blocks", "1", "--init-tied-models", *MEASURED]
-        self.train(flags, source)
-        (d_sae, n_sites, d_model), w = self.tensor("W_dec")
-        half = n_sites // 2 * d_model
-        for j in range(d_sae):
-            latent = w[j * 2 * half:(j + 1) * 2 * half]
-            self.assertEqual(latent[:half], latent[half:], f"latent {j}")
-        self.assertLess(harness.summary(self.path("out"))["fvu"], 0.9)
-        self.assertEqual(harness.summary(self.path("out"))["steps"], 1000)
+        for name, objective in [("relu", ["--l1-coeff", "0.5"]), ("batchtopk", ["--activation", "batchtopk", "--k", "8", "--dead-rows", "2000"])]:
+            self.train(flags + objective, source, out=name)
+            (d_sae, n_sites, d_model), w = self.tensor("W_dec", name)
+            half = n_sites // 2 * d_model
+            for j in range(d_sae):
+                latent = w[j * 2 * half:(j + 1) * 2 * half]
+                self.assertEqual(latent[:half], latent[half:], f"{name}: latent {j}")
+            self.assertLess(harness.summary(self.path(name))["fvu"], 0.9)
+            self.assertEqual(harness.summary(self.path(name))["steps"], 1000)
+
+    def test_jumprelu_begins_with_the_rows(self):
+        """b_enc is such that a latent fires in 10000 / d_sae of the rows: of 20,000 latents half are active in the first batch."""
+        flags = ["--activation", "jumprelu", "--batch-size", "64", "--num-tokens", "64", "--buffer-mult", "32", "--dict-size", "20000",
+                 "--model-batch-size", "2", "--scale-rows", "700", "--eval-blocks", "1", "--log-every", "1", "--center"]
+        self.train(flags, PRODUCER)
+        self.assertAlmostEqual(harness.metrics(self.path("out"))[0]["l0"], 10000, delta=700)
 
 
 if __name__ == "__main__":
