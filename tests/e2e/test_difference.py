@@ -7,8 +7,10 @@ producer. Some of its sites, picked, give what a live producer of these sites gi
 """
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 
 import harness
 import test_recording as recording
@@ -55,16 +57,27 @@ class Difference(harness.ProgramTest):
         return ["--source", "recording", "--input", folder, *flags]
 
     def run_with(self, *producers_args, out="out", scale=None):
-        """A whole run of these producers; each of them takes part. Returns the hash of its weights."""
-        endpoint = self.endpoint(out)
-        producers = [self.producer(args, endpoint, f"producer{i}") for i, args in enumerate(producers_args)]
-        for p in producers:
-            self.until(lambda: "connecting to" in p.stderr, "connecting", p)
-        trainer = self.trainer([*map(str, TRAINER), "--scale", scale or self.scale], out, endpoint)
-        self.succeed(trainer, *producers)
-        for i in range(len(producers)):
-            self.assertIn(f"producer producer{i} joins", trainer.stderr)
-        return harness.sha256(self.path(out, "crosscoder.safetensors"))
+        """A whole run of these producers; returns the hash of its weights. The run is short, so all of them come to a trainer that is
+        held until they are there; should one miss the run all the same, it is run again."""
+        for attempt in range(5):
+            folder, endpoint = f"{out}{attempt}", self.endpoint(f"{out}{attempt}")
+            trainer = self.trainer([*map(str, TRAINER), "--scale", scale or self.scale], folder, endpoint)
+            self.until(lambda: "listening at" in trainer.stderr, "listening", trainer)
+            trainer.kill(signal.SIGSTOP)
+            producers = [self.producer(args, endpoint, f"producer{i}") for i, args in enumerate(producers_args)]
+            for p in producers:
+                self.until(lambda: "connecting to" in p.stderr, "connecting", p)
+            time.sleep(0.1)
+            trainer.kill(signal.SIGCONT)
+            self.succeed(trainer)
+            late = [p for i, p in enumerate(producers) if f"producer producer{i} joins" not in trainer.stderr]
+            self.succeed(*[p for p in producers if p not in late])
+            for p in late:
+                p.kill()
+            if not late:
+                os.rename(self.path(folder), self.path(out))
+                return harness.sha256(self.path(out, "crosscoder.safetensors"))
+        self.fail(f"a producer missed {attempt + 1} runs:\n{late[0].stderr}")
 
     def last_fvu(self, out):
         return [line["eval_fvu"] for line in harness.metrics(self.path(out)) if "eval_fvu" in line][-1]
@@ -109,13 +122,14 @@ class Difference(harness.ProgramTest):
         args = self.replay(self.rounded_pair(), "--sites", SITES)
         self.assertNotEqual(self.run_with(args, out="rounded"), Difference.expected)
         self.assertAlmostEqual(self.last_fvu("rounded"), Difference.fvu, delta=0.02)
-        trainer = self.trainer([*map(str, TRAINER), "--scale", self.scale], "both")
+        trainer = self.trainer([*map(str, TRAINER), "--scale", self.scale, "--num-tokens", "1e7"], "both")
         first = self.producer(self.live)
         self.until(lambda: "joins" in trainer.stderr, "joining", trainer, first)
         second = self.producer(args)
         self.assertEqual(second.wait(), 1)
         self.assertRegex(second.stderr, "rows recorded in bf16: each element of both was off")
         self.assertRegex(second.stderr, "error: .*model 0 has fingerprint .*, run has")
+        trainer.kill(signal.SIGTERM)
         self.succeed(trainer, first)
 
     def test_picked(self):
