@@ -108,7 +108,8 @@ static int add(struct site_picks *p, const struct sites *s, struct site_pick k, 
     return 0;
 }
 
-/* Adds the differences that a glob takes apart as d wants. *found becomes true if it wants any, there already or not. */
+/* Adds the differences that a glob asks for, which site_parts takes apart as d. *found says whether the glob has matched a
+ * whole site, and becomes true if it matches a difference. */
 static int add_differences(struct site_picks *p, const struct sites *s, const char *glob, const struct site_parts *d,
                            bool *found, struct err *e)
 {

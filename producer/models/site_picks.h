@@ -24,14 +24,14 @@ struct site_pick {
 
 struct site_picks {
     size_t n;
-    struct site_pick picks[STREAM_MAX_SITES]; /* each once: whole sites in the order of the names, then differences by
-                                                 their models' numbers, those of the same two in the order of the names */
+    struct site_pick picks[STREAM_MAX_SITES]; /* each once: whole sites in the order of the names, then
+                                                 differences by the numbers of their models, and in that order */
 };
 
-/* Picks from names [n_names], n_names at least 1. Refuses with ERR_INPUT, naming the glob: one that matches nothing (hint
- * ends the message: what else there is to say of the names, or ""); a difference of a model and itself, with a model that
- * is not there, or at a hook point that only one of the two has; more than STREAM_MAX_SITES; a name that is too long.
- * ERR_MEMORY. */
+/* Picks from names [n_names], n_names at least 1. Refuses with ERR_INPUT, naming the glob: one that matches nothing (the
+ * message ends with hint, which says more of the names, or is ""); a difference of a model and itself, with a model that
+ * is not there, or at a hook point that only one of the two has. Refuses more than STREAM_MAX_SITES sites, and names of
+ * differences that are too long. */
 int site_picks_match(struct site_picks *p, const char *globs, const char (*names)[SITE_NAME_SIZE], size_t n_names,
                      const char *hint, struct err *e);
 

@@ -52,8 +52,8 @@ static bool walk_next(struct walk *w)
     return true;
 }
 
-/* Writes what there is to say of the names beside the first and the last: of the last model, which may have fewer layers
- * than a user thinks. */
+/* Describes the last model's hook points, for the message of a glob that matches none: it may have fewer layers than a
+ * user thinks. */
 static void describe(char *text, size_t size, const struct hook_points *models, uint32_t n_models)
 {
     const struct hook_points *m = &models[n_models - 1];

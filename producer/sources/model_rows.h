@@ -1,5 +1,5 @@
-/* model_rows.h - the vectors of forward passes on their way into rows: each wanted site's, or their difference between two
- * models, which waits until both models have been over the same sequences.
+/* model_rows.h - the vectors of forward passes on their way into rows: each wanted site's, or its difference between
+ * two models, which waits until both have been over the same sequences.
  *
  * Models are computed in the order of their numbers, a piece of sequences at a time. Of a difference, the first one's
  * vectors of the piece are kept for the second. */
@@ -35,8 +35,8 @@ void model_rows_release(struct model_rows *m); /* safe on a zeroed struct */
 /* Prepares m for a piece of n sequences, whose rows are r's from first_row on. */
 void model_rows_begin(struct model_rows *m, struct rows *r, size_t first_row, size_t first_sequence, size_t n);
 
-/* Stores one site's vectors; a pass_hook, m its context, that changes nothing. site: one of m->sites. Fails with ERR_INPUT
- * at an activation or a difference that is not finite, naming model, site, sequence and position. */
+/* Stores one site's vectors; a pass_hook, m its context, that changes nothing. site: one of m->sites. Fails with
+ * ERR_INPUT at an activation or a difference that is not finite, naming model, site, sequence and position. */
 int model_rows_put(void *m, const struct site *site, float *vectors, struct err *e);
 
 #endif

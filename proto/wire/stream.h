@@ -47,8 +47,8 @@ int stream_compare(const struct stream *ours, const struct stream *theirs, struc
  */
 int stream_check(const struct stream *s, struct err *e);
 
-/* Returns 0 if the sites pair across two models: the first half of them are model 0's, the second half model 1's at the same
- * hook points in the same order. Else ERR_INPUT, naming the first site that pairs with none. */
+/* Returns 0 if the sites pair across two models: the first half of them are model 0's, the second half model 1's at the
+ * same hook points in the same order. Else ERR_INPUT, naming the first site that pairs with none. */
 int stream_pairs_models(const struct stream *s, struct err *e);
 
 /* Where a row comes from; travels with the row. 12 bytes, little-endian u32s on the wire. */

@@ -317,8 +317,8 @@ static const float *vector(const struct rows *r, size_t t, size_t i)
     return (const float *)(const void *)r->data + (t * r->n_sites + i) * 32;
 }
 
-/* What is sent of a pair, or of three models, is the difference of what is sent of each, in fp32; scaled and rounded as any
- * vector. Over several pieces. */
+/* What is sent of a pair, or of three models, is the difference of what is sent of each, in fp32; scaled and rounded as
+ * any vector. Over several pieces. */
 static void test_differences(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* test_source_select.c - some sites of another source, and differences of them: values by hand from imports, recordings and a
- * planted dictionary, and of a source that only this test has. */
+/* test_source_select.c - some sites of another source, and differences of them: values by hand from imports, recordings
+ * and a planted dictionary, and of a source that only this test has. */
 #include "source_select.h"
 
 #include <math.h>
@@ -372,8 +372,8 @@ static void recorded_differences(void **state)
     }
 }
 
-/* Differences of rounded rows are not what a live producer computes, so their stream is another: another for each scale and
- * dtype. Of fp32 with scale 1 nothing is lost, and a live producer may serve the same run. */
+/* Differences of rounded rows are not what a live producer computes, so their stream is another: another for each scale
+ * and dtype. Of fp32 with scale 1 nothing is lost, and a live producer may serve the same run. */
 static void recorded_fingerprints(void **state)
 {
     (void)state;
