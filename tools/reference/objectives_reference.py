@@ -44,7 +44,7 @@ COMMON = {
     "seed": 0,  # of the vectors that each run has of its own
     "dec_init_norm": NORM,
     "max_norm": 1.0,
-    "dead_rows": 400,
+    "dead_rows": 384,  # three batches to the row
     "score": None,
     "k": 0,
     "k_start": 0,
@@ -70,15 +70,15 @@ JUMPRELU = {"activation": "jumprelu", "terms": {"l2": 1, "tanh": ("ramp", 0.5, S
 RELU = {"activation": "relu", "terms": {"l2": 1, "l1": ("ramp", 0.3, STEPS // 20)}, "max_norm": 2.6}
 
 RUNS = {
-    "topk": {**TOPK, "activation": "topk", "score": "none", "max_norm": 4.5},
-    "batchtopk": BATCHTOPK,
-    "batchtopk_squared": {**BATCHTOPK, "terms": TOPK["terms"], "score": "norm", "dec_init_norm": NORM, "silent": COMMON["silent"], "max_norm": 3.5, "center": True},
-    "batchtopk_shared": {**BATCHTOPK, "shared": 24},
-    "batchtopk_exclusive": {**BATCHTOPK, "exclusive": (20, 12)},
-    "jumprelu": {**JUMPRELU, "max_norm": 6.0, "tanh_scale": 4.0},
-    "jumprelu_ste": {**JUMPRELU, "max_norm": 4.0, "bandwidth": 0.5, "ste_to_input": True},
-    "relu_joint": {**RELU, "terms": {"l2": 1, "l1_joint": ("ramp", 0.3, STEPS // 20)}},
-    "relu_shared": {**RELU, "shared": 24},
+    "topk": {**TOPK, "activation": "topk", "score": "none", "seed": 25, "max_norm": 4.5},
+    "batchtopk": {**BATCHTOPK, "seed": 23},
+    "batchtopk_squared": {**BATCHTOPK, "seed": 7, "terms": TOPK["terms"], "score": "norm", "dec_init_norm": NORM, "silent": COMMON["silent"], "max_norm": 3.5, "center": True},
+    "batchtopk_shared": {**BATCHTOPK, "seed": 4, "shared": 24},
+    "batchtopk_exclusive": {**BATCHTOPK, "seed": 2, "exclusive": (20, 12)},
+    "jumprelu": {**JUMPRELU, "seed": 346, "max_norm": 6.0, "tanh_scale": 4.0},
+    "jumprelu_ste": {**JUMPRELU, "seed": 127, "max_norm": 4.0, "bandwidth": 0.5, "ste_to_input": True},
+    "relu_joint": {**RELU, "seed": 130, "terms": {"l2": 1, "l1_joint": ("ramp", 0.3, STEPS // 20)}},
+    "relu_shared": {**RELU, "seed": 62, "shared": 24},
 }
 
 
@@ -172,6 +172,11 @@ class Crosscoder(torch.nn.Module):
 
     def norm_sum(self):
         return self.decoder().norm(dim=2).sum(dim=1)
+
+    def share(self, f):
+        """Of f times norm, summed over entries, what model 0's sites have."""
+        each = torch.einsum("bj,js->s", f, self.decoder().norm(dim=2))
+        return each[: N_SITES // 2].sum() / each.sum()
 
     def latents(self, p, k, threshold=None):
         """f, of a batch. With a threshold the entries above it, whatever k is."""
@@ -305,7 +310,7 @@ def train(run, weights, rows, dtype):
             values["weight." + name] = torch.tensor(weight_at(weight, step), dtype=torch.float64)
             loss = loss + weight_at(weight, step) * values["term." + name]
         values.update({"loss": loss, "dead": dead.sum(), "active": active.sum(), "active_digest": digest(active),
-                       "norm_sum": model.norm_sum().mean()})
+                       "norm_sum": model.norm_sum().mean(), "share": model.share(f)})
         if selects and step >= config["threshold_start"]:
             kept = model.scores(p)[active]
             least = kept.min() if len(kept) else torch.zeros((), dtype=dtype)
