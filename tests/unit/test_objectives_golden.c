@@ -3,7 +3,7 @@
  * of them.
  *
  * A run's schedules are computed here, as the trainer's are, and compared with the file's. Where rounding selects another entry than PyTorch
- * did the test says how often, and that the entry was within NEAR of its bound. */
+ * did, the test says how often, and that the entry was within NEAR of its bound. */
 #include <inttypes.h>
 #include <math.h>
 #include <setjmp.h>
@@ -50,55 +50,57 @@ struct run {
 
 /* What runs of an activation have in common. */
 #define SELECTING .most_k = K_START, .aux_k = DIM / 2, .n_terms = 2
-#define BATCHTOPK .activation = "batchtopk", SELECTING
+#define BATCHTOPK .activation = "batchtopk", .score = SCORE_NORM_SUM, .terms = {"norm", "aux"}, SELECTING
 #define JUMPRELU .activation = "jumprelu", .terms = {"l2", "tanh", "pre_act"}, .n_terms = 3, .shared_coeff = 1
 
 static const struct run runs[] = {
-    {"topk",
-     {.activation = "topk", .score = SCORE_NONE, SELECTING, .terms = {"l2", "aux"}},
-     {1, 1.0 / 32},
-     {0},
-     0.3,
-     4.5,
-     false},
-    {"batchtopk", {BATCHTOPK, .score = SCORE_NORM_SUM, .terms = {"norm", "aux"}}, {1, 1.0 / 32}, {0}, 1, 1, false},
-    {"batchtopk_squared", {BATCHTOPK, .score = SCORE_NORM, .terms = {"l2", "aux"}}, {1, 1.0 / 32}, {0}, 0.3, 3.5, true},
-    {"batchtopk_shared",
-     {BATCHTOPK, .score = SCORE_NORM_SUM, .terms = {"norm", "aux"}, .shared_coeff = 0.1, .partition = {24, {0, 0}}},
-     {1, 1.0 / 32},
-     {0},
-     1,
-     1,
-     false},
-    {"batchtopk_exclusive",
-     {BATCHTOPK, .score = SCORE_NORM_SUM, .terms = {"norm", "aux"}, .partition = {0, {20, 12}}},
-     {1, 1.0 / 32},
-     {0},
-     1,
-     1,
-     false},
-    {"jumprelu", {JUMPRELU, .bandwidth = 2, .tanh_scale = 4}, {1, 0.5, 0.01}, {0, 1, 0}, 0.3, 6, false},
-    {"jumprelu_ste",
-     {JUMPRELU, .bandwidth = 0.5, .tanh_scale = 1, .ste_to_input = true},
-     {1, 0.5, 0.01},
-     {0, 1, 0},
-     0.3,
-     4,
-     false},
-    {"relu_joint",
-     {.activation = "relu", .terms = {"l2", "l1_joint"}, .n_terms = 2, .shared_coeff = 1},
-     {1, 0.3},
-     {0, 0.05},
-     0.3,
-     2.6,
-     false},
-    {"relu_shared",
-     {.activation = "relu", .terms = {"l2", "l1"}, .n_terms = 2, .shared_coeff = 0.1, .partition = {24, {0, 0}}},
-     {1, 0.3},
-     {0, 0.05},
-     0.3,
-     2.6,
-     false},
+    {.name = "topk",
+     .setup = {.activation = "topk", .score = SCORE_NONE, .terms = {"l2", "aux"}, SELECTING},
+     .weight = {1, 1.0 / 32},
+     .dec_init_norm = 0.3,
+     .max_norm = 4.5},
+    {.name = "batchtopk", .setup = {BATCHTOPK}, .weight = {1, 1.0 / 32}, .dec_init_norm = 1, .max_norm = 1},
+    {.name = "batchtopk_squared",
+     .setup = {.activation = "batchtopk", .score = SCORE_NORM, .terms = {"l2", "aux"}, SELECTING},
+     .weight = {1, 1.0 / 32},
+     .dec_init_norm = 0.3,
+     .max_norm = 3.5,
+     .center = true},
+    {.name = "batchtopk_shared",
+     .setup = {BATCHTOPK, .shared_coeff = 0.1, .partition = {24, {0, 0}}},
+     .weight = {1, 1.0 / 32},
+     .dec_init_norm = 1,
+     .max_norm = 1},
+    {.name = "batchtopk_exclusive",
+     .setup = {BATCHTOPK, .partition = {0, {20, 12}}},
+     .weight = {1, 1.0 / 32},
+     .dec_init_norm = 1,
+     .max_norm = 1},
+    {.name = "jumprelu",
+     .setup = {JUMPRELU, .bandwidth = 2, .tanh_scale = 4},
+     .weight = {1, 0.5, 0.01},
+     .rises = {0, 1, 0},
+     .dec_init_norm = 0.3,
+     .max_norm = 6},
+    {.name = "jumprelu_ste",
+     .setup = {JUMPRELU, .bandwidth = 0.5, .tanh_scale = 1, .ste_to_input = true},
+     .weight = {1, 0.5, 0.01},
+     .rises = {0, 1, 0},
+     .dec_init_norm = 0.3,
+     .max_norm = 4},
+    {.name = "relu_joint",
+     .setup = {.activation = "relu", .terms = {"l2", "l1_joint"}, .n_terms = 2, .shared_coeff = 1},
+     .weight = {1, 0.3},
+     .rises = {0, 0.05},
+     .dec_init_norm = 0.3,
+     .max_norm = 2.6},
+    {.name = "relu_shared",
+     .setup =
+         {.activation = "relu", .terms = {"l2", "l1"}, .n_terms = 2, .shared_coeff = 0.1, .partition = {24, {0, 0}}},
+     .weight = {1, 0.3},
+     .rises = {0, 0.05},
+     .dec_init_norm = 0.3,
+     .max_norm = 2.6},
 };
 
 /* ---- the file ---- */

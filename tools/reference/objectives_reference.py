@@ -58,27 +58,27 @@ COMMON = {
     "shared": 0,
     "shared_coeff": 0.1,
     "exclusive": (0, 0),
-    "silent": (-0.3, -50.0),  # where b_enc of some latents starts: weak ones (make_inputs), that AuxK can bring back; and those that never fire
+    "silent": (-0.3, -50.0),  # where b_enc of some latents starts: weak ones (make_inputs), that AuxK can bring back; and those never to fire
     "median": False,  # b_dec starts as the geometric median of the first batch
     "center": False,
 }
-TOPK = {"k": 6, "k_start": 24, "k_anneal_steps": 48, "terms": {"l2": 1, "aux": 1 / 32}}
-BATCHTOPK = {**TOPK, "activation": "batchtopk", "score": "norm-sum", "median": True, "terms": {"norm": 1, "aux": 1 / 32}, "dec_init_norm": 1.0, "silent": (0.0, -50.0)}
-
 # A term's weight is a number; ("ramp", w, steps) is linear from 0 at step 0 to w at that step, and stays.
+SQUARED, NORMS = {"l2": 1, "aux": 1 / 32}, {"norm": 1, "aux": 1 / 32}
+L1_WEIGHT = ("ramp", 0.3, STEPS // 20)
+TOPK = {"k": 6, "k_start": 24, "k_anneal_steps": 48}
+BATCHTOPK = {**TOPK, "activation": "batchtopk", "score": "norm-sum", "terms": NORMS, "median": True, "dec_init_norm": 1.0, "silent": (0.0, -50.0)}
 JUMPRELU = {"activation": "jumprelu", "terms": {"l2": 1, "tanh": ("ramp", 0.5, STEPS), "pre_act": 0.01}, "silent": (-0.3, -1.5)}
-RELU = {"activation": "relu", "terms": {"l2": 1, "l1": ("ramp", 0.3, STEPS // 20)}, "max_norm": 2.6}
-
+RELU = {"activation": "relu", "max_norm": 2.6}
 RUNS = {
-    "topk": {**TOPK, "activation": "topk", "score": "none", "seed": 25, "max_norm": 4.5},
+    "topk": {**TOPK, "activation": "topk", "score": "none", "terms": SQUARED, "max_norm": 4.5, "seed": 25},
     "batchtopk": {**BATCHTOPK, "seed": 23},
-    "batchtopk_squared": {**BATCHTOPK, "seed": 7, "terms": TOPK["terms"], "score": "norm", "dec_init_norm": NORM, "silent": COMMON["silent"], "max_norm": 3.5, "center": True},
-    "batchtopk_shared": {**BATCHTOPK, "seed": 4, "shared": 24},
-    "batchtopk_exclusive": {**BATCHTOPK, "seed": 2, "exclusive": (20, 12)},
-    "jumprelu": {**JUMPRELU, "seed": 346, "max_norm": 6.0, "tanh_scale": 4.0},
-    "jumprelu_ste": {**JUMPRELU, "seed": 127, "max_norm": 4.0, "bandwidth": 0.5, "ste_to_input": True},
-    "relu_joint": {**RELU, "seed": 130, "terms": {"l2": 1, "l1_joint": ("ramp", 0.3, STEPS // 20)}},
-    "relu_shared": {**RELU, "seed": 62, "shared": 24},
+    "batchtopk_squared": {**TOPK, "activation": "batchtopk", "score": "norm", "terms": SQUARED, "median": True, "center": True, "max_norm": 3.5, "seed": 7},
+    "batchtopk_shared": {**BATCHTOPK, "shared": 24, "seed": 4},
+    "batchtopk_exclusive": {**BATCHTOPK, "exclusive": (20, 12), "seed": 2},
+    "jumprelu": {**JUMPRELU, "max_norm": 6.0, "tanh_scale": 4.0, "seed": 346},
+    "jumprelu_ste": {**JUMPRELU, "max_norm": 4.0, "bandwidth": 0.5, "ste_to_input": True, "seed": 127},
+    "relu_joint": {**RELU, "terms": {"l2": 1, "l1_joint": L1_WEIGHT}, "seed": 130},
+    "relu_shared": {**RELU, "terms": {"l2": 1, "l1": L1_WEIGHT}, "shared": 24, "seed": 62},
 }
 
 
@@ -345,7 +345,8 @@ def evaluate(model, x, threshold):
             f = model.latents(p, config["k"], by)
             error = model.decode(f) + model.b_dec - piece
             here = variance[sums.get("rows", 0) :][: len(piece)]
-            values = {"rows": len(piece), "active": (f > 0).sum(), "square": error.pow(2).sum(), "ratio": (error.pow(2).sum(dim=(1, 2)) / here).sum()}
+            square = error.pow(2).sum(dim=(1, 2))
+            values = {"rows": len(piece), "active": (f > 0).sum(), "square": square.sum(), "ratio": (square / here).sum()}
             terms = {**reconstruction_terms(error), **sparsity_terms(model, p, f)}
             values.update({"term." + name: terms[name]() * len(piece) for name in config["terms"] if name != "aux"})
             sums = {name: sums.get(name, 0) + value for name, value in values.items()}
@@ -365,7 +366,8 @@ def rows_of(run, golden):
 
 
 def weights_of(run, golden):
-    """The weights that a run starts from: the file's matrices, with the parts that its latents may not have cleared or tied; its own vectors."""
+    """The weights that a run starts from: the file's matrices, scaled, cleared where a latent may not look, tied where it is shared; and its
+    own vectors."""
     config = config_of(run)
     sees, shared, half = may_see(config), config["shared"], N_SITES // 2
     norm = torch.tensor(config["dec_init_norm"] / NORM)
@@ -401,9 +403,9 @@ def make_vectors(run, golden, seed):
     return {f"{run}.initial.{name}": value for name, value in vectors.items()}
 
 
-def results(run, golden, dtype):
+def results(run, golden, dtype, say=False):
     final, history, found, nearest = train(run, weights_of(run, golden), rows_of(run, golden), dtype)
-    if dtype == torch.float64:
+    if say:
         print(describe(run, history, nearest))
     return {
         **{f"{run}.final.{name}": value for name, value in final.items()},
@@ -415,7 +417,7 @@ def results(run, golden, dtype):
 def make_golden():
     golden = make_inputs()
     for run in RUNS:
-        golden.update(results(run, golden, torch.float64))
+        golden.update(results(run, golden, torch.float64, say=True))
     return {name: (value.to(torch.float32) if ".final." in name else value).contiguous() for name, value in golden.items()}
 
 
@@ -446,7 +448,8 @@ def describe(run, step, nearest):
     """What happens in a run, in one line: that it is worth comparing."""
     clipped = (step["grad_norm"] > config_of(run)["max_norm"]).sum().item()
     text = f"{run}: loss {step['loss'][0]:.3f} -> {step['loss'][-1]:.3f}; clipped in {clipped} of {STEPS} steps; "
-    text += f"L0 {step['active'][0] / BATCH:.1f} -> {step['active'][-1] / BATCH:.1f}; dead {step['dead'].min()} to {step['dead'].max()}, at the end {step['dead'][-1]}"
+    text += f"L0 {step['active'][0] / BATCH:.1f} -> {step['active'][-1] / BATCH:.1f}; "
+    text += f"dead {step['dead'].min()} to {step['dead'].max()}, at the end {step['dead'][-1]}"
     if "aux" in config_of(run)["terms"]:
         text += f"; aux {step['term.aux'][5]:.3f} -> {step['term.aux'][-1]:.3f}"
     return text + f"; nearest {nearest:.1e}"
