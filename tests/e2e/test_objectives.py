@@ -54,6 +54,7 @@ class Objectives(harness.ProgramTest):
         last = self.lines("once", "eval_fvu")[-1]
         self.assertGreater(last["eval_threshold_l0"], 0)
         self.assertLess(last["eval_threshold_fvu"], 1)
+        self.assertAlmostEqual(harness.summary(self.path("once"))["threshold_l0"], last["eval_threshold_l0"], 5)
         self.assertEqual(header["threshold"]["shape"], [1])
         self.assertEqual(header["__metadata__"], header["__metadata__"] | {
             "activation": "batchtopk", "score": "norm-sum", "reconstruction": "norm"})

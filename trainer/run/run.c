@@ -257,6 +257,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .step = &l->step,
                        .evaluation = l->evaluated ? &l->evaluation_report : NULL,
                        .d_sae = l->setup.d_sae,
+                       .has_k = backend_has_k(&l->setup),
                        .rows_per_s = metrics_rows_per_s(&l->metrics, learner_steps(l)),
                        .waiting_share = metrics_waiting_share(&l->metrics),
                        .budget_bytes = budget_total(&t->budget)};

@@ -21,6 +21,17 @@ static void print_recovered(const struct recovery_result *r)
     printf("\n");
 }
 
+/* Prints what single rows will have of topk and batchtopk: the threshold is for them. */
+static void print_threshold(const struct report *r)
+{
+    const struct evaluation_report *v = r->evaluation;
+    if (v && v->has_threshold)
+        printf("by threshold: L0 %.1f   fvu %.4f   fvu_token %.4f\n", v->threshold_l0, v->threshold_fvu.fvu,
+               v->threshold_fvu.fvu_token);
+    else if (r->has_k)
+        printf("by threshold: not known, since the run ended before --threshold-start or has no held-out rows\n");
+}
+
 static void print_table(const struct report *r, size_t peak)
 {
     const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
@@ -31,6 +42,7 @@ static void print_table(const struct report *r, size_t peak)
     printf("L0 %.1f   dead latents %zu of %zu   loss %.4g   %.0f rows/s   waiting for activations %.1f %%\n",
            r->evaluation ? r->evaluation->l0 : r->step->l0, r->step->dead, r->d_sae,
            r->evaluation ? r->evaluation->loss : r->step->loss, r->rows_per_s, 100 * r->waiting_share);
+    print_threshold(r);
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
         print_recovered(r->recovered);
@@ -68,6 +80,10 @@ int report_write(const struct report *r, struct err *e)
                   json_real_or_null(fvu->fvu), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
                   (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
                   (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    if (r->evaluation && r->evaluation->has_threshold) {
+        json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
+        json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));
+    }
     if (r->recovered)
         json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
     int rc = file_join(path, sizeof path, r->out, "summary.json", e);

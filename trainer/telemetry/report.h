@@ -6,6 +6,7 @@
 #ifndef CROSSFEED_REPORT_H
 #define CROSSFEED_REPORT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,7 @@ struct report {
     const struct evaluation_report *evaluation; /* NULL: no held-out blocks */
     const struct recovery_result *recovered;    /* NULL: no ground truth */
     size_t d_sae;
+    bool has_k; /* topk, batchtopk */
     double rows_per_s, waiting_share;
     size_t budget_bytes;
     struct ingest_counters ingest;
