@@ -16,7 +16,7 @@ enum rng_purpose {
     RNG_SYNTHETIC_DICTIONARY = 4,
     RNG_SYNTHETIC_ROWS = 5, /* index = sequence */
     RNG_TEST = 6,
-    RNG_AUDIT = 7, /* index = window << 32 | block */
+    RNG_AUDIT = 7,    /* index = window << 32 | block */
     RNG_RESAMPLE = 8, /* index = step */
 };
 

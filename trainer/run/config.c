@@ -2,7 +2,6 @@
 #include "config.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,9 +76,9 @@ static const char *const l1_norms[] = {"norm-sum", "l2-of-norms", NULL};
 
 static int check_pair(const char *text, struct err *e)
 {
-    unsigned long a, b;
-    char end;
-    if (*text && (strspn(text, "0123456789,") != strlen(text) || sscanf(text, "%lu,%lu%c", &a, &b, &end) != 2))
+    size_t first = strspn(text, "0123456789"), second = text[first] ? strspn(text + first + 1, "0123456789") : 0;
+    if (*text &&
+        (first == 0 || second == 0 || first > 9 || second > 9 || text[first] != ',' || text[first + 1 + second]))
         return err_set(e, ERR_INPUT, "'%s': must be two numbers, as 100,100", text);
     return 0;
 }

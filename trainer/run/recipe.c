@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,10 +15,12 @@ static bool has_k(const struct config *c)
 
 static void exclusive(const struct config *c, size_t n[2])
 {
-    unsigned long a = 0, b = 0;
-    sscanf(c->exclusive_latents, "%lu,%lu", &a, &b); /* config.c has checked it */
-    n[0] = a;
-    n[1] = b;
+    char *end;
+    n[0] = n[1] = 0;
+    if (!*c->exclusive_latents)
+        return;
+    n[0] = strtoul(c->exclusive_latents, &end, 10); /* config.c has checked the text */
+    n[1] = strtoul(end + 1, NULL, 10);
 }
 
 /* Which keys belong to which activations. */

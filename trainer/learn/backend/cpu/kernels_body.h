@@ -189,7 +189,7 @@ static void NAME(select)(float *restrict f, const float *restrict bias, const fl
 {
     for (size_t i = 0; i < n; i++) {
         float v = f[i] + bias[i], score = v * factor[i];
-        v = (score <= 0) | (score < bound) ? 0 : v;
+        v = ((score <= 0) | (score < bound)) ? 0 : v;
         f[i] = v;
         count[i] += v != 0;
     }
