@@ -62,13 +62,11 @@ static int open_shards(struct hf_checkpoint *c, const char *folder, const char *
     int rc = file_read_text(path, INDEX_MAX_BYTES, &text, &size, e);
     if (rc)
         return rc;
-    root = json_parse(text, size, 0, path, e);
+    rc = json_parse(text, size, 0, &root, path, e);
     json_t *weight_map = json_object_get(root, "weight_map");
-    if (!root)
-        rc = e ? e->code : ERR_INPUT;
-    else if (!json_object_size(weight_map))
+    if (rc == 0 && !json_object_size(weight_map))
         rc = err_set(e, ERR_INPUT, "%s: no weight_map, or an empty one", path);
-    else if (!(names = mem_alloc(json_object_size(weight_map), sizeof *names, path, e)))
+    if (rc == 0 && !(names = mem_alloc(json_object_size(weight_map), sizeof *names, path, e)))
         rc = ERR_MEMORY;
     if (names && (rc = list_shards(names, &n, weight_map, path, e)) == 0)
         rc = open_files(c, folder, names, n, e);

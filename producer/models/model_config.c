@@ -20,10 +20,10 @@ int model_config_open(struct model_config *c, const char *folder, struct err *e)
         rc = file_read_text(c->path, CONFIG_MAX_BYTES, &text, &size, e);
     if (rc)
         return rc;
-    c->root = json_parse(text, size, 0, c->path, e);
+    rc = json_parse(text, size, 0, &c->root, c->path, e);
     mem_free(text);
-    if (!c->root)
-        return e ? e->code : ERR_INPUT;
+    if (rc)
+        return rc;
     if (json_is_object(c->root))
         return 0;
     model_config_close(c);

@@ -14,17 +14,18 @@ void json_use_mem(void)
     json_set_alloc_funcs(mem_raw_alloc, mem_raw_free);
 }
 
-json_t *json_parse(const char *text, size_t size, size_t flags, const char *path, struct err *e)
+int json_parse(const char *text, size_t size, size_t flags, json_t **value, const char *path, struct err *e)
 {
     json_error_t where;
-    json_t *value = json_loadb(text, size, flags, &where);
-    if (mem_raw_failed(path, e)) { /* asked first: jansson takes a string that it could not hold for a shorter one */
-        json_decref(value);
-        return NULL;
+    *value = json_loadb(text, size, flags, &where);
+    int rc = mem_raw_failed(path, e); /* asked first: jansson takes a string that it could not hold for a shorter one */
+    if (rc == 0 && !*value)
+        rc = err_set(e, ERR_INPUT, "%s: not JSON, line %d, byte %d: %s", path, where.line, where.position, where.text);
+    if (rc) {
+        json_decref(*value);
+        *value = NULL;
     }
-    if (!value)
-        err_set(e, ERR_INPUT, "%s: not JSON, line %d, byte %d: %s", path, where.line, where.position, where.text);
-    return value;
+    return rc;
 }
 
 char *json_text(const json_t *value, size_t flags, const char *what, struct err *e)
@@ -73,10 +74,10 @@ int json_read_object(const char *path, json_t **value, struct err *e)
     int rc = file_read_text(path, MAX_JSON, &text, &size, e);
     if (rc)
         return rc;
-    *value = json_parse(text, size, JSON_REJECT_DUPLICATES, path, e);
+    rc = json_parse(text, size, JSON_REJECT_DUPLICATES, value, path, e);
     mem_free(text);
-    if (!*value)
-        return e ? e->code : ERR_INPUT;
+    if (rc)
+        return rc;
     if (json_is_object(*value))
         return 0;
     json_decref(*value);

@@ -13,9 +13,9 @@
 /* Lets jansson allocate through mem.h. Each program calls it once, before its first use of jansson. */
 void json_use_mem(void);
 
-/* Parses text, with jansson's flags, into a new value, owned by the caller (json_decref). Returns NULL with e filled
- * ("path: not JSON, line ...") if it is not JSON or memory is short. */
-json_t *json_parse(const char *text, size_t size, size_t flags, const char *path, struct err *e);
+/* Parses text, with jansson's flags, into *value, new and owned by the caller (json_decref); NULL on failure. Refuses what
+ * is not JSON ("path: not JSON, line ..."). */
+int json_parse(const char *text, size_t size, size_t flags, json_t **value, const char *path, struct err *e);
 
 /* Returns value (borrowed) as NUL-terminated text, with jansson's flags, owned by the caller (mem_free). Returns NULL with
  * e filled (naming what) if memory is short, was short when the value was built, or value is NULL. */

@@ -146,9 +146,11 @@ static int parse_header(struct safetensors *s, struct err *e)
     if (header > s->map.size - 8)
         return err_set(e, ERR_INPUT, "%s: header of %zu bytes, but only %zu follow: the file is cut short", s->path,
                        (size_t)header, s->map.size - 8);
-    s->root = json_parse((const char *)s->map.data + 8, (size_t)header, JSON_REJECT_DUPLICATES, s->path, e);
-    if (!s->root)
-        return e ? e->code : ERR_INPUT;
+    json_t *root;
+    int rc = json_parse((const char *)s->map.data + 8, (size_t)header, JSON_REJECT_DUPLICATES, &root, s->path, e);
+    if (rc)
+        return rc;
+    s->root = root;
     if (!json_is_object((json_t *)s->root))
         return err_set(e, ERR_INPUT, "%s: header is JSON but not an object", s->path);
 
@@ -173,13 +175,13 @@ static int parse_header(struct safetensors *s, struct err *e)
             }
             s->metadata = value;
         } else {
-            int rc = parse_tensor(&s->tensors[s->n_tensors], s, name, value, data, data_size, e);
+            rc = parse_tensor(&s->tensors[s->n_tensors], s, name, value, data, data_size, e);
             if (rc)
                 return rc;
             s->n_tensors++;
         }
     }
-    int rc = check_tiling(s, data, data_size, e);
+    rc = check_tiling(s, data, data_size, e);
     if (!rc)
         qsort(s->tensors, s->n_tensors, sizeof *s->tensors, by_name);
     return rc;

@@ -335,7 +335,8 @@ static json_t *load_json(const char *path, struct err *e)
     size_t size;
     if (file_read_text(path, FILE_MAX, &text, &size, e))
         return NULL;
-    json_t *root = json_parse(text, size, 0, path, e);
+    json_t *root;
+    json_parse(text, size, 0, &root, path, e);
     mem_free(text);
     return root;
 }
