@@ -176,9 +176,9 @@ static void a_row_at_the_guess(void **state)
     struct row_sample s = sample_of(pulled, 9, 1, 2, ROW_F32);
     median_of(&s, median);
     assert_true(fabs((double)median[0] + 1) < 1e-3 && fabs((double)median[1]) < 1e-6);
-    /* The mean is the median, and most of the rows. */
-    const float held[5][2] = {{0, 0}, {0, 0}, {0, 0}, {1, 1}, {-1, -1}};
-    s = sample_of(held, 5, 1, 2, ROW_F32);
+    /* The mean is the median and half of the rows, though the others by themselves would pull it away. */
+    const float held[6][2] = {{0, 0}, {0, 0}, {0, 0}, {2, 0}, {-1, 1}, {-1, -1}};
+    s = sample_of(held, 6, 1, 2, ROW_F32);
     assert_int_equal(median_of(&s, median), 1);
     assert_true(median[0] == 0 && median[1] == 0);
     /* All rows are one. */
@@ -240,14 +240,14 @@ static void check_firing(struct backend *b, const float *x, size_t n_rows, size_
     free(bias);
 }
 
-/* Each latent of jumprelu fires in 10000 / d_sae of the rows; 5000 rows make several tiles of latents. */
+/* Each latent of jumprelu fires in 10000 / d_sae of the rows; 2000 rows make several tiles of latents. */
 static void b_enc_of_jumprelu(void **state)
 {
     (void)state;
-    enum { ROWS = 5000, SITES = 2, DIM = 4, INPUTS = SITES * DIM };
+    enum { ROWS = 2000, SITES = 2, DIM = 4, INPUTS = SITES * DIM };
     const struct {
         size_t d_sae, n_rows, fires;
-    } cases[] = {{40000, 300, 75}, {10500, ROWS, 4762}, {40000, 3, 1},
+    } cases[] = {{40000, 300, 75}, {10500, ROWS, 1905}, {40000, 3, 1},
                  {500, 300, 300},  {10000, 300, 300},   {400000, 5, 1}};
     static float x[ROWS * INPUTS];
     draw_rows(x, ROWS * INPUTS, 7);
