@@ -70,6 +70,11 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
     if (a->learner.resume && a->learner.init)
         return err_set(e, ERR_INPUT, "--resume and --init exclude each other");
+    static const char *const start[] = {"dec_init_norm", "b_dec_init", "init_tied_models", "log_threshold_init"};
+    for (size_t i = 0; a->learner.init && i < sizeof start / sizeof start[0]; i++)
+        if (config_is_given(&a->learner.config, start[i]))
+            return err_set(e, ERR_INPUT, "--init takes all weights from %s: %s would do nothing", a->learner.init,
+                           start[i]);
     return 0;
 }
 
