@@ -123,7 +123,7 @@ static void presets(void **state)
         assert_true(c.init_tied_models == (i == 2) && c.center == (i == 2));
         assert_int_equal(c.b_dec_init, i == 2 ? B_DEC_GEOMETRIC_MEDIAN : B_DEC_ZERO);
         assert_int_equal(c.scale_mode, i == 2 ? SCALE_TOTAL_STD : SCALE_MEAN_NORM);
-        assert_true(c.lr_from_zero == (i == 0) && c.lr_warmup_steps == (i == 2 ? 1000 : 0));
+        assert_true(c.lr_from_zero == (i == 0 || i == 2) && c.lr_warmup_steps == (i == 2 ? 1000 : 0));
     }
 }
 

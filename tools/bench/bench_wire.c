@@ -36,6 +36,28 @@ struct bench {
     double seconds[QUANTITIES][BENCH_MAX_REPS];
 };
 
+/* Makes the sender known to the listener, which closes the connection of a stranger that sends as much as the chunks. */
+static int greet(struct bench *b, struct err *e)
+{
+    static struct message m;
+    struct link_peer peer;
+    struct link_payload payload;
+    int got = 0;
+    double start = clock_s();
+    m.type = MESSAGE_PING;
+    m.ping.token = 1;
+    if (link_send(b->sender, NULL, &m, e))
+        return e->code;
+    while (got == 0 && clock_s() - start < 10) {
+        link_poll(listener_link(b->listener), -1, 100);
+        got = listener_receive(b->listener, &peer, &m, &payload, e);
+    }
+    if (got != 1)
+        return got ? got : err_set(e, ERR_PEER, "nothing came through");
+    listener_vouch(b->listener, &peer, UINT64_MAX / 2);
+    return 0;
+}
+
 static int make(struct bench *b, struct err *e)
 {
     static const char *const endpoint[] = {"tcp://127.0.0.1:*"};
@@ -87,28 +109,6 @@ static void *send_chunks(void *context)
             break;
     }
     return NULL;
-}
-
-/* Makes the sender known to the listener, which closes the connection of a stranger that sends as much as the chunks. */
-static int greet(struct bench *b, struct err *e)
-{
-    static struct message m;
-    struct link_peer peer;
-    struct link_payload payload;
-    int got = 0;
-    double start = clock_s();
-    m.type = MESSAGE_PING;
-    m.ping.token = 1;
-    if (link_send(b->sender, NULL, &m, e))
-        return e->code;
-    while (got == 0 && clock_s() - start < 10) {
-        link_poll(listener_link(b->listener), -1, 100);
-        got = listener_receive(b->listener, &peer, &m, &payload, e);
-    }
-    if (got != 1)
-        return got ? got : err_set(e, ERR_PEER, "nothing came through");
-    listener_vouch(b->listener, &peer, UINT64_MAX / 2);
-    return 0;
 }
 
 static int time_socket(struct bench *b, size_t rep, struct err *e)

@@ -47,6 +47,7 @@ static const struct value batchtopk_2025[] = {
     {"threshold_beta", "0.999"},
     {"lr", "1e-4"},
     {"lr_warmup_steps", "1000"},
+    {"lr_from_zero", "true"},
     {"lr_decay", "0"},
     {"batch_size", "2048"},
     {"expansion", "32"},

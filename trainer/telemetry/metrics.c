@@ -124,7 +124,8 @@ static void add_losses(json_t *line, const char *before, const struct backend_se
 {
     add(line, before, "loss", "", json_real_or_null(loss));
     for (size_t i = 0; i < setup->n_terms; i++)
-        add(line, before, setup->terms[i], "", json_real_or_null(term[i]));
+        if (!*before || strcmp(setup->terms[i], "aux") != 0) /* AuxK is for training: an evaluation has none */
+            add(line, before, setup->terms[i], "", json_real_or_null(term[i]));
     add(line, before, "l0", "", json_real_or_null(l0));
 }
 
