@@ -17,7 +17,9 @@
 
 #include "backend_problem.h"
 #include "evaluation.h"
+#include "geometric_median.h"
 #include "near_ties.h"
+#include "row_sample.h"
 #include "safetensors.h"
 #include "schedule.h"
 #include "step.h"
@@ -456,6 +458,33 @@ static void test_entry_by_entry(void **state)
         }
 }
 
+/* b_dec of batchtopk starts as the geometric median of the first batch, where the rows are centred, too. */
+static void test_geometric_median(void **state)
+{
+    (void)state;
+    static float x[ROWS * INPUTS];
+    float mean[INPUTS], want[INPUTS], got[INPUTS];
+    read_floats("", "rows", x, ROWS * INPUTS);
+    read_floats("", "mean", mean, INPUTS);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        if (strcmp(runs[i].setup.activation, "batchtopk") != 0)
+            continue;
+        const struct row_sample s = {.rows = (const unsigned char *)x,
+                                     .n_rows = BATCH,
+                                     .n_sites = SITES,
+                                     .d_model = DIM,
+                                     .dtype = ROW_F32,
+                                     .mean = runs[i].center ? mean : NULL};
+        size_t iterations;
+        assert_int_equal(
+            geometric_median(&s, GEOMETRIC_MEDIAN_ITERATIONS, GEOMETRIC_MEDIAN_TOLERANCE, got, &iterations, &e), 0);
+        read_floats(runs[i].name, ".initial.b_dec", want, INPUTS);
+        for (size_t k = 0; k < INPUTS; k++)
+            if (!(fabs((double)got[k] - (double)want[k]) <= 1e-6))
+                fail_msg("%s: geometric median %.9g, PyTorch has %.9g", runs[i].name, (double)got[k], (double)want[k]);
+    }
+}
+
 /* Near-ties are found and counted; an entry further from its bound is not excused. */
 static void test_near_ties(void **state)
 {
@@ -480,6 +509,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_near_ties),
+        cmocka_unit_test(test_geometric_median),
         cmocka_unit_test(test_selecting),
         cmocka_unit_test(test_entry_by_entry),
     };
