@@ -59,6 +59,16 @@ class Objectives(harness.ProgramTest):
         self.assertEqual(header["__metadata__"], header["__metadata__"] | {
             "activation": "batchtopk", "score": "norm-sum", "reconstruction": "norm"})
 
+    def test_finished_run_resumed(self):
+        """It is evaluated again, by the k of its last step and not by the one that it started from."""
+        flags = ["--activation", "batchtopk", *K]
+        said = []
+        for more in ([], ["--resume"]):
+            self.succeed(self.trainer("run", flags, *more), self.producer(PRODUCER, name="only"))
+            said.append(self.lines("run", "eval_fvu")[-1])
+        self.assertEqual(len(self.lines("run", "eval_fvu")), STEPS // 40 + 1)
+        self.assertEqual(*said)
+
     def test_topk(self):
         steps, header = self.check("--activation", "topk", *K)
         self.assertLessEqual(max(line["l0"] - line["k"] for line in steps), 0)

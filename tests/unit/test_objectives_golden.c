@@ -345,8 +345,8 @@ static void compare_evaluation(const struct run *run, const struct train_state *
     struct evaluation v;
     struct evaluation_report r;
     char name[64];
-    setup.most_k = K; /* which is the k of a backend that has done no step */
     struct backend *b = open_cpu(&setup);
+    b->k = K;
     put_params(b, t->c->params);
     if (t->c->log_threshold)
         assert_int_equal(backend_put_all(b, "log_threshold", t->c->log_threshold, &e), 0);

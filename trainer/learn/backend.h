@@ -158,6 +158,8 @@ struct backend {
     const struct backend_ops *ops;
     struct backend_setup setup;
     uint64_t step; /* steps done; set by whoever loads a checkpoint */
+    size_t
+        k; /* topk, batchtopk: of the last step, by which encode selects (most_k before the first); set by that one, too */
 };
 
 /* Fills t with the tensor of that name. */

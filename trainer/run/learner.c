@@ -130,6 +130,8 @@ int learner_open(struct learner *l, struct normalisation *n, struct plan_place *
     if (checkpoint_load(l->checkpoint, l->backend, n, next, e))
         return e->code;
     l->saved_step = l->backend->step;
+    if (l->backend->step > 0)
+        l->backend->k = recipe_step(c, &l->schedule, l->backend->step - 1).k;
     log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, l->checkpoint, l->backend->step,
              l->schedule.total_steps);
     return 0;

@@ -35,7 +35,7 @@ static int cpu_open(struct backend **out, const struct backend_setup *setup, str
     struct cpu *p = mem_alloc(1, sizeof *p, "backend", e);
     if (!p)
         return ERR_MEMORY;
-    p->base = (struct backend){.ops = &backend_cpu, .setup = *setup};
+    p->base = (struct backend){.ops = &backend_cpu, .setup = *setup, .k = setup->most_k};
     int rc = crosscoder_init(&p->c, setup->n_sites, setup->d_model, setup->d_sae, backend_has_thresholds(setup), e);
     if (!rc)
         rc = train_state_init(&p->t, &p->c, &p->base.setup, e);
@@ -52,6 +52,8 @@ static int cpu_step(struct backend *b, const float *x, const struct step_options
     of(b)->t.step = b->step;
     int rc = train_step(&of(b)->t, x, o, r, e);
     b->step = of(b)->t.step;
+    if (rc == 0)
+        b->k = o->k;
     return rc;
 }
 
@@ -62,6 +64,7 @@ static int cpu_encode(struct backend *b, const float *x, size_t rows, enum encod
     struct train_state *t = &p->t;
     (void)e;
     t->selection.mode = mode;
+    t->selection.k = b->k;
     p->lists = t->selection.kind->scope != SCOPE_ENTRY;
     if (!p->lists)
         forward_encode(&t->forward, &p->c, &t->selection, x, rows);

@@ -28,8 +28,8 @@
  * or five on. */
 #define SPARSE_SHARE ((size_t)6)
 
-/* What a checkpoint must hold beside the parameters: step, m, v, rows_since_fired, of topk and batchtopk the selection's k and threshold. The
- * rest is workspace. */
+/* What a checkpoint must hold beside the parameters: step, m, v, rows_since_fired, of topk and batchtopk the selection's threshold. The rest
+ * is workspace; k is the step's. */
 struct train_state {
     struct crosscoder *c;              /* borrowed; updated by steps */
     const struct backend_setup *setup; /* borrowed */

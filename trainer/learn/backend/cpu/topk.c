@@ -60,10 +60,8 @@ static int open_topk(struct selection *s, struct err *e)
     struct topk *t = s->own = mem_alloc(1, sizeof *t, "selection", e);
     if (t && (t->factor = mem_alloc(s->setup->d_sae, sizeof *t->factor, "factors of the scores", e)) &&
         (t->bound = mem_alloc(s->setup->batch_size, sizeof *t->bound, "bounds of the rows", e)) &&
-        order_init(&t->order, s->setup->batch_size, row_capacity(s->setup), e) == 0) {
-        s->k = s->setup->most_k;
+        order_init(&t->order, s->setup->batch_size, row_capacity(s->setup), e) == 0)
         return 0;
-    }
     close_topk(s);
     return ERR_MEMORY;
 }
