@@ -150,21 +150,6 @@ static void bind_to(struct connections *c, struct connection *k, const struct ro
     }
 }
 
-/* Remembers a message that was heard before its connection was told of: ZeroMQ tells both at once, but to two threads. Only of a descriptor
- * that nobody had before; else the message may be from whoever had it. */
-static void remember_early(struct connections *c, int fd, const struct routing_id *peer, uint64_t wire_bytes)
-{
-    if (fd < 0 || !make_room(c, fd))
-        return;
-    struct connection *k = &c->connections[fd];
-    if (k->number != 0)
-        return;
-    if (!k->early.size)
-        k->given = held(fd, wire_bytes);
-    k->early = *peer;
-    k->given += wire_bytes;
-}
-
 void connections_enter(struct connections *c, int fd, int64_t now_ms)
 {
     if (fd < 0)
@@ -180,8 +165,10 @@ void connections_enter(struct connections *c, int fd, int64_t now_ms)
         return;
     }
     struct connection *k = &c->connections[fd];
-    struct routing_id early = k->early;
-    uint64_t given = k->given;
+    if (k->early && k->state != CONNECTION_ABSENT) { /* a message told of it before */
+        k->early = false;
+        return;
+    }
     connections_leave(c, fd);
     *k = (struct connection){.number = ++c->last_number,
                              .used_before = k->number != 0,
@@ -190,8 +177,19 @@ void connections_enter(struct connections *c, int fd, int64_t now_ms)
                              .entered_empties = c->empties};
     get_peer(fd, &k->peer);
     set_state(c, k, CONNECTION_STRANGER);
-    if (early.size)
-        bind_to(c, k, &early, given);
+}
+
+/* Lets a connection in by a message that came over it before ZeroMQ told of it: it tells both at once, but to two threads. Only over a
+ * descriptor that nobody had before; else the message may be from whoever had it. Returns NULL if it cannot be known. */
+static struct connection *enter_early(struct connections *c, int fd, int64_t now_ms)
+{
+    if (fd < 0 || ((size_t)fd < c->n_connections && c->connections[fd].number != 0))
+        return NULL;
+    connections_enter(c, fd, now_ms);
+    struct connection *k = find(c, fd);
+    if (k)
+        k->early = true;
+    return k;
 }
 
 void connections_leave(struct connections *c, int fd)
@@ -224,11 +222,10 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
                        int64_t now_ms)
 {
     struct connection *k = find(c, fd);
-    if (k && !k->bound.size && !ambiguous(c, k, now_ms)) {
+    if (!k)
+        k = enter_early(c, fd, now_ms);
+    if (k && !k->bound.size && !ambiguous(c, k, now_ms))
         bind_to(c, k, peer, held(fd, wire_bytes)); /* all that came before this message */
-    } else if (!k) {
-        remember_early(c, fd, peer, wire_bytes);
-    }
     k = find_bound(c, fd, peer);
     if (!k)
         return true;

@@ -68,8 +68,7 @@ struct connection {
     uint64_t held;            /* bytes that ZeroMQ held at the last connections_tick */
     uint64_t allowed;         /* of a member: how many that may be */
     unsigned after;           /* messages that came after it was refused */
-    struct routing_id
-        early; /* while it is not known to be here: who was heard over the descriptor, if nobody had it before */
+    bool early;               /* a message has told of it, and ZeroMQ has not yet */
     struct sockaddr_storage peer;
 };
 

@@ -312,6 +312,20 @@ static void heard_before_it_is_told_of(void **state)
     connections_tick(&connections, 3);
     assert_true(was_shut(p));
     leave(p);
+    assert_int_equal(connections.n_here, 0);
+
+    struct pair q = connect_pair(); /* refused before it is told of */
+    if (q.here == p.here) {
+        leave(q);
+        return;
+    }
+    assert_true(connections_heard(&connections, q.here, &BOB, 400, 10));
+    connections_refuse(&connections, q.here, &BOB, 10);
+    connections_enter(&connections, q.here, 11);
+    assert_int_equal(connections.n_here, 1);
+    connections_tick(&connections, 12 + REFUSED_MS);
+    assert_true(was_shut(q));
+    leave(q);
 }
 
 static void no_memory_to_watch_it(void **state)
