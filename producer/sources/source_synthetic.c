@@ -1,8 +1,8 @@
 /* source_synthetic.c - plants a dictionary and draws rows from it; see source_synthetic.h.
  *
- * A row costs its active latents and its noise, not the dictionary: the number of active latents is drawn from the
- * binomial distribution by its table, then that many different ones uniformly, which together is an independent coin
- * for every latent. */
+ * Where all latents are alike, a row costs its active latents and its noise, not the dictionary: the number of active
+ * latents is drawn from the binomial distribution by its table, then that many different ones uniformly, which together
+ * is an independent coin for every latent. With unequal rates or pairs, every latent has its coin. */
 #include "source_synthetic.h"
 
 #include <inttypes.h>
@@ -16,10 +16,15 @@
 #include "safetensors.h"
 
 #define ACTIVE_MAX 512 /* beyond about 700 the table would start at a number that is 0 in double */
+#define RATE_MAX 0.5   /* of a latent */
+#define TOGETHER 0.9   /* probability that a latent of a pair is active where the other is */
+#define WEAK_SHARE 0.1 /* of the shared latents */
 
 struct planted {
     enum latent_kind kind;
     uint32_t first, end; /* its sites */
+    int32_t partner;     /* the other latent of its pair, or -1 */
+    double rate;         /* probability to be active in a row */
 };
 
 struct workspace {        /* of one thread */
@@ -47,6 +52,8 @@ struct synthetic_options synthetic_defaults(void)
                                       .local = 0.2,
                                       .exclusive = 0.2,
                                       .active = 8,
+                                      .rate_spread = 1,
+                                      .weak_ratio = 1,
                                       .noise = 0.01,
                                       .seq_len = 128,
                                       .n_seq = 8192,
@@ -68,6 +75,15 @@ static int check(const struct synthetic_options *o, struct err *e)
         return err_set(e, ERR_INPUT,
                        "synthetic: %g active of %" PRIu32 " latents, must be > 0, at most %d and at most half",
                        o->active, o->n_latents, ACTIVE_MAX);
+    if (!(o->rate_spread >= 1) || !(o->rate_spread <= 1e6))
+        return err_set(e, ERR_INPUT, "synthetic: rates spread by a factor %g, must be 1 to 1e6", o->rate_spread);
+    if (!(o->correlated >= 0) || !(o->correlated <= 1))
+        return err_set(e, ERR_INPUT, "synthetic: share %g of correlated latents, must be 0 to 1", o->correlated);
+    if (!(o->weak_ratio > 0) || !(o->weak_ratio <= 1))
+        return err_set(e, ERR_INPUT, "synthetic: weak ratio %g, must be > 0 and at most 1", o->weak_ratio);
+    if (o->weak_ratio < 1 && o->n_models != 2)
+        return err_set(e, ERR_INPUT, "synthetic: weak ratio %g with %" PRIu32 " model, must be 2", o->weak_ratio,
+                       o->n_models);
     if (!(o->noise >= 0) || !(o->noise <= 1e6))
         return err_set(e, ERR_INPUT, "synthetic: noise %g, must be 0 to 1e6", o->noise);
     return 0;
@@ -94,17 +110,18 @@ static void plant(struct synthetic *s)
             n_exclusive = o->n_latents - n_local;
     }
     uint32_t n_shared = o->n_latents - n_local - n_exclusive;
+    uint32_t n_weak = o->weak_ratio < 1 ? (uint32_t)(WEAK_SHARE * n_shared + 0.5) : 0;
     for (uint32_t l = 0; l < o->n_latents; l++) {
         struct rng r;
         rng_init(&r, o->seed, RNG_SYNTHETIC_DICTIONARY, l);
         uint32_t site = rng_below(&r, o->n_sites), side = rng_below(&r, 2);
         struct planted *p = &s->latents[l];
         if (l < n_shared)
-            *p = (struct planted){LATENT_SHARED, 0, o->n_sites};
+            *p = (struct planted){.kind = LATENT_SHARED, .first = 0, .end = o->n_sites};
         else if (l < n_shared + n_local)
-            *p = (struct planted){LATENT_LOCAL, site, site + 1};
+            *p = (struct planted){.kind = LATENT_LOCAL, .first = site, .end = site + 1};
         else
-            *p = (struct planted){LATENT_EXCLUSIVE, side ? half : 0, side ? o->n_sites : half};
+            *p = (struct planted){.kind = LATENT_EXCLUSIVE, .first = side ? half : 0, .end = side ? o->n_sites : half};
         for (uint32_t i = p->first; i < p->end; i++) {
             float *v = s->directions + ((size_t)l * o->n_sites + i) * d_model;
             double squares = 0;
@@ -114,10 +131,70 @@ static void plant(struct synthetic *s)
                     squares += (double)v[j] * v[j];
                 }
             double factor = (0.8 + 0.4 * rng_uniform(&r)) / sqrt(squares);
+            if (l < n_weak && i >= half)
+                factor *= o->weak_ratio;
             for (size_t j = 0; j < d_model; j++)
                 v[j] = (float)(v[j] * factor);
         }
     }
+}
+
+static bool all_alike(const struct synthetic_options *o)
+{
+    return o->rate_spread == 1 && o->correlated == 0;
+}
+
+/* Returns x^u of x >= 1 and u in [0, 1): the product of the square roots, fourth roots and so on that u's binary digits
+ * name. pow may be rounded otherwise elsewhere. */
+static double power(double x, double u)
+{
+    double result = 1;
+    for (int digit = 0; digit < 40; digit++) {
+        x = sqrt(x);
+        u *= 2;
+        if (u >= 1) {
+            result *= x;
+            u -= 1;
+        }
+    }
+    return result;
+}
+
+/* Gives each latent its rate and its partner. order: room for a number per latent. */
+static int set_rates(struct synthetic *s, uint32_t *order, struct err *e)
+{
+    const struct synthetic_options *o = &s->o;
+    uint32_t n = o->n_latents, n_pairs = (uint32_t)(o->correlated * n / 2 + 0.25);
+    struct rng r;
+    double sum = 0, greatest = 0;
+    for (uint32_t l = 0; l < n; l++) {
+        s->latents[l].partner = -1;
+        s->latents[l].rate = o->active / n;
+    }
+    if (all_alike(o))
+        return 0;
+    rng_init(&r, o->seed, RNG_SYNTHETIC_RATES, 0);
+    rng_permutation(&r, order, n);
+    for (uint32_t i = 0; i < n; i++)
+        sum += s->latents[order[i]].rate = power(o->rate_spread, n > 1 ? i / (n - 1.0) * (1 - 1e-12) : 0);
+    for (uint32_t l = 0; l < n; l++)
+        s->latents[l].rate *= o->active / sum;
+    rng_init(&r, o->seed, RNG_SYNTHETIC_RATES, 1);
+    rng_permutation(&r, order, n);
+    for (uint32_t i = 0; i < n_pairs; i++) {
+        struct planted *a = &s->latents[order[2 * i]], *b = &s->latents[order[2 * i + 1]];
+        a->partner = (int32_t)order[2 * i + 1];
+        b->partner = (int32_t)order[2 * i];
+        a->rate = b->rate = (a->rate + b->rate) / 2;
+    }
+    for (uint32_t l = 0; l < n; l++)
+        greatest = s->latents[l].rate > greatest ? s->latents[l].rate : greatest;
+    if (greatest > RATE_MAX)
+        return err_set(e, ERR_INPUT,
+                       "synthetic: rates spread by a factor %g with %g active of %" PRIu32
+                       " latents: the greatest rate is %.3g, must be at most %g",
+                       o->rate_spread, o->active, n, greatest, RATE_MAX);
+    return 0;
 }
 
 /* Fills in the table of Binomial(n, p): P(0) = (1-p)^n, P(i+1) = P(i) (n-i)/(i+1) p/(1-p). */
@@ -134,6 +211,34 @@ static void tabulate(struct synthetic *s)
     }
 }
 
+/* Draws how many latents are active in a row where they are all alike. */
+static uint32_t draw_number(const struct synthetic *s, struct rng *r)
+{
+    double u = rng_uniform(r);
+    uint32_t n = 0;
+    while (n < s->o.n_latents && u >= s->at_most[n])
+        n++;
+    return n;
+}
+
+/* Draws which latents are active in a row by a coin for each. The second of a pair has that coin which makes its rate
+ * equal to the first's, given that both are active together as often as TOGETHER says. Returns how many. */
+static uint32_t draw_each(const struct synthetic *s, const struct workspace *w, struct rng *r)
+{
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < s->o.n_latents; l++) {
+        const struct planted *p = &s->latents[l];
+        double rate = p->rate;
+        if (p->partner >= 0 && (uint32_t)p->partner < l)
+            rate = w->taken[p->partner] ? TOGETHER : rate * (1 - TOGETHER) / (1 - rate);
+        if (rng_uniform(r) < rate) {
+            w->taken[l] = 1;
+            w->active[n++] = l;
+        }
+    }
+    return n;
+}
+
 static void draw_row(const struct synthetic *s, const struct workspace *w, struct rng *r)
 {
     const struct synthetic_options *o = &s->o;
@@ -144,17 +249,17 @@ static void draw_row(const struct synthetic *s, const struct workspace *w, struc
             w->row[j] = noise * near_normal(r);
     else
         memset(w->row, 0, width * sizeof *w->row);
-    double u = rng_uniform(r);
-    uint32_t n = 0;
-    while (n < o->n_latents && u >= s->at_most[n])
-        n++;
+    bool alike = all_alike(o);
+    uint32_t n = alike ? draw_number(s, r) : draw_each(s, w, r);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t l;
-        do
-            l = rng_below(r, o->n_latents);
-        while (w->taken[l]);
-        w->taken[l] = 1;
-        w->active[i] = l;
+        uint32_t l = w->active[i];
+        if (alike) {
+            do
+                l = rng_below(r, o->n_latents);
+            while (w->taken[l]);
+            w->taken[l] = 1;
+            w->active[i] = l;
+        }
         float coefficient = (float)(0.5 + rng_uniform(r));
         const struct planted *p = &s->latents[l];
         const float *direction = s->directions + (size_t)l * width;
@@ -226,10 +331,13 @@ static int describe(struct stream *t, const struct synthetic_options *o, struct 
         else
             snprintf(t->sites[i], SITE_NAME_SIZE, "%" PRIu32 ":blocks.%" PRIu32 ".hook_resid_post", i / per_model,
                      i % per_model);
-    char text[256];
+    char text[384];
     struct fingerprint f;
     snprintf(text, sizeof text, "synthetic 1 %" PRIu32 " %" PRIu32 " %a %a %a %a %" PRIu64, o->n_models, o->n_latents,
              o->local, o->exclusive, o->active, o->noise, o->seed);
+    size_t used = strlen(text);
+    if (!all_alike(o) || o->weak_ratio < 1)
+        snprintf(text + used, sizeof text - used, " rates %a %a weak %a", o->rate_spread, o->correlated, o->weak_ratio);
     for (uint32_t m = 0; m <= o->n_models; m++) { /* the models, then the tokens, of which there are none */
         if ((rc = fingerprint_init(&f, e)))
             return rc;
@@ -269,6 +377,8 @@ int source_synthetic_open(struct source *source, const struct synthetic_options 
             goto out;
     }
     plant(s);
+    if ((rc = set_rates(s, s->workspaces[0].active, e)))
+        goto out;
     tabulate(s);
     *source = (struct source){.stream = s->stream, .self = s, .compute = compute, .close = release};
     return 0;
@@ -281,20 +391,27 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
 {
     const struct synthetic *s = source->self;
     const struct synthetic_options *o = &s->o;
-    char n_models[16], active[32], noise[32], seed[32], local[32], exclusive[32];
+    char n_models[16], active[32], noise[32], seed[32], local[32], exclusive[32], spread[32], correlated[32], weak[32];
     snprintf(n_models, sizeof n_models, "%" PRIu32, o->n_models);
     snprintf(active, sizeof active, "%g", o->active);
     snprintf(noise, sizeof noise, "%g", o->noise);
     snprintf(seed, sizeof seed, "%" PRIu64, o->seed);
     snprintf(local, sizeof local, "%g", o->local);
     snprintf(exclusive, sizeof exclusive, "%g", o->exclusive);
-    const char *metadata[] = {
-        "n_models", n_models, "active", active,      "noise",   noise,   "seed",
-        seed,       "local",  local,    "exclusive", exclusive, "model", source->stream.model_fingerprints[0]};
+    snprintf(spread, sizeof spread, "%g", o->rate_spread);
+    snprintf(correlated, sizeof correlated, "%g", o->correlated);
+    snprintf(weak, sizeof weak, "%g", o->weak_ratio);
+    const char *metadata[] = {"n_models",  n_models,     "active",      active,  "noise",
+                              noise,       "seed",       seed,          "local", local,
+                              "exclusive", exclusive,    "rate_spread", spread,  "correlated",
+                              correlated,  "weak_ratio", weak,          "model", source->stream.model_fingerprints[0]};
     const struct tensor_spec specs[] = {{"directions", TENSOR_F32, 3, {o->n_latents, o->n_sites, o->d_model}},
-                                        {"kind", TENSOR_I32, 1, {o->n_latents}}};
+                                        {"kind", TENSOR_I32, 1, {o->n_latents}},
+                                        {"rate", TENSOR_F32, 1, {o->n_latents}},
+                                        {"partner", TENSOR_I32, 1, {o->n_latents}}};
     struct safetensors_writer w;
-    int rc = safetensors_write_begin(&w, path, specs, 2, metadata, sizeof metadata / sizeof *metadata / 2, e);
+    int rc = safetensors_write_begin(&w, path, specs, sizeof specs / sizeof *specs, metadata,
+                                     sizeof metadata / sizeof *metadata / 2, e);
     if (rc)
         return rc;
     rc = safetensors_write_data(&w, s->directions,
@@ -303,6 +420,12 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
         int32_t kind = (int32_t)s->latents[l].kind;
         rc = safetensors_write_data(&w, &kind, sizeof kind, e);
     }
+    for (uint32_t l = 0; !rc && l < o->n_latents; l++) {
+        float rate = (float)s->latents[l].rate;
+        rc = safetensors_write_data(&w, &rate, sizeof rate, e);
+    }
+    for (uint32_t l = 0; !rc && l < o->n_latents; l++)
+        rc = safetensors_write_data(&w, &s->latents[l].partner, sizeof s->latents[l].partner, e);
     if (!rc)
         rc = safetensors_write_commit(&w, e);
     safetensors_write_abandon(&w);

@@ -16,8 +16,9 @@ enum rng_purpose {
     RNG_SYNTHETIC_DICTIONARY = 4,
     RNG_SYNTHETIC_ROWS = 5, /* index = sequence */
     RNG_TEST = 6,
-    RNG_AUDIT = 7,    /* index = window << 32 | block */
-    RNG_RESAMPLE = 8, /* index = step */
+    RNG_AUDIT = 7,           /* index = window << 32 | block */
+    RNG_RESAMPLE = 8,        /* index = step */
+    RNG_SYNTHETIC_RATES = 9, /* index = 0: which latents fire how often, 1: which are pairs */
 };
 
 struct rng {

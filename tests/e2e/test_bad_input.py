@@ -150,7 +150,8 @@ class Actgen(BadInput):
         of_model = [["--model", BASE], ["--tokens", TOKENS], ["--lengths", "/nonexistent"], ["--keep-bos"],
                     ["--center-writing-weights"], ["--compute", "bf16"]]
         of_synthetic = [["--truth", "t"], *([f"--{name}", "1"] for name in ("d-model", "n-sites", "n-models", "latents", "active",
-                                                                            "noise", "n-seq", "seed"))]
+                                                                            "noise", "n-seq", "seed", "local", "exclusive", "rate-spread",
+                                                                            "correlated", "weak-ratio"))]
         for args, name, *others in ((SYNTHETIC, "synthetic", *of_model, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
                                     (model, "model", *of_synthetic, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
                                     (recording, "recording", *of_model, *of_synthetic, ["--seq-len", "4"], ["--record", "r"],

@@ -49,7 +49,7 @@ static void measure(struct recovery *r, const float (*w_dec)[WIDTH], struct reco
     const struct backend_setup setup = relu_setup(SITES, D, SAE, 1, STEP_SPARSE, false);
     struct backend *b = open_cpu(&setup);
     assert_int_equal(backend_put_all(b, "W_dec", w_dec, NULL), 0);
-    assert_int_equal(recovery_measure(r, b, scale, RECOVERY_THRESHOLD, result, NULL), 0);
+    assert_int_equal(recovery_measure(r, b, scale, RECOVERY_THRESHOLD, 1000, result, NULL), 0);
     backend_cpu.close(b);
 }
 

@@ -287,7 +287,7 @@ int learner_write_weights(struct learner *l, const struct normalisation *n, stru
 
 int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e)
 {
-    return recovery_measure(&l->recovery, l->backend, scale, RECOVERY_THRESHOLD, result, e);
+    return recovery_measure(&l->recovery, l->backend, scale, RECOVERY_THRESHOLD, l->config.dead_rows, result, e);
 }
 
 int learner_close_metrics(struct learner *l, struct err *e)

@@ -18,7 +18,37 @@ static void print_recovered(const struct recovery_result *r)
            RECOVERY_THRESHOLD, 100 * r->fraction, r->mean_max_cosine);
     for (int i = 0; i < RECOVERY_KINDS; i++)
         printf("%s %zu of %zu %s", i ? "," : ";", r->recovered[i], r->n[i], kinds[i]);
+    printf("\nof %zu live latents %zu match no planted one; several match the same planted one for %zu of these",
+           r->live, r->spurious, r->duplicates);
+    if (r->active > 0)
+        printf("; planted L0 %.1f", r->active);
     printf("\n");
+    if (r->two_models)
+        printf(
+            "exclusive to one model: %zu live latents are called so, %zu rightly; %zu of %zu planted ones were found\n",
+            r->called, r->called_rightly, r->found_exclusive, r->exclusive);
+}
+
+/* Returns n / of, or null where there is nothing to divide by. */
+static json_t *ratio(size_t n, size_t of)
+{
+    return of ? json_real((double)n / (double)of) : json_null();
+}
+
+static json_t *recovery_to_json(const struct recovery_result *r)
+{
+    json_t *j = json_pack("{s:I, s:I, s:I, s:f}", "live", (json_int_t)r->live, "spurious", (json_int_t)r->spurious,
+                          "duplicates", (json_int_t)r->duplicates, "mean_max_cosine", r->mean_max_cosine);
+    if (r->active > 0)
+        json_object_set_new(j, "planted_l0", json_real(r->active));
+    if (r->two_models)
+        json_object_set_new(j, "exclusive",
+                            json_pack("{s:I, s:I, s:I, s:I, s:o, s:o}", "called", (json_int_t)r->called,
+                                      "called_rightly", (json_int_t)r->called_rightly, "planted",
+                                      (json_int_t)r->exclusive, "found", (json_int_t)r->found_exclusive, "precision",
+                                      ratio(r->called_rightly, r->called), "recall",
+                                      ratio(r->found_exclusive, r->exclusive)));
+    return j;
 }
 
 /* Prints what single rows will have of topk and batchtopk: the threshold is for them. */
@@ -84,8 +114,10 @@ int report_write(const struct report *r, struct err *e)
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));
     }
-    if (r->recovered)
+    if (r->recovered) {
         json_object_set_new(summary, "recovered", json_real(r->recovered->fraction));
+        json_object_set_new(summary, "recovery", recovery_to_json(r->recovered));
+    }
     int rc = file_join(path, sizeof path, r->out, "summary.json", e);
     if (rc == 0)
         rc = json_write(path, summary, e);
