@@ -147,6 +147,8 @@ static const struct actgen_flag {
     FLAG("local", FLAG_NUMBER, planted.local, SYNTHETIC, "SHARE", "of the latents are at one site only", RANGE(0, 1)),
     FLAG("exclusive", FLAG_NUMBER, planted.exclusive, SYNTHETIC, "SHARE",
          "of the latents are at one half of the sites only: of two models, in one", RANGE(0, 1)),
+    FLAG("aligned", FLAG_SWITCH, planted.aligned, SYNTHETIC, NULL,
+         "latents in both models have the same directions in both"),
     FLAG("active", FLAG_NUMBER, planted.active, SYNTHETIC, "N", "expected active latents a row", RANGE(0, 1e6)),
     FLAG("rate-spread", FLAG_NUMBER, planted.rate_spread, SYNTHETIC, "FACTOR",
          "the most frequent latent is active so many times as often as the least", RANGE(1, 1e6)),

@@ -84,6 +84,8 @@ static int check(const struct synthetic_options *o, struct err *e)
     if (o->weak_ratio < 1 && o->n_models != 2)
         return err_set(e, ERR_INPUT, "synthetic: weak ratio %g with %" PRIu32 " model, must be 2", o->weak_ratio,
                        o->n_models);
+    if (o->aligned && o->n_models != 2)
+        return err_set(e, ERR_INPUT, "synthetic: aligned with %" PRIu32 " model, must be 2", o->n_models);
     if (!(o->noise >= 0) || !(o->noise <= 1e6))
         return err_set(e, ERR_INPUT, "synthetic: noise %g, must be 0 to 1e6", o->noise);
     return 0;
@@ -131,6 +133,10 @@ static void plant(struct synthetic *s)
                     squares += (double)v[j] * v[j];
                 }
             double factor = (0.8 + 0.4 * rng_uniform(&r)) / sqrt(squares);
+            if (o->aligned && l < n_shared && i >= half) {
+                memcpy(v, v - half * d_model, d_model * sizeof *v);
+                factor = 1;
+            }
             if (l < n_weak && i >= half)
                 factor *= o->weak_ratio;
             for (size_t j = 0; j < d_model; j++)
@@ -336,8 +342,9 @@ static int describe(struct stream *t, const struct synthetic_options *o, struct 
     snprintf(text, sizeof text, "synthetic 1 %" PRIu32 " %" PRIu32 " %a %a %a %a %" PRIu64, o->n_models, o->n_latents,
              o->local, o->exclusive, o->active, o->noise, o->seed);
     size_t used = strlen(text);
-    if (!all_alike(o) || o->weak_ratio < 1)
-        snprintf(text + used, sizeof text - used, " rates %a %a weak %a", o->rate_spread, o->correlated, o->weak_ratio);
+    if (!all_alike(o) || o->weak_ratio < 1 || o->aligned)
+        snprintf(text + used, sizeof text - used, " rates %a %a weak %a aligned %d", o->rate_spread, o->correlated,
+                 o->weak_ratio, o->aligned);
     for (uint32_t m = 0; m <= o->n_models; m++) { /* the models, then the tokens, of which there are none */
         if ((rc = fingerprint_init(&f, e)))
             return rc;
@@ -401,10 +408,17 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
     snprintf(spread, sizeof spread, "%g", o->rate_spread);
     snprintf(correlated, sizeof correlated, "%g", o->correlated);
     snprintf(weak, sizeof weak, "%g", o->weak_ratio);
-    const char *metadata[] = {"n_models",  n_models,     "active",      active,  "noise",
-                              noise,       "seed",       seed,          "local", local,
-                              "exclusive", exclusive,    "rate_spread", spread,  "correlated",
-                              correlated,  "weak_ratio", weak,          "model", source->stream.model_fingerprints[0]};
+    const char *metadata[] = {"n_models",    n_models,
+                              "active",      active,
+                              "noise",       noise,
+                              "seed",        seed,
+                              "local",       local,
+                              "exclusive",   exclusive,
+                              "rate_spread", spread,
+                              "correlated",  correlated,
+                              "aligned",     o->aligned ? "1" : "0",
+                              "weak_ratio",  weak,
+                              "model",       source->stream.model_fingerprints[0]};
     const struct tensor_spec specs[] = {{"directions", TENSOR_F32, 3, {o->n_latents, o->n_sites, o->d_model}},
                                         {"kind", TENSOR_I32, 1, {o->n_latents}},
                                         {"rate", TENSOR_F32, 1, {o->n_latents}},

@@ -21,6 +21,7 @@ struct synthetic_options {
     uint32_t n_models; /* 1 or 2; with 2, the first half of the sites is of model 0, the second of model 1 */
     uint32_t n_latents;
     double local, exclusive; /* shares of the latents; the rest is shared. Of a single site all are shared */
+    bool aligned;            /* of two models: shared latents have the same directions in both */
     double active;           /* latents active in a row, expected */
     double rate_spread;      /* the most frequent latent is active so many times as often as the least; log-uniform */
     double correlated; /* share of the latents that are one of a pair. Both of a pair have the same rate, and where
