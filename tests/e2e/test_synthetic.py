@@ -3,7 +3,8 @@
 Rows are sparse combinations of 256 planted latents over 4 sites of d_model 64 (a fifth live on one site only, a fifth on half
 of the sites). With three different seeds, each planting another dictionary, at least 90 % of the latents must have a learned
 latent with cosine above 0.9 over the stacked vector, as the run's last table and summary.json say. The figure is worked out
-again here from crosscoder.safetensors and the truth file, by kind; of the untrained weights it must be near 0.
+again here from crosscoder.safetensors and the truth file, by kind; of the untrained weights it must be near 0. Of two models, the
+latents that are in one alone must be told from those that are in both.
 """
 import math
 import operator
@@ -15,6 +16,11 @@ import harness
 TRAINER = ["--batch-size", "128", "--buffer-mult", "128", "--dict-size", "512", "--num-tokens", "2e5", "--lr", "3e-3",
            "--l1-coeff", "0.5", "--dec-init-norm", "0.1", "--model-batch-size", "8", "--eval-blocks", "2",
            "--log-every", "100"]
+TWO_MODELS = ["--source", "synthetic", "--d-model", "64", "--n-sites", "2", "--n-models", "2", "--latents", "128", "--active", "4",
+              "--local", "0", "--exclusive", "0.6", "--aligned", "--rate-spread", "10"]
+BATCHTOPK = ["--activation", "batchtopk", "--k", "4", "--k-start", "32", "--k-anneal-steps", "1000", "--threshold-start", "300",
+             "--dict-size", "256", "--batch-size", "256", "--buffer-mult", "32", "--model-batch-size", "8", "--num-tokens", "6e5",
+             "--lr", "3e-3", "--dec-init-norm", "0.1", "--dead-rows", "3e4", "--eval-blocks", "2"]
 KINDS = ["shared", "local", "exclusive"]
 
 
@@ -76,6 +82,21 @@ class Synthetic(harness.ProgramTest):
 
     def test_seed_3(self):
         self.check(3)
+
+    def test_exclusive(self):
+        """BatchTopK tells which latents are in one model alone (tools/bench/README.md has other recipes and seeds)."""
+        truth = self.path("truth.safetensors")
+        trainer, _ = self.train([*BATCHTOPK, "--seed", "1", "--truth", truth], [*TWO_MODELS, "--seed", "1", "--truth", truth])
+        summary = harness.summary(self.path("out"))
+        recovery, exclusive = summary["recovery"], summary["recovery"]["exclusive"]
+        self.assertGreaterEqual(summary["recovered"], 0.9)
+        self.assertGreaterEqual(exclusive["precision"], 0.9)
+        self.assertGreaterEqual(exclusive["recall"], 0.9)
+        self.assertEqual(exclusive["planted"], 77)
+        self.assertLess(recovery["spurious"] + recovery["duplicates"], 20)
+        self.assertEqual(recovery["planted_l0"], 4)
+        self.assertIn(f"of {recovery['live']} live latents {recovery['spurious']} match no planted one", trainer.stdout)
+        self.assertIn(f"{exclusive['called']} live latents are called so, {exclusive['called_rightly']} rightly", trainer.stdout)
 
     def test_untrained(self):
         recovered, _ = self.run_seed(1, "--num-tokens", "128", "--lr", "0")

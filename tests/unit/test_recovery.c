@@ -106,6 +106,66 @@ static void against_definition(void **state)
     recovery_release(&r);
 }
 
+/* Counts by hand: two sites of two models, six planted latents along axes, nine learned ones. */
+static void matches_and_exclusives(void **state)
+{
+    (void)state;
+    enum { LATENTS = 6, LEARNED = 9 };
+    struct safetensors_writer w;
+    struct err e = {0};
+    const char *path = scratch_path("two_models.safetensors"), *metadata[] = {"active", "3.5"};
+    const struct tensor_spec specs[] = {{"directions", TENSOR_F32, 3, {LATENTS, 2, D}},
+                                        {"kind", TENSOR_I32, 1, {LATENTS}}};
+    static float truth[LATENTS][2][D], w_dec[LEARNED][2][D];
+    const int32_t kind[LATENTS] = {0, 0, 2, 2, 2, 2};
+    truth[0][0][0] = truth[0][1][0] = 1; /* both models */
+    truth[1][0][1] = 1;
+    truth[1][1][1] = 0.05f; /* both, but weak in model 1 */
+    truth[2][0][2] = truth[3][0][3] = 1;
+    truth[4][1][4] = truth[5][1][5] = 1;
+    assert_int_equal(safetensors_write_begin(&w, path, specs, 2, metadata, 1, &e), 0);
+    assert_int_equal(safetensors_write_data(&w, truth, sizeof truth, &e), 0);
+    assert_int_equal(safetensors_write_data(&w, kind, sizeof kind, &e), 0);
+    assert_int_equal(safetensors_write_commit(&w, &e), 0);
+    w_dec[0][0][0] = 2;                          /* half of latent 0: called exclusive, wrongly */
+    w_dec[1][1][0] = 2;                          /* the other half: both match it */
+    memcpy(w_dec[2], truth[1], sizeof truth[1]); /* weak: called exclusive, wrongly */
+    memcpy(w_dec[3], truth[2], sizeof truth[2]); /* rightly */
+    w_dec[4][0][3] = w_dec[4][1][3] = 0.5f;      /* latent 3 found, but not called exclusive */
+    memcpy(w_dec[5], truth[4], sizeof truth[4]); /* rightly, */
+    memcpy(w_dec[6], truth[4], sizeof truth[4]); /* twice */
+    w_dec[7][1][9] = 1;                          /* matches nothing: called exclusive, wrongly */
+    memcpy(w_dec[8], truth[5], sizeof truth[5]); /* dead */
+    const uint64_t silent[LEARNED] = {0, 1, 2, 3, 4, 5, 6, 99, 100};
+
+    struct backend_setup setup = relu_setup(2, D, LEARNED, 1, STEP_SPARSE, false);
+    struct recovery r;
+    struct recovery_result result;
+    const float even[2] = {1, 1};
+    setup.two_models = true;
+    struct backend *b = open_cpu(&setup);
+    assert_int_equal(backend_put_all(b, "W_dec", w_dec, NULL), 0);
+    assert_int_equal(backend_put_all(b, "rows_since_fired", silent, NULL), 0);
+    b->step = 1000;
+    assert_int_equal(recovery_init(&r, path, 2, D, &e), 0);
+    assert_int_equal(recovery_measure(&r, b, even, RECOVERY_THRESHOLD, 100, &result, &e), 0);
+    assert_true(result.active == 3.5);
+    assert_int_equal(result.live, 8);
+    assert_int_equal(result.spurious, 1);
+    assert_int_equal(result.duplicates, 2);
+    assert_int_equal(result.called, 7);
+    assert_int_equal(result.called_rightly, 3);
+    assert_int_equal(result.exclusive, 4);
+    assert_int_equal(result.found_exclusive, 2);
+
+    b->step = 50; /* one that has been silent as long as the run is has never fired */
+    assert_int_equal(recovery_measure(&r, b, even, RECOVERY_THRESHOLD, 100, &result, &e), 0);
+    assert_int_equal(result.live, 7);
+    assert_int_equal(result.spurious, 0);
+    recovery_release(&r);
+    backend_cpu.close(b);
+}
+
 static void refuses(const char *path, size_t n_sites, size_t d_model, const char *part)
 {
     struct recovery r;
@@ -130,6 +190,7 @@ static void refusals(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(against_definition), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_definition), cmocka_unit_test(matches_and_exclusives),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

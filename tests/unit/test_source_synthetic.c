@@ -203,6 +203,147 @@ static void sparsity(void **state)
     free(x);
 }
 
+/* Of a source whose directions are nearly orthogonal: which latents are active in 50,000 rows, [50000, 32]. */
+static unsigned char *activity(struct synthetic_options *o, const char *truth)
+{
+    enum { N = 32, D = 1024, SEQUENCES = 50 };
+    o->d_model = D;
+    o->n_sites = 1;
+    o->n_latents = N;
+    o->active = 2;
+    o->noise = 0;
+    o->seq_len = 1000;
+    o->n_seq = SEQUENCES;
+    struct source s;
+    struct safetensors f;
+    struct err e = {0};
+    open_source(&s, o);
+    assert_int_equal(source_synthetic_write_truth(&s, truth, &e), 0);
+    assert_int_equal(safetensors_open(&f, truth, &e), 0);
+    float *v = malloc(N * D * sizeof *v), *x = malloc((size_t)o->seq_len * D * sizeof *x);
+    unsigned char *active = malloc((size_t)SEQUENCES * o->seq_len * N);
+    assert_int_equal(tensor_to_f32(&f, safetensors_find(&f, "directions"), v, &e), 0);
+    safetensors_close(&f);
+    for (uint32_t sequence = 0; sequence < SEQUENCES; sequence++) {
+        compute(&s, sequence, 1, x);
+        for (size_t row = 0; row < o->seq_len; row++)
+            for (size_t l = 0; l < N; l++) {
+                float product = 0, squares = 0;
+                for (size_t j = 0; j < D; j++) {
+                    product += x[row * D + j] * v[l * D + j];
+                    squares += v[l * D + j] * v[l * D + j];
+                }
+                active[((size_t)sequence * o->seq_len + row) * N + l] = product > 0.3f * squares;
+            }
+    }
+    s.close(s.self);
+    free(v);
+    free(x);
+    return active;
+}
+
+/* Latents fire as often as the truth says, from a rate to eight times it; pairs fire together. */
+static void rates_and_pairs(void **state)
+{
+    (void)state;
+    struct synthetic_options o = small();
+    o.rate_spread = 8;
+    o.correlated = 0.5;
+    const char *path = scratch_path("rates.safetensors");
+    unsigned char *active = activity(&o, path);
+    struct safetensors f;
+    struct err e = {0};
+    assert_int_equal(safetensors_open(&f, path, &e), 0);
+    float rate[32];
+    int32_t partner[32];
+    assert_int_equal(tensor_to_f32(&f, safetensors_require(&f, "rate", 1, (size_t[]){32}, &e), rate, &e), 0);
+    memcpy(partner, safetensors_require(&f, "partner", 1, (size_t[]){32}, &e)->data, sizeof partner);
+    double sum = 0, least = 1, greatest = 0;
+    size_t paired = 0;
+    for (int l = 0; l < 32; l++) {
+        size_t fired = 0, together = 0;
+        for (size_t row = 0; row < 50000; row++) {
+            fired += active[row * 32 + (size_t)l];
+            together += partner[l] >= 0 && active[row * 32 + (size_t)l] && active[row * 32 + (size_t)partner[l]];
+        }
+        double expected = (double)rate[l] * 50000;
+        assert_true(fabs((double)fired - expected) < 5 * sqrt(expected));
+        sum += (double)rate[l];
+        least = fmin(least, (double)rate[l]);
+        greatest = fmax(greatest, (double)rate[l]);
+        if (partner[l] < 0)
+            continue;
+        paired++;
+        assert_true(partner[l] != l && partner[partner[l]] == l && rate[l] == rate[partner[l]]);
+        assert_true(fabs((double)together / (double)fired - 0.9) < 0.05); /* sd at most 0.011 */
+    }
+    assert_int_equal(paired, 16);
+    assert_true(fabs(sum - 2) < 1e-5);
+    assert_true(greatest / least > 3 && greatest / least < 8.001);
+    safetensors_close(&f);
+    free(active);
+
+    struct source s;
+    struct synthetic_options alone = synthetic_defaults(); /* without pairs the factor is exact, and log-uniform */
+    alone.rate_spread = 8;
+    open_source(&s, &alone);
+    assert_int_equal(source_synthetic_write_truth(&s, path, &e), 0);
+    s.close(s.self);
+    assert_int_equal(safetensors_open(&f, path, &e), 0);
+    static float all[256];
+    assert_int_equal(tensor_to_f32(&f, safetensors_require(&f, "rate", 1, (size_t[]){256}, &e), all, &e), 0);
+    safetensors_close(&f);
+    size_t below = 0;
+    for (int l = 0; l < 256; l++) {
+        least = l ? fmin(least, (double)all[l]) : (double)all[l];
+        greatest = l ? fmax(greatest, (double)all[l]) : (double)all[l];
+    }
+    for (int l = 0; l < 256; l++)
+        below += (double)all[l] < least * sqrt(8);
+    assert_true(fabs(greatest / least - 8) < 1e-4);
+    assert_int_equal(below, 128);
+}
+
+/* A shared latent's vectors at the two models' sites: equal, of a tenth of the latents but for the ratio. */
+static void aligned_and_weak(void **state)
+{
+    (void)state;
+    struct synthetic_options o = small();
+    o.n_models = 2;
+    o.local = 0;
+    o.exclusive = 0.6;
+    o.aligned = true;
+    o.weak_ratio = 0.25;
+    struct source s;
+    struct safetensors f;
+    struct err e = {0};
+    const char *path = scratch_path("weak.safetensors");
+    open_source(&s, &o);
+    assert_int_equal(source_synthetic_write_truth(&s, path, &e), 0);
+    s.close(s.self);
+    assert_int_equal(safetensors_open(&f, path, &e), 0);
+    static float v[256][2][128]; /* latent, model, sites of the model */
+    int32_t kind[256];
+    assert_int_equal(tensor_to_f32(&f, safetensors_find(&f, "directions"), &v[0][0][0], &e), 0);
+    memcpy(kind, safetensors_find(&f, "kind")->data, sizeof kind);
+    safetensors_close(&f);
+    size_t weak = 0, shared = 0, sides[2] = {0};
+    for (int l = 0; l < 256; l++) {
+        if (kind[l] == LATENT_EXCLUSIVE) {
+            sides[v[l][0][0] == 0]++;
+            continue;
+        }
+        shared++;
+        float ratio = v[l][1][0] / v[l][0][0];
+        weak += ratio < 0.5f;
+        for (int j = 0; j < 128; j++)
+            assert_true(v[l][1][j] == (ratio < 0.5f ? 0.25f : 1) * v[l][0][j]);
+    }
+    assert_int_equal(shared, 102);
+    assert_int_equal(weak, 10);
+    assert_true(sides[0] + sides[1] == 154 && sides[0] > 55 && sides[1] > 55); /* 77 expected, sd 6 */
+}
+
 static void noise(void **state)
 {
     (void)state;
@@ -246,6 +387,12 @@ static void refusals(void **state)
     refuses((o = d, o.active = 200, o), "200 active of 256");
     refuses((o = d, o.local = 0.7, o.exclusive = 0.4, o), "0.7 local and 0.4 exclusive");
     refuses((o = d, o.noise = -1, o), "noise -1");
+    refuses((o = d, o.rate_spread = 0.5, o), "factor 0.5");
+    refuses((o = d, o.rate_spread = 1e5, o.active = 50, o), "the greatest rate is");
+    refuses((o = d, o.correlated = 1.5, o), "share 1.5 of correlated");
+    refuses((o = d, o.weak_ratio = 0, o.n_models = 2, o), "weak ratio 0");
+    refuses((o = d, o.weak_ratio = 0.5, o), "weak ratio 0.5 with 1 model");
+    refuses((o = d, o.aligned = true, o), "aligned with 1 model");
     refuses((o = d, o.d_model = 0, o), "d_model 0");
     refuses((o = d, o.n_sites = 1000, o), "1000 sites");
     refuses((o = d, o.n_sites = 512, o.d_model = 1 << 20, o), "larger than a chunk");
@@ -257,6 +404,8 @@ int main(void)
         cmocka_unit_test(pure_function_of_sequence),
         cmocka_unit_test(truth_file),
         cmocka_unit_test(sparsity),
+        cmocka_unit_test(rates_and_pairs),
+        cmocka_unit_test(aligned_and_weak),
         cmocka_unit_test(noise),
         cmocka_unit_test(refusals),
     };
