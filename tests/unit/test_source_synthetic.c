@@ -51,10 +51,8 @@ static void compute(struct source *s, uint32_t first, uint32_t n, float *dst)
     rows_release(&r);
 }
 
-static void pure_function_of_sequence(void **state)
+static void check_pure_function(struct synthetic_options o)
 {
-    (void)state;
-    struct synthetic_options o = small();
     size_t width = (size_t)o.n_sites * o.d_model, sequence = o.seq_len * width;
     float *all = malloc(o.n_seq * sequence * sizeof *all), *part = malloc(o.n_seq * sequence * sizeof *part);
     struct source s, again;
@@ -91,6 +89,37 @@ static void pure_function_of_sequence(void **state)
     s.close(s.self);
     free(all);
     free(part);
+}
+
+static void pure_function_of_sequence(void **state)
+{
+    (void)state;
+    struct synthetic_options o = small(), harder = o;
+    harder.n_models = 2;
+    harder.rate_spread = 5;
+    harder.correlated = 0.3;
+    harder.weak_ratio = 0.5;
+    harder.aligned = true;
+    check_pure_function(o);
+    check_pure_function(harder);
+
+    /* Each option makes another stream. */
+    struct synthetic_options two = o, others[4];
+    two.n_models = 2;
+    others[0] = others[1] = others[2] = others[3] = two;
+    others[0].rate_spread = 5;
+    others[1].correlated = 0.3;
+    others[2].weak_ratio = 0.5;
+    others[3].aligned = true;
+    struct source plain, other;
+    struct err e = {0};
+    open_source(&plain, &two);
+    for (int i = 0; i < 4; i++) {
+        open_source(&other, &others[i]);
+        assert_int_equal(stream_compare(&plain.stream, &other.stream, &e), ERR_MISMATCH);
+        other.close(other.self);
+    }
+    plain.close(plain.self);
 }
 
 static void truth_file(void **state)
