@@ -2,7 +2,6 @@
 #include "connections.h"
 
 #include <arpa/inet.h>
-#include <assert.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -226,6 +225,8 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
         k = enter_early(c, fd, now_ms);
     if (k && !k->bound.size && !ambiguous(c, k, now_ms))
         bind_to(c, k, peer, held(fd, wire_bytes)); /* all that came before this message */
+    else if (k && !k->bound.size)
+        k->heard = *peer;
     k = find_bound(c, fd, peer);
     if (!k)
         return true;
@@ -298,6 +299,13 @@ static void turn_out(struct connections *c, struct connection *k, enum refusal k
     shut(c, k);
 }
 
+/* Returns the member that was heard over a connection which is not bound yet, since its message may have been another's; NULL: none. Until
+ * its next message binds the connection, it may be what the member is, or a producer that is vouched for would be closed as a stranger. */
+static const struct connection_member *member_heard(const struct connections *c, const struct connection *k)
+{
+    return k->state == CONNECTION_STRANGER && !k->bound.size && k->heard.size ? find_member(c, &k->heard) : NULL;
+}
+
 /* Closes the oldest strangers until there are no more than may be. */
 static void thin_out(struct connections *c)
 {
@@ -305,10 +313,11 @@ static void thin_out(struct connections *c)
         struct connection *oldest = NULL;
         for (size_t i = 0; i < c->n_connections; i++) {
             struct connection *k = &c->connections[i];
-            if (k->state == CONNECTION_STRANGER && (!oldest || k->number < oldest->number))
+            if (k->state == CONNECTION_STRANGER && !member_heard(c, k) && (!oldest || k->number < oldest->number))
                 oldest = k;
         }
-        assert(oldest); /* n_strangers counts them */
+        if (!oldest)
+            return;
         turn_out(c, oldest, REFUSAL_TOO_MANY, "is the oldest of too many that did not become producers");
     }
 }
@@ -318,6 +327,9 @@ static bool too_much(const struct connections *c, const struct connection *k, in
 {
     if (k->state == CONNECTION_MEMBER)
         return k->held > k->allowed;
+    const struct connection_member *m = member_heard(c, k);
+    if (m)
+        return k->held > m->allowed;
     /* while messages over it may be another peer's, its own ones are not counted as given either */
     return k->state == CONNECTION_STRANGER && !ambiguous(c, k, now_ms) && k->held > c->limits.stranger_held;
 }
@@ -342,7 +354,7 @@ void connections_tick(struct connections *c, int64_t now_ms)
         else if (k->state == CONNECTION_REFUSED &&
                  (now_ms - k->since_ms > c->limits.refused_ms || k->after > MAX_AFTER))
             shut(c, k);
-        if (k->state != CONNECTION_STRANGER && k->state != CONNECTION_REFUSED)
+        if ((k->state != CONNECTION_STRANGER && k->state != CONNECTION_REFUSED) || member_heard(c, k))
             continue;
         others += k->held;
         if (!largest || k->held > largest->held)

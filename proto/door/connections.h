@@ -69,6 +69,7 @@ struct connection {
     uint64_t allowed;         /* of a member: how many that may be */
     unsigned after;           /* messages that came after it was refused */
     bool early;               /* a message has told of it, and ZeroMQ has not yet */
+    struct routing_id heard;  /* while it is not bound: who was heard over it last */
     struct sockaddr_storage peer;
 };
 

@@ -328,6 +328,27 @@ static void heard_before_it_is_told_of(void **state)
     leave(q);
 }
 
+/* A producer's HELLO comes while the descriptor may still bring messages of whoever had it; then a chunk is under way. */
+static void vouched_for_while_it_is_ambiguous(void **state)
+{
+    (void)state;
+    struct pair first = enter(0);
+    leave(first);
+    struct pair p = enter(10);
+    comes(p, 400);
+    connections_heard(&connections, p.here, &ANN, 400, 11);
+    connections_vouch(&connections, p.here, &ANN, 5000, 11);
+    connections_empty(&connections);
+    connections_empty(&connections); /* from here on its messages are its own, but none is whole */
+    comes(p, 4000);
+    connections_tick(&connections, 12);
+    assert_false(was_shut(p));
+    connections_vouch(&connections, p.here, &ANN, 0, 13);
+    connections_tick(&connections, 14);
+    assert_true(was_shut(p));
+    leave(p);
+}
+
 static void no_memory_to_watch_it(void **state)
 {
     (void)state;
@@ -362,6 +383,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(somebody_elses_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(where_it_comes_from, set_up, tear_down),
         cmocka_unit_test_setup_teardown(heard_before_it_is_told_of, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(vouched_for_while_it_is_ambiguous, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
