@@ -24,16 +24,13 @@ import xxhash
 import zmq
 
 import harness
-from noise import Noise
+from noise import GREETING, READY, Noise, shake_hands
 
 XCKEYS = os.environ.get("XCKEYS", "xckeys")
 LONG = os.environ.get("STRANGERS") == "long"
 SOURCE = ["--source", "synthetic", "--d-model", "64", "--n-sites", "4", "--latents", "256"]
 TRAINER = ["--batch-size", "128", "--buffer-mult", "64", "--dict-size", "1024", "--model-batch-size", "8", "--eval-blocks", "1",
            "--log-every", "50", "--heartbeat-ms", "200", "--timeout-ms", "3000"]
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
-READY = b"\x04" + bytes([len(READY)]) + READY
 
 
 def sealed(message):
@@ -63,10 +60,14 @@ class Flood:
         return s
 
     def noise(self):
-        for data in (os.urandom(5000), b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, GREETING, GREETING + READY, GREETING[:11],
-                     GREETING + READY + b"\x00\x05hello", GREETING + READY + b"\x02" + (1 << 40).to_bytes(8, "big")):
+        for data in (os.urandom(5000), b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, GREETING, GREETING + READY, GREETING[:11]):
             with contextlib.suppress(OSError):
                 self.connect().sendall(data)
+        for data in b"\x00\x05hello", b"\x02" + (1 << 40).to_bytes(8, "big"):
+            with contextlib.suppress(OSError):
+                s = self.connect()
+                shake_hands(s)
+                s.sendall(data)
         for _ in range(20):
             with contextlib.suppress(OSError):
                 self.sockets.append(self.nearly.talk())
@@ -209,7 +210,7 @@ class Strangers(harness.ProgramTest):
         s = socket.create_connection(("127.0.0.1", port), 20)
         sent, part = 0, b"\x03" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
         with contextlib.suppress(OSError):
-            s.sendall(GREETING + READY)
+            shake_hands(s)
             while sent < 4000:
                 s.sendall(part)
                 sent += 1
