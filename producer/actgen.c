@@ -156,6 +156,8 @@ static const struct actgen_flag {
          "of the latents are pairs that are mostly active together", RANGE(0, 1)),
     FLAG("weak-ratio", FLAG_NUMBER, planted.weak_ratio, SYNTHETIC, "R",
          "a tenth of the latents in both models are so many times as large in the second", RANGE(0, 1)),
+    FLAG("alone", FLAG_NUMBER, planted.alone, SYNTHETIC, "SHARE",
+         "another tenth of them is, that often when it is active, active in the second model alone", RANGE(0, 1)),
     FLAG("noise", FLAG_NUMBER, planted.noise, SYNTHETIC, "STD", "standard deviation of the noise", RANGE(0, 1e6)),
     FLAG("n-seq", FLAG_COUNT, planted.n_seq, SYNTHETIC, "N", "sequences", RANGE(1, UINT32_MAX)),
     FLAG("seed", FLAG_COUNT, planted.seed, SYNTHETIC, "N", "of the planted dictionary and the rows", RANGE(0, 9e15)),

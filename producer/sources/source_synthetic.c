@@ -18,11 +18,13 @@
 #define ACTIVE_MAX 512 /* beyond about 700 the table would start at a number that is 0 in double */
 #define RATE_MAX 0.5   /* of a latent */
 #define TOGETHER 0.9   /* probability that a latent of a pair is active where the other is */
-#define WEAK_SHARE 0.1 /* of the shared latents */
+#define SOME_SHARE \
+    0.1 /* of the shared latents, those that are weak in model 1, and those that are active in it alone */
 
 struct planted {
     enum latent_kind kind;
     uint32_t first, end; /* its sites */
+    double alone;        /* share of its activations that are at the second half of them only */
     int32_t partner;     /* the other latent of its pair, or -1 */
     double rate;         /* probability to be active in a row */
 };
@@ -84,6 +86,11 @@ static int check(const struct synthetic_options *o, struct err *e)
     if (o->weak_ratio < 1 && o->n_models != 2)
         return err_set(e, ERR_INPUT, "synthetic: weak ratio %g with %" PRIu32 " model, must be 2", o->weak_ratio,
                        o->n_models);
+    if (!(o->alone >= 0) || !(o->alone <= 1))
+        return err_set(e, ERR_INPUT, "synthetic: share %g active alone, must be 0 to 1", o->alone);
+    if (o->alone > 0 && o->n_models != 2)
+        return err_set(e, ERR_INPUT, "synthetic: share %g active alone with %" PRIu32 " model, must be 2", o->alone,
+                       o->n_models);
     if (o->aligned && o->n_models != 2)
         return err_set(e, ERR_INPUT, "synthetic: aligned with %" PRIu32 " model, must be 2", o->n_models);
     if (!(o->noise >= 0) || !(o->noise <= 1e6))
@@ -112,14 +119,15 @@ static void plant(struct synthetic *s)
             n_exclusive = o->n_latents - n_local;
     }
     uint32_t n_shared = o->n_latents - n_local - n_exclusive;
-    uint32_t n_weak = o->weak_ratio < 1 ? (uint32_t)(WEAK_SHARE * n_shared + 0.5) : 0;
+    uint32_t n_some = (uint32_t)(SOME_SHARE * n_shared + 0.5), n_weak = o->weak_ratio < 1 ? n_some : 0;
     for (uint32_t l = 0; l < o->n_latents; l++) {
         struct rng r;
         rng_init(&r, o->seed, RNG_SYNTHETIC_DICTIONARY, l);
         uint32_t site = rng_below(&r, o->n_sites), side = rng_below(&r, 2);
         struct planted *p = &s->latents[l];
         if (l < n_shared)
-            *p = (struct planted){.kind = LATENT_SHARED, .first = 0, .end = o->n_sites};
+            *p = (struct planted){
+                .kind = LATENT_SHARED, .first = 0, .end = o->n_sites, .alone = l >= n_shared - n_some ? o->alone : 0};
         else if (l < n_shared + n_local)
             *p = (struct planted){.kind = LATENT_LOCAL, .first = site, .end = site + 1};
         else
@@ -269,7 +277,8 @@ static void draw_row(const struct synthetic *s, const struct workspace *w, struc
         float coefficient = (float)(0.5 + rng_uniform(r));
         const struct planted *p = &s->latents[l];
         const float *direction = s->directions + (size_t)l * width;
-        for (size_t j = p->first * d_model; j < p->end * d_model; j++)
+        size_t first = p->alone > 0 && rng_uniform(r) < p->alone ? o->n_sites / 2 : p->first;
+        for (size_t j = first * d_model; j < p->end * d_model; j++)
             w->row[j] += coefficient * direction[j];
     }
     for (uint32_t i = 0; i < n; i++)
@@ -337,7 +346,7 @@ static int describe(struct stream *t, const struct synthetic_options *o, struct 
         else
             snprintf(t->sites[i], SITE_NAME_SIZE, "%" PRIu32 ":blocks.%" PRIu32 ".hook_resid_post", i / per_model,
                      i % per_model);
-    char text[384];
+    char text[448];
     struct fingerprint f;
     snprintf(text, sizeof text, "synthetic 1 %" PRIu32 " %" PRIu32 " %a %a %a %a %" PRIu64, o->n_models, o->n_latents,
              o->local, o->exclusive, o->active, o->noise, o->seed);
@@ -345,6 +354,9 @@ static int describe(struct stream *t, const struct synthetic_options *o, struct 
     if (!all_alike(o) || o->weak_ratio < 1 || o->aligned)
         snprintf(text + used, sizeof text - used, " rates %a %a weak %a aligned %d", o->rate_spread, o->correlated,
                  o->weak_ratio, o->aligned);
+    used = strlen(text);
+    if (o->alone > 0)
+        snprintf(text + used, sizeof text - used, " alone %a", o->alone);
     for (uint32_t m = 0; m <= o->n_models; m++) { /* the models, then the tokens, of which there are none */
         if ((rc = fingerprint_init(&f, e)))
             return rc;
@@ -398,7 +410,8 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
 {
     const struct synthetic *s = source->self;
     const struct synthetic_options *o = &s->o;
-    char n_models[16], active[32], noise[32], seed[32], local[32], exclusive[32], spread[32], correlated[32], weak[32];
+    char n_models[16], active[32], noise[32], seed[32], local[32], exclusive[32], spread[32], correlated[32], weak[32],
+        alone[32];
     snprintf(n_models, sizeof n_models, "%" PRIu32, o->n_models);
     snprintf(active, sizeof active, "%g", o->active);
     snprintf(noise, sizeof noise, "%g", o->noise);
@@ -408,21 +421,17 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
     snprintf(spread, sizeof spread, "%g", o->rate_spread);
     snprintf(correlated, sizeof correlated, "%g", o->correlated);
     snprintf(weak, sizeof weak, "%g", o->weak_ratio);
-    const char *metadata[] = {"n_models",    n_models,
-                              "active",      active,
-                              "noise",       noise,
-                              "seed",        seed,
-                              "local",       local,
-                              "exclusive",   exclusive,
-                              "rate_spread", spread,
-                              "correlated",  correlated,
-                              "aligned",     o->aligned ? "1" : "0",
-                              "weak_ratio",  weak,
-                              "model",       source->stream.model_fingerprints[0]};
+    snprintf(alone, sizeof alone, "%g", o->alone);
+    const char *metadata[] = {
+        "n_models",    n_models, "active",     active,     "noise",     noise,
+        "seed",        seed,     "local",      local,      "exclusive", exclusive,
+        "rate_spread", spread,   "correlated", correlated, "aligned",   o->aligned ? "1" : "0",
+        "weak_ratio",  weak,     "alone",      alone,      "model",     source->stream.model_fingerprints[0]};
     const struct tensor_spec specs[] = {{"directions", TENSOR_F32, 3, {o->n_latents, o->n_sites, o->d_model}},
                                         {"kind", TENSOR_I32, 1, {o->n_latents}},
                                         {"rate", TENSOR_F32, 1, {o->n_latents}},
-                                        {"partner", TENSOR_I32, 1, {o->n_latents}}};
+                                        {"partner", TENSOR_I32, 1, {o->n_latents}},
+                                        {"alone", TENSOR_F32, 1, {o->n_latents}}};
     struct safetensors_writer w;
     int rc = safetensors_write_begin(&w, path, specs, sizeof specs / sizeof *specs, metadata,
                                      sizeof metadata / sizeof *metadata / 2, e);
@@ -440,6 +449,10 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
     }
     for (uint32_t l = 0; !rc && l < o->n_latents; l++)
         rc = safetensors_write_data(&w, &s->latents[l].partner, sizeof s->latents[l].partner, e);
+    for (uint32_t l = 0; !rc && l < o->n_latents; l++) {
+        float alone_share = (float)s->latents[l].alone;
+        rc = safetensors_write_data(&w, &alone_share, sizeof alone_share, e);
+    }
     if (!rc)
         rc = safetensors_write_commit(&w, e);
     safetensors_write_abandon(&w);

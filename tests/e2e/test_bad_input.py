@@ -153,7 +153,7 @@ class Actgen(BadInput):
                     ["--center-writing-weights"], ["--compute", "bf16"]]
         of_synthetic = [["--truth", "t"], *([f"--{name}", "1"] for name in ("d-model", "n-sites", "n-models", "latents", "active",
                                                                             "noise", "n-seq", "seed", "local", "exclusive", "rate-spread",
-                                                                            "correlated", "weak-ratio")), ["--aligned"]]
+                                                                            "correlated", "weak-ratio", "alone")), ["--aligned"]]
         for args, name, *others in ((SYNTHETIC, "synthetic", *of_model, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
                                     (model, "model", *of_synthetic, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
                                     (recording, "recording", *of_model, *of_synthetic, ["--seq-len", "4"], ["--record", "r"],

@@ -99,22 +99,24 @@ static void pure_function_of_sequence(void **state)
     harder.rate_spread = 5;
     harder.correlated = 0.3;
     harder.weak_ratio = 0.5;
+    harder.alone = 0.5;
     harder.aligned = true;
     check_pure_function(o);
     check_pure_function(harder);
 
     /* Each option makes another stream. */
-    struct synthetic_options two = o, others[4];
+    struct synthetic_options two = o, others[5];
     two.n_models = 2;
-    others[0] = others[1] = others[2] = others[3] = two;
+    others[0] = others[1] = others[2] = others[3] = others[4] = two;
     others[0].rate_spread = 5;
     others[1].correlated = 0.3;
     others[2].weak_ratio = 0.5;
     others[3].aligned = true;
+    others[4].alone = 0.5;
     struct source plain, other;
     struct err e = {0};
     open_source(&plain, &two);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         open_source(&other, &others[i]);
         assert_int_equal(stream_compare(&plain.stream, &other.stream, &e), ERR_MISMATCH);
         other.close(other.self);
@@ -373,6 +375,45 @@ static void aligned_and_weak(void **state)
     assert_true(sides[0] + sides[1] == 154 && sides[0] > 55 && sides[1] > 55); /* 77 expected, sd 6 */
 }
 
+/* A tenth of the shared latents are active at the second model's sites alone as often as the truth says, no others ever. */
+static void alone(void **state)
+{
+    (void)state;
+    struct synthetic_options o = synthetic_defaults();
+    o.d_model = 8;
+    o.n_sites = o.n_models = 2;
+    o.n_latents = 20;
+    o.local = o.exclusive = o.noise = 0;
+    o.active = 0.5;
+    o.alone = 0.75;
+    o.seq_len = 500;
+    o.n_seq = 200;
+    struct source s;
+    struct safetensors f;
+    struct err e = {0};
+    const char *path = scratch_path("alone.safetensors");
+    open_source(&s, &o);
+    assert_int_equal(source_synthetic_write_truth(&s, path, &e), 0);
+    assert_int_equal(safetensors_open(&f, path, &e), 0);
+    float share[20];
+    assert_int_equal(tensor_to_f32(&f, safetensors_require(&f, "alone", 1, (size_t[]){20}, &e), share, &e), 0);
+    safetensors_close(&f);
+    for (int l = 0; l < 20; l++)
+        assert_true(share[l] == (l < 18 ? 0 : 0.75f));
+    static float x[500][2][8];
+    size_t second_only = 0;
+    for (uint32_t sequence = 0; sequence < o.n_seq; sequence++) {
+        compute(&s, sequence, 1, &x[0][0][0]);
+        for (size_t row = 0; row < o.seq_len; row++) {
+            assert_true(x[row][0][0] == 0 || x[row][1][0] != 0);
+            second_only += x[row][0][0] == 0 && x[row][1][0] != 0;
+        }
+    }
+    s.close(s.self);
+    /* None of 18 at 0.025, and some of two at 0.025 of which none is in both models: 0.0234, sd 48 rows. */
+    assert_true(fabs((double)second_only - 2340) < 250);
+}
+
 static void noise(void **state)
 {
     (void)state;
@@ -421,6 +462,8 @@ static void refusals(void **state)
     refuses((o = d, o.correlated = 1.5, o), "share 1.5 of correlated");
     refuses((o = d, o.weak_ratio = 0, o.n_models = 2, o), "weak ratio 0");
     refuses((o = d, o.weak_ratio = 0.5, o), "weak ratio 0.5 with 1 model");
+    refuses((o = d, o.alone = 1.5, o.n_models = 2, o), "share 1.5 active alone");
+    refuses((o = d, o.alone = 0.5, o), "share 0.5 active alone with 1 model");
     refuses((o = d, o.aligned = true, o), "aligned with 1 model");
     refuses((o = d, o.d_model = 0, o), "d_model 0");
     refuses((o = d, o.n_sites = 1000, o), "1000 sites");
@@ -435,6 +478,7 @@ int main(void)
         cmocka_unit_test(sparsity),
         cmocka_unit_test(rates_and_pairs),
         cmocka_unit_test(aligned_and_weak),
+        cmocka_unit_test(alone),
         cmocka_unit_test(noise),
         cmocka_unit_test(refusals),
     };

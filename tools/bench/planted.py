@@ -19,7 +19,8 @@ import tempfile
 SOURCE = ["--source", "synthetic", "--d-model", "64", "--n-sites", "2", "--n-models", "2", "--latents", "128", "--active", "4",
           "--local", "0", "--aligned", "--rate-spread", "10"]
 TABLES = {"truth": ["--exclusive", "0.6"], "null": ["--exclusive", "0"],
-          "hard": ["--exclusive", "0.6", "--correlated", "0.2", "--weak-ratio", "0.25"]}
+          "hard": ["--exclusive", "0.6", "--correlated", "0.2", "--weak-ratio", "0.25"],
+          "alone": ["--exclusive", "0.6", "--alone", "0.5"]}
 TRAINER = ["--dict-size", "512", "--batch-size", "256", "--buffer-mult", "32", "--model-batch-size", "8", "--lr", "3e-3",
            "--dead-rows", "3e4", "--eval-blocks", "2"]
 INIT = ["--dec-init-norm", "0.1"]
@@ -86,7 +87,8 @@ def main():
     parser.add_argument("--rows", type=float, default=1e6)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="recipes whose name has one of these in it")
     parser.add_argument("--table", nargs="+", choices=list(TABLES), default=["truth", "null"],
-                        help="hard: truth, and a fifth of the latents are pairs, a tenth of the shared are weak in model 1")
+                        help="hard: truth, and a fifth of the latents are pairs, a tenth of the shared are weak in model 1; "
+                             "alone: truth, and a tenth of the shared are half of the time active in model 1 alone")
     a = parser.parse_args()
     names = [name for name in RECIPES if not a.only or any(text in name for text in a.only)]
     if not names:
