@@ -9,12 +9,8 @@ falsely. What the columns mean: trainer/learn/recovery.h; "dead" are learned lat
 """
 import argparse
 import datetime
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
+
+import training
 
 SOURCE = ["--source", "synthetic", "--d-model", "64", "--n-sites", "2", "--n-models", "2", "--latents", "128", "--active", "4",
           "--local", "0", "--aligned", "--rate-spread", "10"]
@@ -34,29 +30,6 @@ RECIPES = {
     "jumprelu": ["--activation", "jumprelu", "--l0-coeff", "0.5"],
     "batchtopk, exclusive partition": [*BATCHTOPK, "--exclusive-latents", "128,128"],
 }
-LIMIT = 300  # seconds that a run may take
-
-
-def run(a, source, recipe, seed):
-    """One training; returns its summary."""
-    with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        endpoint, truth, out = f"ipc://{folder}/socket", f"{folder}/truth.safetensors", f"{folder}/out"
-        producer = subprocess.Popen([f"{a.build}/actgen", "--threads", "1", "--connect", endpoint, *SOURCE, *source, "--seed", str(seed),
-                                     "--truth", truth], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while not os.path.exists(truth):  # the trainer reads it at its start
-                if producer.poll() is not None:
-                    sys.exit(f"actgen ended with {producer.returncode}")
-            done = subprocess.run([f"{a.build}/xctrain", "--threads", "1", "--out", out, "--listen", endpoint, "--truth", truth,
-                                   *TRAINER, "--num-tokens", str(a.rows), "--seed", str(seed), *recipe],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=LIMIT)
-            if done.returncode:
-                sys.exit(done.stderr)
-            with open(f"{out}/summary.json") as f:
-                return json.load(f)
-        finally:
-            producer.send_signal(signal.SIGTERM)
-            producer.wait()
 
 
 def figures(summary):
@@ -70,14 +43,6 @@ def figures(summary):
     return {"recovered, %": percent(summary["recovered"]), "exclusive precision, %": percent(exclusive["precision"]),
             "exclusive recall, %": percent(exclusive["recall"]), "live called exclusive, %": percent(exclusive["called"] / max(r["live"], 1)),
             "duplicates": r["duplicates"], "spurious": r["spurious"], "L0": summary["l0"], "dead": summary["dead"]}
-
-
-def cell(values):
-    values = [v for v in values if v is not None]
-    if not values:
-        return "-"
-    mean, least, greatest = (f"{v:.1f}".removesuffix(".0") for v in (sum(values) / len(values), min(values), max(values)))
-    return mean if least == greatest else f"{mean} ({least} to {greatest})"
 
 
 def main():
@@ -97,11 +62,13 @@ def main():
     for table in a.table:
         print(f"\n`{' '.join(SOURCE[2:] + TABLES[table])}`\n")
         for n, name in enumerate(names):
-            runs = [figures(run(a, TABLES[table], RECIPES[name], seed)) for seed in a.seeds]
+            runs = [figures(training.run(a.build, [*SOURCE, *TABLES[table], "--seed", str(seed)],
+                                         [*TRAINER, "--num-tokens", str(a.rows), "--seed", str(seed), *RECIPES[name]], planted=True))
+                    for seed in a.seeds]
             columns = [c for c in runs[0] if not c.startswith("live" if table != "null" else "exclusive")]
             if n == 0:
                 print(f"| recipe | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 1)}")
-            print(f"| {name} | {' | '.join(cell([r[c] for r in runs]) for c in columns)} |", flush=True)
+            print(f"| {name} | {' | '.join(training.cell([r[c] for r in runs]) for c in columns)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ const struct setting config_keys[] = {
     NUMBER(lr, true, 0, 1e3, "2e-5", "learning rate of Adam"),
     NUMBER(lr_warmup, true, 0, 1, "0.05", "share of the steps in which lr rises linearly"),
     COUNT(lr_warmup_steps, true, 0, MANY, "0", "if not 0, steps in which lr rises, instead of a share", .absent = "0"),
-    SWITCH(lr_from_zero, "lr is 0 at the first step, as in the reference"),
+    SWITCH(lr_from_zero, "lr is 0 at the first step, as in neelnanda-io/Crosscoders"),
     NUMBER(lr_decay, true, 0, 1, "0.2", "share of the steps, the last ones, in which lr falls linearly to 0"),
     NUMBER(beta1, true, 0, 0.9999999, "0.9", "Adam's decay of the first moment"),
     NUMBER(beta2, true, 0, 0.9999999999, "0.999", "Adam's decay of the second moment"),
