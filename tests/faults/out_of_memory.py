@@ -235,7 +235,7 @@ class EncodeJson(Encode):
 
 
 class EncodeGpt2(Encode):
-    """vocab.json and merges.txt."""
+    """vocab.json and merges.txt, and what older folders have beside them."""
 
     def make_inputs(self):
         super().make_inputs()
@@ -243,6 +243,10 @@ class EncodeGpt2(Encode):
             f.write('{"h": 0, "e": 1, "l": 2, "he": 3, "<|endoftext|>": 4}')
         with open(self.given("merges.txt"), "w") as f:
             f.write("#version: 0.2\nh e\n")
+        with open(self.given("added_tokens.json"), "w") as f:
+            f.write('{"<x>": 5}')
+        with open(self.given("special_tokens_map.json"), "w") as f:
+            f.write('{"pad_token": "<x>", "additional_special_tokens": ["<y>"]}')
         os.rename(self.given("tokenizer.json"), self.given("unused.json"))
 
     def args(self):

@@ -25,11 +25,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                  \
     } while (0)
 
-/* The path of file `slot` (0 to 3) of this process, which now has these bytes. */
+/* The path of file `slot` (0 to 4) of this process, which now has these bytes. */
 static inline const char *fuzz_file(int slot, const void *data, size_t size)
 {
-    static int files[4] = {-1, -1, -1, -1};
-    static char paths[4][32];
+    static int files[5] = {-1, -1, -1, -1, -1};
+    static char paths[5][32];
     if (files[slot] < 0) {
         files[slot] = memfd_create("fuzz", MFD_CLOEXEC);
         MUST(files[slot] >= 0);

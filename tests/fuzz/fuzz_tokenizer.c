@@ -1,5 +1,6 @@
 /* fuzz_tokenizer.c - any tokenizer.json; behind a NUL the text to encode with it. A file that begins with a NUL has
- * vocab.json, NUL, merges.txt, NUL, text instead.
+ * vocab.json, NUL, merges.txt, NUL, text instead; one that begins with 0x01 has tokenizer_config.json, NUL,
+ * special_tokens_map.json, NUL, added_tokens.json, NUL, text, beside a small vocabulary.
  *
  * Ids do not depend on where the text was cut, and every id is one that the vocabulary can decode. */
 #include "fuzz.h"
@@ -53,19 +54,48 @@ static void use(struct tokenizer *t, struct part text)
     mem_free(pieces.data);
 }
 
+static void link_file(int slot, const char *name, struct part p)
+{
+    fuzz_link(name, fuzz_file(slot, p.data, p.size));
+}
+
+static struct part constant(const char *text)
+{
+    return (struct part){(const uint8_t *)text, strlen(text)};
+}
+
+/* Fills the folder from the bytes, which then are the text. */
+static void fill_folder(const uint8_t **data, size_t *size)
+{
+    static const char *const names[] = {
+        "tokenizer.json",          "vocab.json",       "merges.txt", "tokenizer_config.json",
+        "special_tokens_map.json", "added_tokens.json"};
+    uint8_t kind = *size ? **data : 2;
+    char path[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", fuzz_folder(), names[i]);
+        unlink(path);
+    }
+    if (kind > 1) {
+        link_file(0, names[0], next_part(data, size));
+        return;
+    }
+    ++*data, --*size;
+    if (kind == 0) {
+        link_file(0, names[1], next_part(data, size));
+        link_file(1, names[2], next_part(data, size));
+        return;
+    }
+    for (int i = 0; i < 3; i++)
+        link_file(i, names[3 + i], next_part(data, size));
+    link_file(3, names[1], constant("{\"a\": 0, \"b\": 1, \"ab\": 2, \" \": 3}"));
+    link_file(4, names[2], constant("a b\n"));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct err e = {0};
-    char path[128];
-    bool gpt2 = size && data[0] == 0;
-    if (gpt2)
-        next_part(&data, &size);
-    struct part first = next_part(&data, &size), merges = gpt2 ? next_part(&data, &size) : (struct part){0};
-    snprintf(path, sizeof path, "%s/tokenizer.json", fuzz_folder());
-    unlink(path);
-    fuzz_link(gpt2 ? "vocab.json" : "tokenizer.json", fuzz_file(0, first.data, first.size));
-    if (gpt2)
-        fuzz_link("merges.txt", fuzz_file(1, merges.data, merges.size));
+    fill_folder(&data, &size);
     struct tokenizer *t = tokenizer_open(fuzz_folder(), &e);
     if (t)
         use(t, (struct part){data, size});

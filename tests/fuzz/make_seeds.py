@@ -207,6 +207,12 @@ seed("tokenizer", "prefix", tokenizer(pre={"add_prefix_space": True}) + text)
 seed("tokenizer", "whole", tokenizer(pre={"use_regex": False}, model={"unk_token": "o"}) + text)
 seed("tokenizer", "gpt2", b"\0" + json.dumps(vocab).encode() + b"\0#version: 0.2\n" + "\n".join(merges).encode() + b"\n"
      + text)
+config = {"add_prefix_space": False, "pad_token": "<p>", "image_token": {"__type": "AddedToken", "content": "<i>", "lstrip": True}}
+beside = b"\0ab<p> <i>a<|endoftext|> <x>b"
+seed("tokenizer", "folder", b"\1" + json.dumps(config).encode() + b'\0{"eos_token": "<e>", "additional_special_tokens": ["<x>"]}'
+     b'\0{"<p>": 4}' + beside)
+seed("tokenizer", "decoder", b"\1" + json.dumps({**config, "added_tokens_decoder": {"4": strip | {"content": "<p>"}}}).encode()
+     + b"\0{}\0{}" + beside)
 
 golden = json.loads(data("tokenizer", "golden.json"))
 texts = []

@@ -1,6 +1,6 @@
 """test_xctok.py - xctok against the Hugging Face `tokenizers` package, on more than 5 MB of varied text.
 
-The package is installed from PyPI into a virtual environment in the build folder; where that cannot be done the test says so and
+The packages are installed from PyPI into a virtual environment in the build folder; where that cannot be done the test says so and
 is skipped (exit status 77). The text is made here from what every machine of the project has: the demo's sample, this repository's
 sources, the system's licences and Python library, and generated text of many scripts. Every id must be the same, with the demo's
 tokenizer and with others trained here.
@@ -19,7 +19,7 @@ import time
 import unittest
 
 SKIPPED = 77
-PACKAGE = "tokenizers==0.23.3"
+PACKAGES = ["tokenizers==0.23.3", "transformers==5.23.0"]  # the second: test_xctok_folders.py
 XCTOK = os.environ.get("XCTOK", "xctok")
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
 DEMO = os.environ.get("DEMO", f"{ROOT}/tools/demo")
@@ -27,14 +27,14 @@ EOT = "<|endoftext|>"
 
 
 def enter_venv():
-    """Continues in a Python that has the package."""
+    """Continues in a Python that has the packages."""
     venv = os.environ.get("VENV", "venv-tokenizers")
     python = f"{venv}/bin/python"
-    if subprocess.run([python, "-c", "import tokenizers"], capture_output=True).returncode if os.path.exists(python) else True:
-        for command in ([sys.executable, "-m", "venv", "--clear", venv], [python, "-m", "pip", "install", "-q", PACKAGE]):
+    if subprocess.run([python, "-c", "import tokenizers, transformers"], capture_output=True).returncode if os.path.exists(python) else True:
+        for command in ([sys.executable, "-m", "venv", "--clear", venv], [python, "-m", "pip", "install", "-q", *PACKAGES]):
             made = subprocess.run(command, capture_output=True, text=True)
             if made.returncode:
-                print(f"skipped: cannot install {PACKAGE} from PyPI into {venv}: {(made.stderr or made.stdout)[-500:]}")
+                print(f"skipped: cannot install {PACKAGES} from PyPI into {venv}: {(made.stderr or made.stdout)[-500:]}")
                 sys.exit(SKIPPED)
     os.execv(python, [python, *sys.argv])
 

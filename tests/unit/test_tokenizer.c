@@ -433,11 +433,11 @@ static void refusals(void **state)
     refuses("{" MODEL(", \"unk_token\": \"?\"") PRE "}", "unk_token '?' is not in the vocabulary");
     refuses("{" MODEL(", \"unk_token\": \"a\", \"fuse_unk\": true") PRE "}", "fuse_unk, and byte 0x00 has no token");
     refuses("{" MODEL("") PRE ADDED("{\"content\": \"<y>\", \"id\": 7}") "}",
-            "added token '<y>' has id 7, by its place in the file it is 4");
+            "added token '<y>' has id 7, by its place it is 4");
     refuses("{" MODEL("") PRE ADDED("{\"content\": \"<y>\", \"id\": 4, \"single_word\": true}") "}",
             "'<y>': single_word");
     refuses("{" MODEL("") PRE ADDED("{\"content\": \"a\", \"id\": 4}") "}",
-            "added token 'a' has id 4, by its place in the file it is 0");
+            "added token 'a' has id 4, by its place it is 0");
     refuses("{\"model\": {\"vocab\": {\"a\": 0, \"b\": 1}, \"merges\": [\"a b\"]}" PRE "}",
             "merge 0: 'ab' is not in the vocabulary");
     refuses("{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [\"a\"]}" PRE "}", "merge 0: 'a' is not two tokens");

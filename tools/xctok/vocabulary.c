@@ -4,8 +4,10 @@
 #include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "file.h"
+#include "folder_tokens.h"
 #include "json_file.h"
 #include "mem.h"
 #include "utf8.h"
@@ -225,9 +227,13 @@ static int add_token(struct vocabulary *v, const json_t *vocab, struct added_tok
             id = v->added[i].id;
     if (own)
         id = (size_t)json_integer_value(own);
+    if (a.id == BPE_NO_TOKEN) {
+        if (id > ID_MAX)
+            return err_set(e, ERR_INPUT, "%s: no id is left for added token '%s'", path, a.text);
+        a.id = (uint32_t)id;
+    }
     if (id != a.id)
-        return err_set(e, ERR_INPUT, "%s: added token '%s' has id %u, by its place in the file it is %zu", path, a.text,
-                       a.id, id);
+        return err_set(e, ERR_INPUT, "%s: added token '%s' has id %u, by its place it is %zu", path, a.text, a.id, id);
     for (size_t i = 0; i < v->n_added; i++)
         if ((a.rstrip && utf8_space_at(v->added[i].text, v->added[i].text + v->added[i].size)) ||
             (v->added[i].rstrip && utf8_space_at(a.text, a.text + a.size)))
@@ -264,6 +270,7 @@ static int read_added(struct vocabulary *v, const json_t *vocab, const json_t *a
             return err_set(e, ERR_INPUT, "%s: added token %zu has no content", path, i);
         struct added_token a = {.text = (char *)(uintptr_t)json_string_value(content), /* copied by add_token */
                                 .size = json_string_length(content),
+                                .id = BPE_NO_TOKEN,
                                 .normalized = json_is_true(json_object_get(entry, "normalized")),
                                 .lstrip = json_is_true(json_object_get(entry, "lstrip")),
                                 .rstrip = json_is_true(json_object_get(entry, "rstrip"))};
@@ -271,7 +278,8 @@ static int read_added(struct vocabulary *v, const json_t *vocab, const json_t *a
             return err_set(e, ERR_INPUT, "%s: added token '%s': single_word is not supported", path, a.text);
         if (a.size == 0)
             continue;
-        if (token_id(json_object_get(entry, "id"), path, a.text, &a.id, e) ||
+        const json_t *id = json_object_get(entry, "id"); /* null: the next one */
+        if ((!json_is_null(id) && token_id(id, path, a.text, &a.id, e)) ||
             add_token(v, vocab, a, json_is_true(json_object_get(entry, "special")), path, e))
             return e->code;
     }
@@ -305,11 +313,12 @@ static int check_model(const json_t *model, const char *path, struct err *e)
     return 0;
 }
 
-static int read_tokenizer(struct vocabulary *v, const json_t *root, const char *path, struct err *e)
+static int read_tokenizer(struct vocabulary *v, const json_t *root, const json_t *added, const char *path,
+                          struct err *e)
 {
     const json_t *normalizer = json_object_get(root, "normalizer"), *model = json_object_get(root, "model");
     const json_t *pre = json_object_get(root, "pre_tokenizer"), *decoder = json_object_get(root, "decoder");
-    const json_t *unknown = json_object_get(model, "unk_token"), *added = json_object_get(root, "added_tokens");
+    const json_t *unknown = json_object_get(model, "unk_token");
     json_t *vocab = json_object_get(model, "vocab");
     if (normalizer && !json_is_null(normalizer)) {
         const char *type = json_string_value(json_object_get(normalizer, "type"));
@@ -365,37 +374,54 @@ static int read_merge_lines(struct vocabulary *v, json_t *vocab, const char *pat
     return rc;
 }
 
-static int load_gpt2(struct vocabulary *v, const char *vocab_path, const char *merges_path, struct err *e)
+static int load_gpt2(struct vocabulary *v, const char *folder, const char *vocab_path, const char *merges_path,
+                     struct err *e)
 {
-    static const char end_of_text[] = "<|endoftext|>";
+    struct folder_tokens f = {0};
     json_t *vocab = load_json(vocab_path, e);
     if (!vocab)
         return e->code;
-    json_t *id = json_object_get(vocab, end_of_text);
-    json_t *added = id ? json_pack("[{s:s, s:O, s:b}]", "content", end_of_text, "id", id, "special", 1) : json_array();
-    int rc = mem_raw_failed(vocab_path, e);
+    int rc = folder_tokens_read(&f, folder, NULL, e);
     v->use_regex = true;
+    v->add_prefix_space = f.add_prefix_space;
     if (!rc)
-        rc = read_tokens(v, vocab, 0, vocab_path, e);
+        rc = read_tokens(v, vocab, json_array_size(f.added), vocab_path, e);
     if (!rc)
         rc = read_merge_lines(v, vocab, merges_path, e);
     if (!rc)
         rc = read_alphabet(v, vocab, NULL, false, vocab_path, e);
     if (!rc)
-        rc = read_added(v, vocab, added, vocab_path, e);
-    json_decref(added);
+        rc = read_added(v, vocab, f.added, folder, e);
+    folder_tokens_free(&f);
     json_decref(vocab);
     return rc;
 }
 
-static int load_tokenizer_json(struct vocabulary *v, const char *path, struct err *e)
+/* folder: where the file lies, if the files beside it count too; or NULL. */
+static int load_tokenizer_json(struct vocabulary *v, const char *folder, const char *path, struct err *e)
 {
+    struct folder_tokens f = {0};
     json_t *root = load_json(path, e);
     if (!root)
         return e->code;
-    int rc = read_tokenizer(v, root, path, e);
+    int rc = folder ? folder_tokens_read(&f, folder, root, e) : 0;
+    if (!rc)
+        rc = read_tokenizer(v, root, folder ? f.added : json_object_get(root, "added_tokens"), path, e);
+    folder_tokens_free(&f);
     json_decref(root);
     return rc;
+}
+
+/* Names what the folder has instead of a tokenizer that is read. */
+static int no_tokenizer(const char *folder, struct err *e)
+{
+    static const char *const others[] = {"tokenizer.model", "spiece.model", "tekken.json", "vocab.txt", "vocab.json"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (file_join(path, sizeof path, folder, others[i], e) == 0 && access(path, F_OK) == 0)
+            return err_set(e, ERR_INPUT, "%s: only %s there, which is not read without %s", folder, others[i],
+                           strcmp(others[i], "vocab.json") == 0 ? "merges.txt" : "a tokenizer.json");
+    return err_set(e, ERR_INPUT, "%s: no tokenizer.json there, nor vocab.json and merges.txt", folder);
 }
 
 int vocabulary_load(struct vocabulary *v, const char *path, struct err *e)
@@ -405,17 +431,17 @@ int vocabulary_load(struct vocabulary *v, const char *path, struct err *e)
     *v = (struct vocabulary){0};
     int rc;
     if (stat(path, &s) == 0 && !S_ISDIR(s.st_mode)) {
-        rc = load_tokenizer_json(v, path, e);
+        rc = load_tokenizer_json(v, NULL, path, e);
     } else if (file_join(tokenizer, sizeof tokenizer, path, "tokenizer.json", e) ||
                file_join(vocab, sizeof vocab, path, "vocab.json", e) ||
                file_join(merges, sizeof merges, path, "merges.txt", e)) {
         return e->code;
     } else if (stat(tokenizer, &s) == 0) {
-        rc = load_tokenizer_json(v, tokenizer, e);
+        rc = load_tokenizer_json(v, path, tokenizer, e);
     } else if (stat(vocab, &s) == 0 && stat(merges, &s) == 0) {
-        rc = load_gpt2(v, vocab, merges, e);
+        rc = load_gpt2(v, path, vocab, merges, e);
     } else {
-        return err_set(e, ERR_INPUT, "%s: no tokenizer.json there, nor vocab.json and merges.txt", path);
+        return no_tokenizer(path, e);
     }
     if (rc)
         vocabulary_free(v);

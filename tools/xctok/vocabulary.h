@@ -1,7 +1,7 @@
 /* vocabulary.h - a byte-level BPE tokenizer as its files describe it.
  *
  * It reads Hugging Face's tokenizer.json (model BPE, pre-tokenizer ByteLevel, decoder ByteLevel or none), or GPT-2's
- * vocab.json + merges.txt, whose <|endoftext|> then is a special token. It does not apply truncation, padding and
+ * vocab.json + merges.txt with what older folders have beside them. It does not apply truncation, padding and
  * post_processor, as xctok does their work itself (ids are those of encode(text, add_special_tokens=False)).
  *
  * It refuses, by name: any normalizer, other models, pre-tokenizers and decoders, dropout, byte_fallback,
@@ -43,7 +43,8 @@ struct vocabulary {
     bool add_prefix_space, use_regex;
 };
 
-/* Reads the vocabulary at path: a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt. */
+/* Reads the vocabulary at path: a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt. Of a
+ * folder, the other files that add tokens count too: folder_tokens.h. */
 int vocabulary_load(struct vocabulary *v, const char *path, struct err *e);
 /* Safe on a zeroed struct. */
 void vocabulary_free(struct vocabulary *v);
