@@ -13,6 +13,7 @@
 #include "gemm.h"
 #include "json_file.h"
 #include "log.h"
+#include "overwrite.h"
 #include "recorder.h"
 #include "serve.h"
 #include "source_import.h"
@@ -59,7 +60,7 @@ struct arguments {
     const char *connect, *curve_secret, *curve_server, *scale, *truth, *npy_dtype;
     enum source_kind source;
     struct flag_list models, inputs;
-    bool verify;
+    bool verify, force;
     uint32_t seq_len;
     enum compute_type compute;
     struct source_model_options model;
@@ -103,9 +104,9 @@ static const struct actgen_flag {
 #define GROUP "Trainer"
     FLAG("connect", FLAG_STRING, connect, ALL, "ENDPOINT", "of the trainer (default " DEFAULT_ENDPOINT ")"),
     FLAG("curve-secret", FLAG_STRING, curve_secret, ALL | SERVING, "FILE",
-         "this producer's key pair (xckeys make), if the trainer wants keys"),
+         "this producer's key pair (xckeys make), if the trainer wants keys", .input = true),
     FLAG("curve-server", FLAG_STRING, curve_server, ALL | SERVING, "KEY",
-         "the trainer's public key, or a file that holds it"),
+         "the trainer's public key, or a file that holds it", .input = true),
     FLAG("name", FLAG_TEXT, name, ALL | SERVING, "TEXT", "in the trainer's messages (default: host and process id)"),
     FLAG("give-up-after", FLAG_COUNT, give_up_s, ALL | SERVING, "SECONDS", "end when no trainer is heard for so long",
          RANGE(1, 1e6)),
@@ -129,10 +130,12 @@ static const struct actgen_flag {
 #undef GROUP
 #define GROUP "Source model"
     FLAG("model", FLAG_LIST, models, MODEL, "DIR",
-         "folder with config.json and model.safetensors; twice for a base/chat pair", .high = STREAM_MAX_MODELS),
-    FLAG("tokens", FLAG_STRING, model.tokens, MODEL, "FILE", "token tensor, .npy [n_seq, seq_len]"),
+         "folder with config.json and model.safetensors; twice for a base/chat pair", .high = STREAM_MAX_MODELS,
+         .input = true),
+    FLAG("tokens", FLAG_STRING, model.tokens, MODEL, "FILE", "token tensor, .npy [n_seq, seq_len]", .input = true),
     FLAG("lengths", FLAG_STRING, model.lengths, MODEL, "FILE",
-         "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training"),
+         "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training",
+         .input = true),
     FLAG("keep-bos", FLAG_SWITCH, model.keep_bos, MODEL, NULL, "keep the first position of each sequence"),
     FLAG("center-writing-weights", FLAG_SWITCH, model.center_writing_weights, MODEL, NULL,
          "centre the weights that write to the residual stream, as TransformerLens does"),
@@ -165,7 +168,7 @@ static const struct actgen_flag {
 #undef GROUP
 #define GROUP "Sources recording, npy and safetensors"
     FLAG("input", FLAG_LIST, inputs, RECORDING | NPY | SAFETENSORS, "PATH",
-         "recording: its folder; npy: a file, or one per site; safetensors: files", .high = MAX_INPUTS),
+         "recording: its folder; npy: a file, or one per site; safetensors: files", .high = MAX_INPUTS, .input = true),
     FLAG("verify", FLAG_SWITCH, verify, RECORDING, NULL, "check a recording's checksums first"),
     FLAG("npy-dtype", FLAG_STRING, npy_dtype, NPY, "bf16", "16-bit integers in .npy are bfloat16",
          .check = check_npy_dtype),
@@ -180,6 +183,9 @@ static const struct actgen_flag {
          "sequences a shard, without a trainer", RANGE(1, 1 << 24)),
     FLAG("scale-rows", FLAG_COUNT, record.scale_rows, RECORDABLE | RECORDING_ALONE, "N",
          "rows over which the scale is measured, without a trainer", RANGE(1, (uint64_t)1 << 40)),
+#undef GROUP
+#define GROUP "Recording and --truth"
+    FLAG("force", FLAG_SWITCH, force, RECORDABLE, NULL, "replace existing files that are of another kind"),
 };
 #define N_FLAGS (sizeof flags / sizeof flags[0])
 
@@ -246,6 +252,8 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--source recording takes one --input, not %zu", a->inputs.n);
     if (a->record.resume && !a->record.folder)
         return err_set(e, ERR_INPUT, "--resume goes with --record only");
+    if (a->force && !a->record.folder && !a->truth)
+        return err_set(e, ERR_INPUT, "--force goes with --record or --truth only");
     if (a->truth && a->model.sites)
         return err_set(e, ERR_INPUT, "--truth and --sites exclude each other: the truth is that of all planted sites");
     if (is_given("scale-rows") && a->scale)
@@ -371,6 +379,8 @@ int main(int argc, char **argv)
     bus_error_catch("actgen");
     json_use_mem();
     int rc = parse(&a, argc, argv, &e);
+    if (a.force)
+        overwrite_force();
     int threads = a.threads ? (int)a.threads : omp_get_num_procs();
     cli_catch_signals();
     omp_set_num_threads(threads);

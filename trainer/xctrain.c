@@ -7,6 +7,7 @@
 #include "config.h"
 #include "json_file.h"
 #include "log.h"
+#include "overwrite.h"
 #include "preset.h"
 #include "run.h"
 #include "version.h"
@@ -29,6 +30,7 @@ struct arguments {
     struct run_options run;
     struct learner_options learner;
     struct flag_list listen;
+    bool force;
 };
 
 /* A row: the name, kind and field, what stands for the value in --help, the help; GROUP is the heading above it. */
@@ -42,19 +44,20 @@ static const struct flag flags[] = {
 #define GROUP "Run"
     FLAG("out", FLAG_STRING, learner.out, "DIR", "folder of the run: metrics, checkpoints, weights (required)"),
     FLAG("resume", FLAG_SWITCH, learner.resume, NULL, "go on from the newest checkpoint in DIR"),
-    FLAG("init", FLAG_STRING, learner.init, "FILE", "start from these weights (crosscoder.safetensors)"),
+    FLAG("init", FLAG_STRING, learner.init, "FILE", "start from these weights (crosscoder.safetensors)", .input = true),
     FLAG("truth", FLAG_STRING, learner.truth, "FILE",
-         "ground truth of a synthetic source: say at the end how much was recovered"),
+         "ground truth of a synthetic source: say at the end how much was recovered", .input = true),
     FLAG("provenance", FLAG_STRING, run.provenance, "FILE",
          "write (sequence, position, token), u32 each, of every row trained, in order"),
+    FLAG("force", FLAG_SWITCH, force, NULL, "replace existing files that are of another kind"),
 #undef GROUP
 #define GROUP "Connections"
     FLAG("listen", FLAG_LIST, listen, "ENDPOINT",
          "where producers connect; may be repeated (default " DEFAULT_ENDPOINT ")", .high = MAX_LISTEN),
     FLAG("curve-secret", FLAG_STRING, run.door.curve_secret, "FILE",
-         "the trainer's key pair (xckeys make): producers need keys"),
+         "the trainer's key pair (xckeys make): producers need keys", .input = true),
     FLAG("curve-allow", FLAG_STRING, run.door.curve_allow, "PATH",
-         "the producers' public keys: a folder of *.public files, or a file of keys"),
+         "the producers' public keys: a folder of *.public files, or a file of keys", .input = true),
     FLAG("insecure", FLAG_SWITCH, run.door.insecure, NULL, "allow endpoints that other machines reach, without keys"),
     FLAG("metrics-listen", FLAG_STRING, run.metrics_listen, "ADDRESS:PORT",
          "show the run's state there over HTTP, at /metrics, in Prometheus' format"),
@@ -70,6 +73,8 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
     if (a->learner.resume && a->learner.init)
         return err_set(e, ERR_INPUT, "--resume and --init exclude each other");
+    if (a->learner.resume && a->force)
+        return err_set(e, ERR_INPUT, "--resume and --force exclude each other: what is in --out is the run's");
     static const char *const start[] = {"dec_init_norm", "b_dec_init", "init_tied_models", "log_threshold_init"};
     for (size_t i = 0; a->learner.init && i < sizeof start / sizeof start[0]; i++)
         if (config_is_given(&a->learner.config, start[i]))
@@ -104,6 +109,8 @@ int main(int argc, char **argv)
         endpoints[a.listen.n++] = DEFAULT_ENDPOINT;
     a.run.endpoints = endpoints;
     a.run.n_endpoints = a.listen.n;
+    if (a.force)
+        overwrite_force();
     preset_apply(&a.learner.config);
     a.learner.seed = a.learner.config.seed;
     cli_catch_signals();

@@ -14,6 +14,7 @@
 #include "file.h"
 #include "json_file.h"
 #include "mem.h"
+#include "overwrite.h"
 #include "safetensors.h"
 #include "stream_json.h"
 #include "version.h"
@@ -111,6 +112,17 @@ int recording_flush(struct recording *r, struct err *e)
     return 0;
 }
 
+/* Refuses a folder in which files that are no shards have the names of shards. */
+static int check_shards(const struct recording *r, struct err *e)
+{
+    static const struct file_kind kind = {"a shard of a recording", safetensors_file_has, "chunk_checksums"};
+    char path[PATH_SIZE];
+    for (uint32_t i = 0; i < r->n_shards; i++)
+        if (shard_path(r, i, path, e) || overwrite_check(path, &kind, e))
+            return e->code;
+    return 0;
+}
+
 int recording_create(struct recording *r, const char *folder, const struct stream *stream, enum row_dtype dtype,
                      uint32_t shard_seqs, struct err *e)
 {
@@ -123,7 +135,7 @@ int recording_create(struct recording *r, const char *folder, const struct strea
     if (rc == 0 && access(path, F_OK) == 0)
         rc = err_set(e, ERR_INPUT, "%s holds a recording already: --resume goes on with it, or choose another folder",
                      folder);
-    if (rc == 0 && (allocate(r, e) || write_manifest(r, e)))
+    if (rc == 0 && (allocate(r, e) || check_shards(r, e) || write_manifest(r, e)))
         rc = e->code;
     if (rc)
         recording_close(r);

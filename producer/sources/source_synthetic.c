@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "overwrite.h"
 #include "rng.h"
 #include "safetensors.h"
 
@@ -432,7 +433,10 @@ int source_synthetic_write_truth(const struct source *source, const char *path, 
                                         {"rate", TENSOR_F32, 1, {o->n_latents}},
                                         {"partner", TENSOR_I32, 1, {o->n_latents}},
                                         {"alone", TENSOR_F32, 1, {o->n_latents}}};
+    static const struct file_kind kind_of_file = {"a planted dictionary", safetensors_file_has, "directions"};
     struct safetensors_writer w;
+    if (overwrite_check(path, &kind_of_file, e))
+        return e->code;
     int rc = safetensors_write_begin(&w, path, specs, sizeof specs / sizeof *specs, metadata,
                                      sizeof metadata / sizeof *metadata / 2, e);
     if (rc)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "overwrite.h"
 
 #define FIRST_KEY 1000 /* of argp's options: beyond all letters, so that there are long flags only */
 #define HELP_SIZE 512
@@ -136,6 +137,18 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
+static void name_inputs(const struct cli *c)
+{
+    for (size_t i = 0; i < c->n_flags; i++) {
+        const struct flag *f = c->flags[i].flag;
+        const char *field = (const char *)c->flags[i].fields + f->offset;
+        if (f->input && f->kind == FLAG_STRING && *(const char *const *)field)
+            overwrite_inputs((const char *const *)field, 1);
+        else if (f->input && f->kind == FLAG_LIST)
+            overwrite_inputs(((const struct flag_list *)field)->items, ((const struct flag_list *)field)->n);
+    }
+}
+
 int cli_parse(struct cli *c, int argc, char **argv, struct err *e)
 {
     struct parser p = {.c = c};
@@ -150,6 +163,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e)
         struct argp argp = {options, parse, NULL, doc, NULL, NULL, NULL};
         argp_err_exit_status = 2;
         argp_parse(&argp, argc, argv, 0, NULL, &p);
+        name_inputs(c);
     }
     mem_free(texts);
     mem_free(options);

@@ -31,7 +31,7 @@ struct cli {
  * or word that is there. given may be NULL. All of it must outlive the parsing. */
 void cli_add(struct cli *c, const struct flag *f, void *fields, bool *given);
 
-/* Parses a command line of added flags. Numbers, words and switches may be given again, the last one holds; a second file,
+/* Parses a command line of added flags, and names the inputs among them (overwrite.h). Numbers, words and switches may be given again, the last one holds; a second file,
  * folder, name or list (FLAG_STRING, FLAG_TEXT) is refused, because the first one would be dropped without a word. Usage
  * errors and --help end the program, as argp does; the status is 2 for errors. Returns ERR_MEMORY, or 0. */
 int cli_parse(struct cli *c, int argc, char **argv, struct err *e);

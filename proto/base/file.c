@@ -15,6 +15,7 @@
 
 #include "bus_error.h"
 #include "mem.h"
+#include "overwrite.h"
 
 int file_map(struct file_map *m, const char *path, struct err *e)
 {
@@ -108,6 +109,8 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
     struct stat st; /* the rename would put a plain file where a device or pipe was */
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return err_set(e, ERR_INPUT, "%s: exists and is not a regular file", path);
+    if (overwrite_check_input(path, e))
+        return e->code;
     o->f = fopen(o->temporary, "wbe");
     if (!o->f)
         return err_errno(e, errno, "%s: cannot create", o->path);

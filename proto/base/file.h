@@ -35,7 +35,8 @@ struct file_out {
     char temporary[4096 + 32];
 };
 
-/* Opens the temporary. Refuses a path at which something other than a regular file lies. */
+/* Opens the temporary. Refuses a path at which something other than a regular file, or an input of this process
+ * (overwrite.h), lies. */
 int file_out_open(struct file_out *o, const char *path, struct err *e);
 /* Writes size bytes. */
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e);

@@ -41,6 +41,7 @@ struct flag {
     const char *arg;     /* stands for the value in --help; NULL: follows from the kind */
     const char *group;   /* the heading above it in --help */
     const char *help;
+    bool input; /* of FLAG_STRING and FLAG_LIST: files or folders that are read (overwrite.h) */
 };
 
 #define FLAG_FIELD(type, field) .offset = offsetof(type, field), .size = sizeof(((type *)0)->field)

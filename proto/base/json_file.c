@@ -85,6 +85,17 @@ int json_read_object(const char *path, json_t **value, struct err *e)
     return err_set(e, ERR_INPUT, "%s: JSON, but not an object", path);
 }
 
+bool json_file_has(const char *path, const char *key)
+{
+    struct err e;
+    json_t *object;
+    if (json_read_object(path, &object, &e))
+        return false;
+    bool has = json_object_get(object, key) != NULL;
+    json_decref(object);
+    return has;
+}
+
 json_t *json_real_or_null(double x)
 {
     return isfinite(x) ? json_real(x) : json_null();

@@ -7,6 +7,7 @@
 #define CROSSFEED_JSON_FILE_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "err.h"
 
@@ -28,6 +29,9 @@ int json_read_object(const char *path, json_t **value, struct err *e);
 /* Writes value (borrowed) indented, numbers with all their digits; the file appears complete or not at all (file.h). NULL
  * is a value that could not be built: refused as by json_text. */
 int json_write(const char *path, const json_t *value, struct err *e);
+
+/* Whether the file is a JSON object with that key. */
+bool json_file_has(const char *path, const char *key);
 
 /* Returns a number, or null for NaN and infinity, which JSON lacks. */
 json_t *json_real_or_null(double x);

@@ -6,7 +6,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,6 +219,17 @@ const struct tensor_view *safetensors_find(const struct safetensors *s, const ch
 const char *safetensors_metadata(const struct safetensors *s, const char *key)
 {
     return json_string_value(json_object_get(s->metadata, key));
+}
+
+bool safetensors_file_has(const char *path, const char *name)
+{
+    struct safetensors s;
+    struct err e;
+    if (safetensors_open(&s, path, &e))
+        return false;
+    bool has = safetensors_find(&s, name) != NULL;
+    safetensors_close(&s);
+    return has;
 }
 
 int tensor_expect_shape(const struct safetensors *s, const struct tensor_view *t, size_t n_dims, const size_t *shape,

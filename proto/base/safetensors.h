@@ -9,6 +9,7 @@
 #ifndef CROSSFEED_SAFETENSORS_H
 #define CROSSFEED_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,6 +67,9 @@ void safetensors_close(struct safetensors *s);
 const struct tensor_view *safetensors_find(const struct safetensors *s, const char *name);
 /* Returns the metadata of that key, valid as long as the file is open, or NULL. */
 const char *safetensors_metadata(const struct safetensors *s, const char *key);
+
+/* Whether the file is sound, and has a tensor of that name. */
+bool safetensors_file_has(const char *path, const char *name);
 
 /* Refuses a tensor of another shape, naming both; its dtype does not matter. */
 int tensor_expect_shape(const struct safetensors *s, const struct tensor_view *t, size_t n_dims, const size_t *shape,

@@ -21,6 +21,7 @@
 #include "bench_data.h"
 #include "kernels.h"
 #include "mem.h"
+#include "overwrite.h"
 #include "rng.h"
 #include "safetensors.h"
 #include "step.h"
@@ -94,7 +95,10 @@ static int write_data(const struct bench *b, struct err *e)
         {"b_dec", TENSOR_F32, 1, {c->n_inputs}},
         {"x", TENSOR_F32, 2, {b->a->batch, c->n_inputs}},
     };
+    static const struct file_kind kind = {"weights of a crosscoder", safetensors_file_has, "W_dec"};
     struct safetensors_writer w;
+    if (overwrite_check(b->a->write, &kind, e))
+        return e->code;
     if (safetensors_write_begin(&w, b->a->write, specs, 5, NULL, 0, e) == 0 &&
         safetensors_write_data(&w, c->params, c->n_params * sizeof(float), e) == 0 &&
         safetensors_write_data(&w, b->x, b->a->batch * c->n_inputs * sizeof(float), e) == 0 &&

@@ -35,6 +35,9 @@ import time
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.dirname(HERE))
+import overwrite  # noqa: E402
+
 EOT = "<|endoftext|>"
 VOCAB, WIDTH, LAYERS, HEADS, CONTEXT = 2048, 128, 6, 4, 128
 TEXT_ROWS = 5120          # rows of tokens.npy, half base text and half dialogue
@@ -56,7 +59,10 @@ ap.add_argument("--compile", action="store_true", help="torch.compile (needs g++
 ap.add_argument("--wordnet", default="/usr/share/wordnet", help="folder of data.noun, data.verb, ...")
 ap.add_argument("--bible", default="bible", help="the program that prints the King James text")
 ap.add_argument("--check", action="store_true", help="measure the files in --out and write nothing")
+overwrite.add_flag(ap)
 args = ap.parse_args()
+if not args.check:
+    overwrite.check(ap, args, args.out, HERE, ["base", "chat", "tokens.npy", "sample.txt"])
 
 os.environ["RAYON_NUM_THREADS"] = str(args.threads)      # the tokenizers library's own threads
 os.environ["OMP_NUM_THREADS"] = str(args.threads)

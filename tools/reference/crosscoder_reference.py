@@ -17,6 +17,9 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import overwrite  # noqa: E402
+
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/data/crosscoder_golden.safetensors")
 
 # Chosen so that 200 steps learn, clip often but not always, and are not chaotic: float32 stays within 1e-6 of float64. (With
@@ -180,9 +183,12 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the golden file")
     parser.add_argument("--check", action="store_true", help="compare with the golden file; exit 1 if it differs")
     parser.add_argument("--path", default=os.path.normpath(GOLDEN))
+    overwrite.add_flag(parser)
     args = parser.parse_args()
     if args.write == args.check:
         parser.error("either --write or --check")
+    if args.write:
+        overwrite.check(parser, args, args.path, GOLDEN)
     torch.set_num_threads(1)
     golden = make_golden()
     if args.check:

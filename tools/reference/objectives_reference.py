@@ -28,7 +28,7 @@ import numpy
 import torch
 from safetensors.torch import load_file, save_file
 
-from crosscoder_reference import distance, lr_factor, make_rows, make_weights
+from crosscoder_reference import distance, lr_factor, make_rows, make_weights, overwrite
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/data/objectives_golden.safetensors")
 N_SITES, D_MODEL, D_SAE, N_ROWS, BATCH, STEPS = 4, 12, 96, 1024, 128, 200
@@ -471,9 +471,12 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare with the golden file; exit 1 if it differs")
     parser.add_argument("--seeds", type=int, metavar="N", help="look for seeds that keep scores from their bounds")
     parser.add_argument("--path", default=os.path.normpath(GOLDEN))
+    overwrite.add_flag(parser)
     args = parser.parse_args()
     if args.write + args.check + bool(args.seeds) != 1:
         parser.error("one of --write, --check and --seeds")
+    if args.write:
+        overwrite.check(parser, args, args.path, GOLDEN)
     torch.set_num_threads(1)
     if args.seeds:
         return look_for_seeds(args.seeds)

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "mem.h"
+#include "npy.h"
+#include "overwrite.h"
 
 static void start_row(struct pack *p)
 {
@@ -14,9 +16,22 @@ static void start_row(struct pack *p)
         p->row[p->filled++] = p->options.bos_id;
 }
 
+static bool is_token_tensor(const char *path, const char *mark)
+{
+    struct npy n;
+    struct err e;
+    (void)mark;
+    if (npy_open(&n, path, &e))
+        return false;
+    bool is = n.n_dims <= 2 && (n.dtype == NPY_U16 || n.dtype == NPY_I32);
+    npy_close(&n);
+    return is;
+}
+
 int pack_open(struct pack *p, const struct pack_options *o, struct err *e)
 {
     static const char ending[] = ".lengths.npy";
+    static const struct file_kind kind = {.name = "a token tensor or its lengths", .is = is_token_tensor};
     *p = (struct pack){.options = *o};
     size_t n = strlen(o->path);
     if (n >= 4 && strcmp(o->path + n - 4, ".npy") == 0)
@@ -26,6 +41,8 @@ int pack_open(struct pack *p, const struct pack_options *o, struct err *e)
                        sizeof p->lengths_path - sizeof ending);
     memcpy(p->lengths_path, o->path, n);
     memcpy(p->lengths_path + n, ending, sizeof ending);
+    if (overwrite_check(o->path, &kind, e) || overwrite_check(p->lengths_path, &kind, e)) /* which may be removed */
+        return e->code;
     p->row = mem_alloc(o->seq_len, sizeof *p->row, "sequence", e);
     if (!p->row || tensor_out_open(&p->tokens, o->path, o->seq_len, o->narrow, e))
         return e->code;

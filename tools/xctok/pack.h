@@ -35,7 +35,8 @@ struct pack {
     uint64_t n_ids;     /* of documents, as given to pack_ids */
 };
 
-/* After any failure below, call pack_abandon. */
+/* Refuses to take the place of files that are no such tensors (overwrite.h). After any failure below, call
+ * pack_abandon. */
 int pack_open(struct pack *p, const struct pack_options *o, struct err *e);
 /* Begins a document. */
 int pack_begin(struct pack *p, struct err *e);

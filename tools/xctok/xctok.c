@@ -14,6 +14,7 @@
 #include "json_file.h"
 #include "log.h"
 #include "mem.h"
+#include "overwrite.h"
 #include "pack.h"
 #include "tokenizer.h"
 #include "version.h"
@@ -34,6 +35,7 @@ enum {
     OPTION_ROWS,
     OPTION_SKIP_SPECIAL,
     OPTION_SEPARATE,
+    OPTION_FORCE,
 };
 
 const char *argp_program_version = "xctok " CROSSFEED_VERSION;
@@ -55,6 +57,7 @@ static const struct argp_option options[] = {
     {"per-document", OPTION_PER_DOCUMENT, 0, 0,
      "one sequence a document, cut or filled up with end-of-text; lengths go to OUT's name with .lengths.npy", 1},
     {"max-tokens", OPTION_MAX_TOKENS, "N", 0, "write no more tokens than that", 1},
+    {"force", OPTION_FORCE, 0, 0, "replace existing files that are of another kind", 1},
     {0, 0, 0, 0, "Text:", 2},
     {"jsonl", OPTION_JSONL, 0, 0, "a JSON object a line, each a document", 2},
     {"field", OPTION_FIELD, "NAME", 0, "of the object that is the text (default text); implies --jsonl", 2},
@@ -73,6 +76,7 @@ struct arguments {
     size_t n_files;
     enum corpus_kind kind;
     const char *field;
+    bool force;
     struct pack_options pack;
     struct decode_options decode;
 };
@@ -106,6 +110,8 @@ static void check(const struct arguments *a, struct argp_state *state)
     if (!a->decode.path &&
         (a->decode.skip_special || a->decode.separate || a->decode.first || a->decode.stop != SIZE_MAX))
         argp_error(state, "--rows, --skip-special and --separate go with --decode only");
+    if (a->decode.path && a->force)
+        argp_error(state, "--force goes with --out only");
     if (a->pack.bos && a->pack.seq_len < 2)
         argp_error(state, "--seq-len 1 has room for the first token only; see --no-bos");
     if (!a->pack.bos && a->bos)
@@ -164,6 +170,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_SEPARATE:
         a->decode.separate = true;
+        return 0;
+    case OPTION_FORCE:
+        a->force = true;
         return 0;
     case ARGP_KEY_ARG:
         a->files[a->n_files++] = text;
@@ -296,6 +305,12 @@ int main(int argc, char **argv)
         a.files = standard_input;
         a.n_files = 1;
     }
+    static const char *const standard_input_file = "/dev/stdin"; /* what it is redirected from */
+    overwrite_inputs(&standard_input_file, 1);
+    overwrite_inputs(&a.tokenizer, 1);
+    overwrite_inputs(a.files, a.n_files);
+    if (a.force)
+        overwrite_force();
     if (!a.decode.path) /* a tensor on its way is removed; decoding just ends */
         cli_catch_signals();
     struct tokenizer *t = tokenizer_open(a.tokenizer, &e);

@@ -16,13 +16,33 @@
 #include "json_file.h"
 #include "log.h"
 #include "mem.h"
+#include "overwrite.h"
 #include "recipe.h"
 #include "resample.h"
+#include "safetensors.h"
 #include "stream_json.h"
 #include "version.h"
 #include "weights_file.h"
 
 /* ---- the folder ---- */
+
+/* Refuses a folder in which something else has the name of a result. Of a run that goes on they are its own. */
+static int check_results(const struct learner_options *o, struct err *e)
+{
+    static const struct {
+        const char *name;
+        struct file_kind kind;
+    } results[] = {{"crosscoder.safetensors", {"weights of a crosscoder", safetensors_file_has, "W_dec"}},
+                   {"cfg.json", {"a run's configuration", json_file_has, "run"}},
+                   {"status.json", {"a run's status", json_file_has, "run"}},
+                   {"summary.json", {"a run's summary", json_file_has, "ledger"}}};
+    char path[PATH_SIZE];
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (file_join(path, sizeof path, o->out, results[i].name, e) ||
+            (o->resume ? overwrite_check_input(path, e) : overwrite_check(path, &results[i].kind, e)))
+            return e->code;
+    return 0;
+}
 
 static int check_out(const struct learner_options *o, struct err *e)
 {
@@ -34,7 +54,7 @@ static int check_out(const struct learner_options *o, struct err *e)
     if (!o->resume && access(path, F_OK) == 0)
         return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
                        o->out);
-    if (file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
+    if (check_results(o, e) || file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
         return e->code;
     file_out_abandon(&probe);
     return 0;

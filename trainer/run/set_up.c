@@ -15,6 +15,7 @@
 #include "gemm.h"
 #include "log.h"
 #include "mem.h"
+#include "overwrite.h"
 #include "row_store.h"
 #include "stream_json.h"
 
@@ -305,6 +306,27 @@ static int open_learners(struct trainer *t, struct err *e)
     return feed_new(&t->feed, &fc, e);
 }
 
+/* Whether the file begins as rows do. Nothing in it says so, but texts and files with a magic number have no such positions and tokens. */
+static bool is_provenance(const char *path, const char *mark)
+{
+    enum { LOOK_AT = 1000, BELOW = 1 << 28 };
+    struct row_origin row;
+    bool is = true;
+    FILE *f = fopen(path, "re");
+    (void)mark;
+    for (size_t i = 0; f && is && i < LOOK_AT && fread(&row, sizeof row, 1, f) == 1; i++)
+        is = row.position < BELOW && row.token < BELOW;
+    if (f)
+        fclose(f);
+    return f && is;
+}
+
+static int check_provenance(const struct trainer *t, struct err *e)
+{
+    static const struct file_kind kind = {"the provenance of a run", is_provenance, NULL};
+    return t->o->provenance ? overwrite_check(t->o->provenance, &kind, e) : 0;
+}
+
 static int open_provenance(struct trainer *t, struct err *e)
 {
     const char *path = t->o->provenance;
@@ -356,7 +378,7 @@ int set_up(struct trainer *t, const struct learner_options *options, struct err 
     for (size_t i = 0; i < t->n_learners; i++)
         if (learner_claim(&t->learners[i], &options[i], e))
             return e->code;
-    if (open_status(t, e) || meet_first_producer(t, e))
+    if (check_provenance(t, e) || open_status(t, e) || meet_first_producer(t, e))
         return e->code;
     int threads = stream_config(t)->threads ? (int)stream_config(t)->threads : omp_get_num_procs();
     omp_set_num_threads(threads);
