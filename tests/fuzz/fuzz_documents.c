@@ -1,4 +1,5 @@
-/* fuzz_documents.c - any file as documents to tokenize; the first byte says of which kind (lines, JSON lines, whole). */
+/* fuzz_documents.c - any file as documents to tokenize; the first byte says of which kind (lines, JSON lines, whole), and whether bad lines
+ * are left out. */
 #include "corpus.h"
 #include "fuzz.h"
 
@@ -45,9 +46,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     struct corpus c = {.kind = kinds[data[0] % 3],
                        .field = "text",
+                       .skip_bad_lines = data[0] / 3 % 2 == 1,
                        .sink = {.self = &seen, .begin = begin, .text = text, .end = finish}};
     if (corpus_read(&c, fuzz_file(0, data + 1, size - 1), &e)) {
-        MUST(e.code && e.message[0] && c.kind == CORPUS_JSONL);
+        MUST(e.code && e.message[0] && c.kind == CORPUS_JSONL && !c.skip_bad_lines);
         return 0;
     }
     MUST(!seen.open && c.bytes == size - 1 && seen.documents <= size);

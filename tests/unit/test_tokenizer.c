@@ -381,11 +381,44 @@ static void corpora(void **state)
     assert_int_equal(gather(CORPUS_JSONL, "{\"text\": \"a\"}\n{\"tex\": 1}", documents, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "line 2: no field 'text'"));
     assert_int_equal(gather(CORPUS_JSONL, "{\"text\": 7}", documents, &e), ERR_INPUT);
-    assert_non_null(strstr(e.message, "line 1: no string in field 'text'"));
+    assert_non_null(strstr(e.message, "line 1: no text in field 'text'"));
     assert_int_equal(gather(CORPUS_JSONL, "\n[1]", documents, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "line 2: is not an object with a field 'text'"));
-    assert_int_equal(gather(CORPUS_JSONL, "{\"text\": \"\\ud800\"}", documents, &e), ERR_INPUT);
+    assert_int_equal(gather(CORPUS_JSONL, "{\"text\": \"\\ud800\"}", documents, &e), 0);
+    assert_string_equal(documents, "[\xef\xbf\xbd]");
     assert_int_equal(gather(CORPUS_JSONL, "{\"text\": \"a\"", documents, &e), ERR_INPUT);
+}
+
+/* What is lost of texts is counted: invalid UTF-8, lone surrogates, and lines that are left out. */
+static void counts(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char documents[256] = "";
+    const char *text = "{\"text\": \"a\xff\\ud83d\"}\n{\"text\": null}\n{\"text\": \"b\"}\nx\n";
+    struct corpus c = {.kind = CORPUS_JSONL,
+                       .field = "text",
+                       .sink = {documents, gather_begin, gather_text, gather_end},
+                       .skip_bad_lines = true};
+    assert_int_equal(corpus_read(&c, scratch_write("corpus", text, strlen(text)), &e), 0);
+    assert_string_equal(documents, "[a\xef\xbf\xbd\xef\xbf\xbd][b]");
+    assert_int_equal(c.invalid, 2);
+    assert_int_equal(c.bad_lines, 2);
+    assert_non_null(strstr(c.first_bad_line.message, "corpus: line 2: no text in field 'text'"));
+
+    struct ids ids = {0};
+    struct tokenizer *t = open_tokenizer(FOLDER "gpt2");
+    feed(t,
+         "a\xff"
+         "b\xe4\xb8",
+         6, 1, &ids);
+    assert_int_equal(tokenizer_invalid(t), 2);
+    assert_int_equal(tokenizer_feed(t, "\xff", 1, &ids, &e), 0);
+    tokenizer_drop(t);
+    feed(t, "\xc3\xa9\xff", 3, 1, &ids);
+    assert_int_equal(tokenizer_invalid(t), 4);
+    tokenizer_close(t);
+    mem_free(ids.data);
 }
 
 static void refuses(const char *json, const char *part)
@@ -490,10 +523,11 @@ static void changed_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden),    cmocka_unit_test(cuts_do_not_matter),
-        cmocka_unit_test(long_runs), cmocka_unit_test(white_space),
-        cmocka_unit_test(packing),   cmocka_unit_test(corpora),
-        cmocka_unit_test(refusals),  cmocka_unit_test(changed_files),
+        cmocka_unit_test(golden),        cmocka_unit_test(cuts_do_not_matter),
+        cmocka_unit_test(long_runs),     cmocka_unit_test(white_space),
+        cmocka_unit_test(packing),       cmocka_unit_test(corpora),
+        cmocka_unit_test(counts),        cmocka_unit_test(refusals),
+        cmocka_unit_test(changed_files),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -3,11 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "json_line.h"
 #include "mem.h"
 #include "utf8.h"
 
@@ -18,14 +19,29 @@ struct line {
     char *data;
     size_t n, capacity;
     uint64_t number;
-    bool open; /* bytes of it were seen */
-    bool cr;   /* CORPUS_LINES: the last byte seen was a CR, not passed on yet */
+    struct json_line json; /* CORPUS_JSONL */
+    bool open;             /* bytes of it were seen */
+    bool cr;               /* CORPUS_LINES: the last byte seen was a CR, not passed on yet */
 };
 
-/* Parses a JSON line and passes its field on as a document. */
-static int put_object(struct corpus *c, const char *path, const struct line *line, struct err *e)
+/* Takes note of a line that is no document, or ends the reading for it. */
+static int bad_line(struct corpus *c, const char *path, const struct line *line, struct err *e)
 {
-    json_error_t where;
+    err_prefix(e, "%s: line %llu", path, (unsigned long long)line->number);
+    if (c->skip_bad_lines) {
+        if (c->bad_lines++ == 0)
+            c->first_bad_line = *e;
+        *e = (struct err){0};
+        return 0;
+    }
+    size_t used = strlen(e->message);
+    snprintf(e->message + used, sizeof e->message - used, " (--skip-bad-lines leaves such lines out)");
+    return e->code;
+}
+
+/* Passes the field of a JSON line on as a document. */
+static int put_object(struct corpus *c, const char *path, struct line *line, struct err *e)
+{
     const char *p = line->data;
     size_t n = line->n, blank = 0;
     while (blank < n && (p[blank] == ' ' || p[blank] == '\t' || p[blank] == '\r'))
@@ -38,22 +54,16 @@ static int put_object(struct corpus *c, const char *path, const struct line *lin
         return ERR_MEMORY;
     size_t n_clean = utf8_clean(&utf8, p, n, clean);
     n_clean += utf8_finish(&utf8, clean + n_clean);
-    json_t *root = json_loadb(clean, n_clean, JSON_ALLOW_NUL, &where), *text = json_object_get(root, c->field);
+    int rc = json_line_read(&line->json, clean, n_clean, c->field, e);
     mem_free(clean);
-    int rc = mem_raw_failed(path, e);
-    if (rc == 0 && !root)
-        rc = err_set(e, ERR_INPUT, "%s: line %llu: %s", path, (unsigned long long)line->number, where.text);
-    else if (rc == 0 && !json_is_string(text))
-        rc = err_set(e, ERR_INPUT, "%s: line %llu: %s '%s'", path, (unsigned long long)line->number,
-                     !json_is_object(root) ? "is not an object with a field"
-                     : text                ? "no string in field"
-                                           : "no field",
-                     c->field);
-    else if (rc == 0 && !(rc = c->sink.begin(c->sink.self, e)) &&
-             !(rc = c->sink.text(c->sink.self, json_string_value(text), json_string_length(text), e)))
-        rc = c->sink.end(c->sink.self, e);
-    json_decref(root);
-    return rc;
+    if (rc == ERR_INPUT)
+        return bad_line(c, path, line, e);
+    if (rc)
+        return rc;
+    c->invalid += utf8.invalid + line->json.surrogates;
+    if (c->sink.begin(c->sink.self, e) || c->sink.text(c->sink.self, line->json.text, line->json.n, e))
+        return e->code;
+    return c->sink.end(c->sink.self, e);
 }
 
 /* Appends n bytes to the line. */
@@ -150,6 +160,7 @@ int corpus_read(struct corpus *c, const char *path, struct err *e)
     int rc = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e) : ERR_MEMORY;
     mem_free(piece);
     mem_free(line.data);
+    json_line_free(&line.json);
     if (!standard)
         close(fd);
     return rc;

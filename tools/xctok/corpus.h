@@ -2,13 +2,15 @@
  *
  * Lines end with LF, and a CR before it belongs to the line's end; otherwise text is passed on byte for byte, a file's
  * in pieces. An empty line is an empty document, in JSONL it is nothing. JSONL lines are held whole; invalid UTF-8 in
- * them becomes U+FFFD before they are parsed.
+ * them becomes U+FFFD before they are read (json_line.h).
  *
- * Refused, with file and line: what is no JSON object, has no such field, or one that is no string. */
+ * Refused, with file and line, or left out and counted: what is no JSON object, has no such field, or one that is no
+ * text. */
 #ifndef CROSSFEED_CORPUS_H
 #define CROSSFEED_CORPUS_H
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,6 +33,10 @@ struct corpus {
     const volatile sig_atomic_t *stop; /* when set, reading ends with ERR_STOPPED; may be NULL */
     const int *done;                   /* when set, reading ends well; may be NULL */
     uint64_t bytes;                    /* read so far */
+    bool skip_bad_lines;               /* leave bad lines of JSONL out */
+    uint64_t bad_lines;                /* left out so far */
+    struct err first_bad_line;         /* says what was wrong with the first */
+    uint64_t invalid; /* U+FFFD in JSONL documents so far, for what was no UTF-8 and for lone surrogates */
 };
 
 /* Reads the file's documents into the sink; path "-": standard input. */

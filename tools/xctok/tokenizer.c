@@ -127,6 +127,11 @@ const struct vocabulary *tokenizer_vocabulary(const struct tokenizer *t)
     return &t->vocabulary;
 }
 
+uint64_t tokenizer_invalid(const struct tokenizer *t)
+{
+    return t->utf8.invalid;
+}
+
 int tokenizer_find(const struct tokenizer *t, const char *text, uint32_t *id, struct err *e)
 {
     const struct vocabulary *v = &t->vocabulary;
@@ -279,7 +284,7 @@ void tokenizer_drop(struct tokenizer *t)
 {
     t->n = 0;
     t->threshold = t->least;
-    t->utf8 = (struct utf8){0};
+    t->utf8 = (struct utf8){.invalid = t->utf8.invalid};
     t->in_stretch = false;
 }
 

@@ -23,6 +23,8 @@ void tokenizer_close(struct tokenizer *t);
 
 /* Returns its vocabulary, valid until close. */
 const struct vocabulary *tokenizer_vocabulary(const struct tokenizer *t);
+/* Returns how many invalid UTF-8 sequences became U+FFFD so far. */
+uint64_t tokenizer_invalid(const struct tokenizer *t);
 /* Finds the id of the token that decodes to this text, an added one first; refuses, naming it, if there is none. */
 int tokenizer_find(const struct tokenizer *t, const char *text, uint32_t *id, struct err *e);
 

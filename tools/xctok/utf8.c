@@ -3,9 +3,10 @@
 
 #include <string.h>
 
-static size_t replace(char *out)
+static size_t replace(struct utf8 *u, char *out)
 {
     memcpy(out, "\xef\xbf\xbd", 3);
+    u->invalid++;
     return 3;
 }
 
@@ -44,7 +45,7 @@ size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out)
         if (u->need) {
             if (c < u->lower || c > u->upper) { /* c itself is looked at again */
                 u->need = 0;
-                written += replace(out + written);
+                written += replace(u, out + written);
                 continue;
             }
             u->pending[u->n_pending++] = c;
@@ -66,7 +67,7 @@ size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out)
                 out[written++] = in[i++];
         } else {
             if (!open_character(u, c))
-                written += replace(out + written);
+                written += replace(u, out + written);
             i++;
         }
     }
@@ -76,8 +77,8 @@ size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out)
 size_t utf8_finish(struct utf8 *u, char *out)
 {
     bool open = u->need;
-    *u = (struct utf8){0};
-    return open ? replace(out) : 0;
+    *u = (struct utf8){.invalid = u->invalid};
+    return open ? replace(u, out) : 0;
 }
 
 size_t utf8_space_at(const char *p, const char *end)

@@ -14,6 +14,7 @@ struct utf8 { /* zeroed = at a character's start */
     unsigned char pending[4];
     unsigned n_pending, need;   /* bytes of the open character seen, bytes still to come */
     unsigned char lower, upper; /* what the next byte may be */
+    uint64_t invalid;           /* U+FFFD written so far */
 };
 
 /* The most that utf8_clean can write for n bytes. */
@@ -22,7 +23,7 @@ struct utf8 { /* zeroed = at a character's start */
 /* Appends the cleaned bytes to out (room for UTF8_CLEAN_MAX(n)); an open character at the end waits for the next call.
  * Returns the bytes written. */
 size_t utf8_clean(struct utf8 *u, const char *in, size_t n, char *out);
-/* Ends the text: an open character becomes U+FFFD, written to out. Returns the bytes written, at most 3. */
+/* Ends the text: an open character becomes U+FFFD, written to out. The next text may follow. Returns the bytes written, at most 3. */
 size_t utf8_finish(struct utf8 *u, char *out);
 
 /* Returns the bytes of the white-space character (Unicode White_Space) at p, before end, in valid UTF-8; 0 if there is

@@ -36,6 +36,7 @@ enum {
     OPTION_SKIP_SPECIAL,
     OPTION_SEPARATE,
     OPTION_FORCE,
+    OPTION_SKIP_BAD_LINES,
 };
 
 const char *argp_program_version = "xctok " CROSSFEED_VERSION;
@@ -61,6 +62,8 @@ static const struct argp_option options[] = {
     {0, 0, 0, 0, "Text:", 2},
     {"jsonl", OPTION_JSONL, 0, 0, "a JSON object a line, each a document", 2},
     {"field", OPTION_FIELD, "NAME", 0, "of the object that is the text (default text); implies --jsonl", 2},
+    {"skip-bad-lines", OPTION_SKIP_BAD_LINES, 0, 0,
+     "leave out, and count, lines that are no JSON object with that field", 2},
     {"line-documents", OPTION_LINE_DOCUMENTS, 0, 0, "each line is a document (default: each file)", 2},
     {0, 0, 0, 0, "Back to text:", 3},
     {"decode", OPTION_DECODE, "FILE", 0, "write a token tensor's text to standard output", 3},
@@ -76,7 +79,7 @@ struct arguments {
     size_t n_files;
     enum corpus_kind kind;
     const char *field;
-    bool force;
+    bool force, skip_bad_lines;
     struct pack_options pack;
     struct decode_options decode;
 };
@@ -110,6 +113,8 @@ static void check(const struct arguments *a, struct argp_state *state)
     if (!a->decode.path &&
         (a->decode.skip_special || a->decode.separate || a->decode.first || a->decode.stop != SIZE_MAX))
         argp_error(state, "--rows, --skip-special and --separate go with --decode only");
+    if (a->skip_bad_lines && a->kind != CORPUS_JSONL)
+        argp_error(state, "--skip-bad-lines goes with --jsonl or --field only");
     if (a->decode.path && a->force)
         argp_error(state, "--force goes with --out only");
     if (a->pack.bos && a->pack.seq_len < 2)
@@ -170,6 +175,9 @@ static error_t parse(int key, char *text, struct argp_state *state)
         return 0;
     case OPTION_SEPARATE:
         a->decode.separate = true;
+        return 0;
+    case OPTION_SKIP_BAD_LINES:
+        a->skip_bad_lines = true;
         return 0;
     case OPTION_FORCE:
         a->force = true;
@@ -255,6 +263,16 @@ static int choose_tokens(struct arguments *a, const struct tokenizer *t, struct 
     return 0;
 }
 
+/* invalid: what the tokenizer found, beside what the corpus did. */
+static void say_what_was_lost(const struct corpus *c, uint64_t invalid)
+{
+    invalid += c->invalid;
+    if (invalid)
+        log_line("%llu invalid UTF-8 sequences became U+FFFD", (unsigned long long)invalid);
+    if (c->bad_lines)
+        log_line("%llu bad lines left out, the first: %s", (unsigned long long)c->bad_lines, c->first_bad_line.message);
+}
+
 static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
 {
     struct work w = {.tokenizer = t, .began = clock_s(), .reported = clock_s()};
@@ -262,7 +280,8 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
                                .field = a->field,
                                .sink = {&w, begin_document, put_text, end_document},
                                .stop = &cli_stop,
-                               .done = &w.done};
+                               .done = &w.done,
+                               .skip_bad_lines = a->skip_bad_lines};
     int rc = choose_tokens(a, t, e);
     if (!rc)
         rc = pack_open(&w.pack, &a->pack, e);
@@ -277,6 +296,8 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
                  megabytes_per_s(&w));
     if (!rc && w.pack.empty)
         log_line("%llu documents without a token left out", (unsigned long long)w.pack.empty);
+    if (!rc)
+        say_what_was_lost(&w.corpus, tokenizer_invalid(t));
     pack_abandon(&w.pack);
     mem_free(w.ids.data);
     return rc;
