@@ -10,7 +10,7 @@ for job in "${@:-programs tests}"; do
         case $name in
         programs)
             packages="$packages gcc cmake ninja-build pkg-config libc6-dev
-                libzmq3-dev libmsgpack-dev libblis-openmp-dev libdnnl-dev libjansson-dev libxxhash-dev libpcre2-dev libmicrohttpd-dev
+                libzmq3-dev libmsgpack-dev libblis-openmp-dev libdnnl-dev libjansson-dev libxxhash-dev libpcre2-dev zlib1g-dev libzstd-dev liblzma-dev libmicrohttpd-dev
                 libcmocka-dev python3"
             ;;
         tests)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "file_format.h"
 #include "mem.h"
 
 #define HEADER_MAX 65536 /* NumPy itself refuses more than 10 000 by default */
@@ -148,8 +149,12 @@ static int parse(struct npy *n, struct err *e)
 {
     const unsigned char *p = n->map.data;
     size_t size = n->map.size;
-    if (size < 10 || memcmp(p, "\x93NUMPY", 6) != 0)
+    if (size < 10 || memcmp(p, "\x93NUMPY", 6) != 0) {
+        const char *format = file_format(p, size);
+        if (format)
+            return err_set(e, ERR_INPUT, "%s: not a .npy file but %s", n->path, format);
         return err_set(e, ERR_INPUT, "%s: not a .npy file (%zu bytes, no \\x93NUMPY at its start)", n->path, size);
+    }
     if (p[6] < 1 || p[6] > 3 || p[7] != 0)
         return err_set(e, ERR_INPUT, "%s: .npy version %d.%d, expected 1.0, 2.0 or 3.0", n->path, p[6], p[7]);
     size_t start = p[6] == 1 ? 10 : 12;

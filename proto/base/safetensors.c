@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "file_format.h"
 #include "json_file.h"
 #include "mem.h"
 
@@ -195,6 +196,10 @@ int safetensors_open(struct safetensors *s, const char *path, struct err *e)
                        sizeof s->path - 1);
     strcpy(s->path, path);
     rc = file_map(&s->map, path, e);
+    const char *format =
+        rc || (s->map.size > 8 && s->map.data[8] == '{') ? NULL : file_format(s->map.data, s->map.size);
+    if (format)
+        rc = err_set(e, ERR_INPUT, "%s: not a safetensors file but %s", path, format);
     if (!rc)
         rc = parse_header(s, e);
     if (rc)

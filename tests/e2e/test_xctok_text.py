@@ -1,17 +1,22 @@
-"""test_xctok_text.py - the texts that xctok takes from files: JSON lines as Python's json reads them.
+"""test_xctok_text.py - the texts that xctok takes from files: JSON lines as Python's json reads them, and packed files as plain ones.
 
 Needs Python's standard library only; ids are compared elsewhere (interop/test_xctok.py), here the text is decoded again.
 """
+import bz2
+import gzip
 import json
+import lzma
 import os
 import random
 import re
+import struct
 import subprocess
 import unittest
 
 import harness
 
 XCTOK = os.environ["XCTOK"]
+PACKED = os.environ.get("PACKED", "gzip zstd xz").split()  # the formats that the build has
 EOT = "<|endoftext|>"
 
 
@@ -83,6 +88,67 @@ class Json(Text):
         self.assertEqual(texts, ["a\ufffd\ufffd\ufffd b"])
         self.assertIn("3 invalid UTF-8 sequences became U+FFFD", said)
         self.assertNotIn("invalid", self.texts([self.write("text", "é世".encode())])[1])
+
+
+def zstd(data):
+    """Frames of raw blocks, 250 bytes each: Python's library cannot pack zstd."""
+    frames = b""
+    for i in range(0, max(len(data), 1), 250):
+        piece = data[i:i + 250]
+        frames += b"\x28\xb5\x2f\xfd\x20" + bytes([len(piece)]) + struct.pack("<I", len(piece) << 3 | 1)[:3] + piece
+    return frames
+
+
+class Packed(Text):
+    FORMATS = {name: pack for name, pack in (("gzip", gzip.compress), ("xz", lzma.compress), ("zstd", zstd)) if name in PACKED}
+
+    def setUp(self):
+        super().setUp()
+        r = random.Random(2)
+        self.words = " ".join(r.choice(["the", "cat", "世界", "sat", "é"]) for _ in range(20000)).encode()
+
+    def test_as_plain(self):
+        expected, _ = self.texts([self.write("plain", self.words)])
+        for name, pack in self.FORMATS.items():
+            with self.subTest(name):
+                half = len(self.words) // 2
+                for packed in (pack(self.words), pack(self.words[:half]) + pack(self.words[half:]), pack(self.words) + bytes(512)):
+                    path = self.write("packed", packed)
+                    self.assertEqual(self.texts([path])[0], expected)
+                with open(path, "rb") as f:
+                    self.assertEqual(self.texts(["-"], stdin=f)[0], expected)
+                said = self.xctok(["--out", self.path("o.npy"), self.write("empty", pack(b""))], status=1)
+                self.assertIn("the text fills 1 positions", said)
+
+    def test_json(self):
+        lines = b'{"text": "one"}\n{"text": "two"}\n'
+        for name, pack in self.FORMATS.items():
+            self.assertEqual(self.texts(["--jsonl", self.write(name, pack(lines))])[0], ["one", "two"])
+
+    def test_damaged(self):
+        for name, pack in self.FORMATS.items():
+            packed = pack(self.words)
+            for data, message in ((packed[:-3], f"the {name} is cut short"), (packed + b"x", name), (packed[:7], name)):
+                with self.subTest(f"{name}: {message}"):
+                    said = self.xctok(["--out", self.path("o.npy"), "--seq-len", 8, self.write("packed", data)], status=1)
+                    self.assertIn(message, said)
+                    self.assertFalse(os.path.exists(self.path("o.npy")))
+            if name == "zstd":  # no checksum in these
+                continue
+            middle = len(packed) // 2
+            data = packed[:middle] + bytes([packed[middle] ^ 0x55]) + packed[middle + 1:]
+            self.assertIn(f"damaged {name}", self.xctok(["--out", self.path("o.npy"), self.write("packed", data)], status=1))
+
+    def test_refused(self):
+        tar = b"name".ljust(257, b"\0") + b"ustar".ljust(255, b"\0") + b"text".ljust(512, b"\0")
+        for data, message in ((bz2.compress(b"text"), "is bzip2, not text"), (b"PK\3\4" + bytes(40), "is a zip archive, not text"),
+                              (b"PAR1\x15\4" + bytes(40), "is Parquet, not text"), (tar, "is a tar archive, not text"),
+                              (b"\x93NUMPY\1\0", "is NumPy's .npy, not text")):
+            with self.subTest(message):
+                self.assertIn(message, self.xctok(["--out", self.path("o.npy"), self.write("packed", data)], status=1))
+        for name, pack in self.FORMATS.items():
+            said = self.xctok(["--out", self.path("o.npy"), self.write("packed", pack(tar[:262]))], status=1)
+            self.assertIn(f"in the {name} is a tar archive, not text", said)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ recording that was cut short and a training that was go on to the same bytes.
     --all: every allocation; else the first 200 of the program's first job, 30 of the others, and then fewer and fewer
     tests/faults/out_of_memory.py --shipped      no program of an ordinary build can be asked to fail
 """
+import gzip
+import lzma
 import os
 import re
 import shutil
@@ -219,7 +221,7 @@ class Encode(Job):
 
     def args(self):
         return [program("xctok"), "--tokenizer", self.given("tokenizer.json"), "--out", self.at("out.npy"), "--seq-len", "8",
-                self.given("text")]
+                "--force", self.given("text")]
 
 
 class EncodeJson(Encode):
@@ -232,6 +234,22 @@ class EncodeJson(Encode):
 
     def args(self):
         return [*super().args(), "--jsonl", "--per-document"]
+
+
+class EncodeGzip(EncodeJson):
+    """The same, packed."""
+    pack = gzip.compress
+
+    def make_inputs(self):
+        super().make_inputs()
+        with open(self.given("text"), "rb") as f:
+            text = f.read()
+        with open(self.given("text"), "wb") as f:
+            f.write(type(self).pack(text))
+
+
+class EncodeXz(EncodeGzip):
+    pack = lzma.compress
 
 
 class EncodeGpt2(Encode):
@@ -542,7 +560,7 @@ class ServeAndRecord(Serve):
 
 JOBS = {
     "xckeys": [ShowKey, MakeKeys],
-    "xctok": [Encode, EncodeJson, EncodeGpt2, Decode],
+    "xctok": [Encode, EncodeJson, EncodeGzip, EncodeXz, EncodeGpt2, Decode],
     "actcat": [Actcat, ActcatTable, ActcatRows, ActcatVerify, ActcatText, ActcatImport],
     "actgen": [Record, RecordTruth, RecordModel, RecordResumed, Serve, ServeRecording, ServeAndRecord],
     "xctrain": [Train],

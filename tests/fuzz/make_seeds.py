@@ -5,7 +5,9 @@
 
 What fuzzing found lies beside them and stays. Debian's Python, python3-msgpack.
 """
+import gzip
 import json
+import lzma
 import os
 import struct
 import sys
@@ -234,6 +236,10 @@ seed("documents", "lines", b"\0one\r\ntwo\n\nthree")
 seed("documents", "json", b"\1" + b'{"text": "one\\u0000 \\u00e9", "n": [1, 2.5e3, null]}\n \r\n{"n": true, "text": "\xff"}\n')
 seed("documents", "no_field", b"\1" + b'{"text": "one"}\n{"texts": "two"}')
 seed("documents", "whole", b"\2one\ntwo")
+packed = b'{"text": "one"}\n' * 9
+seed("documents", "gzip", b"\1" + gzip.compress(packed, mtime=0) + gzip.compress(packed, mtime=0))
+seed("documents", "xz", b"\1" + lzma.compress(packed) + bytes(4) + lzma.compress(packed))
+seed("documents", "zstd", b"\1\x28\xb5\x2f\xfd\x20" + bytes([len(packed)]) + struct.pack("<I", len(packed) << 3 | 1)[:3] + packed)
 
 manifest = {
     "format": "crossfeed-recording", "version": 1, "software": "crossfeed", "dtype": "bf16", "scale": [0.5, 2.0],

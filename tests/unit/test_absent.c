@@ -1,4 +1,4 @@
-/* test_absent.c - what a build without oneDNN or libmicrohttpd says when it is asked for what they do. */
+/* test_absent.c - what a build without oneDNN, libmicrohttpd or zlib says when it is asked for what they do. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +8,8 @@
 
 #include "gemm_bf16.h"
 #include "metrics_endpoint.h"
+#include "scratch.h"
+#include "unpack.h"
 
 static void test_bf16(void **state)
 {
@@ -34,11 +36,22 @@ static void test_metrics(void **state)
     metrics_endpoint_stop(m);
 }
 
+static void test_packed(void **state)
+{
+    struct err e = {0};
+    (void)state;
+    assert_null(unpack_open(scratch_write("text.gz", "\x1f\x8b\x08\0", 4), NULL, &e));
+    assert_non_null(strstr(e.message, "text.gz: is gzip, and this program was built without it (CROSSFEED_GZIP=OFF)"));
+    assert_null(unpack_open(scratch_write("text.xz", "\xfd\x37zXZ\0", 6), NULL, &e));
+    assert_non_null(strstr(e.message, "text.xz: is xz, and this program was built without it (CROSSFEED_XZ=OFF)"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_packed),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -102,6 +102,8 @@ static void refuses_bad_files(void **state)
     refuses_path(scratch_path("absent"), "cannot open");
     refuses_path(scratch_write("x", "", 0), "not a .npy file");
     refuses_path(scratch_write("x", "\x93NUMPY\1\0\0", 9), "not a .npy file");
+    refuses_path(scratch_write("x", "\x1f\x8b\x08\0", 4), "not a .npy file but gzip");
+    refuses_path(scratch_write("x", "PK\x03\x04............", 16), "not a .npy file but a zip archive");
     refuses_path(scratch_write("x", "\x93NUMPX\1\0\0\0", 10), "not a .npy file");
     refuses_path(scratch_write("x", "\x93NUMPY\4\0\0\0", 10), "version 4.0");
     refuses_path(scratch_write("x", "\x93NUMPY\1\1\0\0", 10), "version 1.1");

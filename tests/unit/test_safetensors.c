@@ -176,6 +176,8 @@ static void refuses_bad_files(void **state)
     refuses_path("/tmp", "not a regular file");
     refuses_path(scratch_write("x", "", 0), "0 bytes, too short");
     refuses_path(scratch_write("x", "\x02\0\0\0\0\0\0", 7), "7 bytes, too short");
+    refuses_path(scratch_write("x", "\x28\xb5\x2f\xfd.......", 11), "not a safetensors file but zstd");
+    refuses_path(scratch_write("x", "PK\x03\x04............", 16), "not a safetensors file but a zip archive");
     refuses_path(scratch_write("x", "\x03\0\0\0\0\0\0\0{}", 10), "header of 3 bytes, but only 2 follow");
     refuses_path(scratch_write("x", "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10),
                  "18446744073709551615 bytes, at most 100000000");

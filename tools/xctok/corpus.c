@@ -1,15 +1,13 @@
 /* corpus.c - reads text in pieces and cuts it into documents; see corpus.h. */
 #include "corpus.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "json_line.h"
 #include "mem.h"
+#include "unpack.h"
 #include "utf8.h"
 
 enum { PIECE = 1 << 18 };
@@ -123,23 +121,20 @@ static int put_lines(struct corpus *c, const char *path, struct line *line, cons
     return 0;
 }
 
-static int read_all(struct corpus *c, int fd, const char *path, char *piece, struct line *line, struct err *e)
+static int read_all(struct corpus *c, struct unpack *u, const char *path, char *piece, struct line *line, struct err *e)
 {
+    size_t n;
     if (c->kind == CORPUS_FILES && c->sink.begin(c->sink.self, e))
         return e->code;
     while (!(c->done && *c->done)) {
-        ssize_t n = read(fd, piece, PIECE);
+        if (unpack_read(u, piece, PIECE, &n, e))
+            return e->code;
         if (c->stop && *c->stop)
             return err_set(e, ERR_STOPPED, "stopped after %llu bytes", (unsigned long long)c->bytes);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_errno(e, errno, "%s: cannot read", path);
         if (n == 0)
             break;
-        c->bytes += (uint64_t)n;
-        if (c->kind == CORPUS_FILES ? c->sink.text(c->sink.self, piece, (size_t)n, e)
-                                    : put_lines(c, path, line, piece, (size_t)n, e))
+        c->bytes += n;
+        if (c->kind == CORPUS_FILES ? c->sink.text(c->sink.self, piece, n, e) : put_lines(c, path, line, piece, n, e))
             return e->code;
     }
     if (c->kind == CORPUS_FILES)
@@ -151,17 +146,13 @@ static int read_all(struct corpus *c, int fd, const char *path, char *piece, str
 
 int corpus_read(struct corpus *c, const char *path, struct err *e)
 {
-    bool standard = strcmp(path, "-") == 0;
     struct line line = {.number = 1};
-    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_errno(e, errno, "%s: cannot open", path);
-    char *piece = mem_alloc(PIECE, 1, path, e);
-    int rc = piece ? read_all(c, fd, standard ? "standard input" : path, piece, &line, e) : ERR_MEMORY;
+    struct unpack *u = unpack_open(path, c->stop, e);
+    char *piece = u ? mem_alloc(PIECE, 1, path, e) : NULL;
+    int rc = piece ? read_all(c, u, strcmp(path, "-") == 0 ? "standard input" : path, piece, &line, e) : e->code;
     mem_free(piece);
     mem_free(line.data);
     json_line_free(&line.json);
-    if (!standard)
-        close(fd);
+    unpack_close(u);
     return rc;
 }

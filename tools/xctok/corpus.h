@@ -1,4 +1,4 @@
-/* corpus.h - files of text as documents: a file each, a line each, or a JSON object a line (JSONL).
+/* corpus.h - files of text, also packed ones (unpack.h), as documents: a file each, a line each, or a JSON object a line (JSONL).
  *
  * Lines end with LF, and a CR before it belongs to the line's end; otherwise text is passed on byte for byte, a file's
  * in pieces. An empty line is an empty document, in JSONL it is nothing. JSONL lines are held whole; invalid UTF-8 in
@@ -32,7 +32,7 @@ struct corpus {
     struct corpus_sink sink;
     const volatile sig_atomic_t *stop; /* when set, reading ends with ERR_STOPPED; may be NULL */
     const int *done;                   /* when set, reading ends well; may be NULL */
-    uint64_t bytes;                    /* read so far */
+    uint64_t bytes;                    /* of text so far, unpacked */
     bool skip_bad_lines;               /* leave bad lines of JSONL out */
     uint64_t bad_lines;                /* left out so far */
     struct err first_bad_line;         /* says what was wrong with the first */

@@ -42,7 +42,8 @@ enum {
 const char *argp_program_version = "xctok " CROSSFEED_VERSION;
 
 static const char doc[] =
-    "Makes a token tensor of text files (- or none: standard input), or text of a token tensor.\v"
+    "Makes a token tensor of text files (- or none: standard input; also gzip, zstd and xz), or text of a token "
+    "tensor.\v"
     "Documents are packed as TransformerLens' tokenize_and_concatenate does: end-of-text between them, BOS "
     "first in each sequence, the last incomplete sequence dropped. Ids are uint16 where the vocabulary "
     "fits, else int32. See README.md.";
