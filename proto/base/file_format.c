@@ -14,7 +14,7 @@ static const struct {
     {"a zip archive", "PK\x03\x04", 4, 0}, {"a 7z archive", "7z\xbc\xaf\x27\x1c", 6, 0},
     {"a tar archive", "ustar", 5, 257},    {"Parquet", "PAR1\x15", 5, 0},
     {"Arrow", "ARROW1\0", 7, 0},           {"HDF5", "\x89HDF\r\n\x1a\n", 8, 0},
-    {"NumPy's .npy", "\x93NUMPY", 6, 0},
+    {"GGUF", "GGUF\x03\0\0\0", 8, 0},      {"NumPy's .npy", "\x93NUMPY", 6, 0},
 };
 
 const char *file_format(const void *head, size_t n)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "file.h"
+#include "file_format.h"
 #include "mem.h"
 
 #define MAX_JSON ((size_t)64 << 20)
@@ -19,7 +20,10 @@ int json_parse(const char *text, size_t size, size_t flags, json_t **value, cons
     json_error_t where;
     *value = json_loadb(text, size, flags, &where);
     int rc = mem_raw_failed(path, e); /* asked first: jansson takes a string that it could not hold for a shorter one */
-    if (rc == 0 && !*value)
+    const char *format = rc || *value ? NULL : file_format(text, size);
+    if (format)
+        rc = err_set(e, ERR_INPUT, "%s: not JSON but %s", path, format);
+    else if (rc == 0 && !*value)
         rc = err_set(e, ERR_INPUT, "%s: not JSON, line %d, byte %d: %s", path, where.line, where.position, where.text);
     if (rc) {
         json_decref(*value);

@@ -451,6 +451,7 @@ static void refusals(void **state)
     assert_non_null(strstr(e.message, "no token '<y>'"));
     tokenizer_close(t);
     refuses("{", "line 1");
+    refuses("\x1f\x8b\x08", "not JSON but gzip");
     refuses("{}", "model is none of known type");
     refuses("{" MODEL("") "}", "pre_tokenizer is none of known type");
     refuses("{" MODEL("") PRE ", \"normalizer\": {\"type\": \"NFC\"}}", "normalizer NFC");

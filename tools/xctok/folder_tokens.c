@@ -27,6 +27,7 @@ struct reading {
 static int read_object(const char *folder, const char *name, json_t **object, struct err *e)
 {
     char path[4096];
+    *object = NULL;
     if (file_join(path, sizeof path, folder, name, e))
         return e->code;
     if (access(path, F_OK) == 0)
@@ -49,7 +50,7 @@ static int check_class(const struct reading *r, struct err *e)
     static const char *const classes[] = {"GPT2Tokenizer", "GPT2TokenizerFast"};
     static const char *const types[] = {"gpt2", "gpt_neo", "gptj", "gpt_bigcode", "codegen",
                                         "opt",  "phi",     "dbrx", "starcoder2"};
-    json_t *model;
+    json_t *model = NULL;
     if (read_object(r->folder, "config.json", &model, e))
         return e->code;
     const char *class = json_string_value(json_object_get(r->config, "tokenizer_class"));

@@ -374,22 +374,22 @@ static int read_merge_lines(struct vocabulary *v, json_t *vocab, const char *pat
     return rc;
 }
 
-static int load_gpt2(struct vocabulary *v, const char *folder, const char *vocab_path, const char *merges_path,
+static int load_gpt2(struct vocabulary *v, const char *folder, const char *vocab_file, const char *merges_file,
                      struct err *e)
 {
     struct folder_tokens f = {0};
-    json_t *vocab = load_json(vocab_path, e);
+    json_t *vocab = load_json(vocab_file, e);
     if (!vocab)
         return e->code;
     int rc = folder_tokens_read(&f, folder, NULL, e);
     v->use_regex = true;
     v->add_prefix_space = f.add_prefix_space;
     if (!rc)
-        rc = read_tokens(v, vocab, json_array_size(f.added), vocab_path, e);
+        rc = read_tokens(v, vocab, json_array_size(f.added), vocab_file, e);
     if (!rc)
-        rc = read_merge_lines(v, vocab, merges_path, e);
+        rc = read_merge_lines(v, vocab, merges_file, e);
     if (!rc)
-        rc = read_alphabet(v, vocab, NULL, false, vocab_path, e);
+        rc = read_alphabet(v, vocab, NULL, false, vocab_file, e);
     if (!rc)
         rc = read_added(v, vocab, f.added, folder, e);
     folder_tokens_free(&f);
@@ -398,15 +398,15 @@ static int load_gpt2(struct vocabulary *v, const char *folder, const char *vocab
 }
 
 /* folder: where the file lies, if the files beside it count too; or NULL. */
-static int load_tokenizer_json(struct vocabulary *v, const char *folder, const char *path, struct err *e)
+static int load_tokenizer_json(struct vocabulary *v, const char *folder, const char *file, struct err *e)
 {
     struct folder_tokens f = {0};
-    json_t *root = load_json(path, e);
+    json_t *root = load_json(file, e);
     if (!root)
         return e->code;
     int rc = folder ? folder_tokens_read(&f, folder, root, e) : 0;
     if (!rc)
-        rc = read_tokenizer(v, root, folder ? f.added : json_object_get(root, "added_tokens"), path, e);
+        rc = read_tokenizer(v, root, folder ? f.added : json_object_get(root, "added_tokens"), file, e);
     folder_tokens_free(&f);
     json_decref(root);
     return rc;
