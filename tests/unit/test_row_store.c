@@ -1,4 +1,5 @@
 /* test_row_store.c - the first blocks: measured, scaled, kept and handed on the same whatever order they come in, raw or scaled. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -43,6 +44,10 @@ static int open_plan(void **state)
         for (size_t i = 0; i < INPUTS; i++)
             raw[row][i] = (float)rng_normal(&r);
     }
+    for (size_t i = DIM; i < INPUTS; i++) { /* one row is very long at site 1, and one that is masked at both */
+        raw[9][i] = 100;
+        raw[7][i] = raw[7][i - DIM] = 1000;
+    }
     return 0;
 }
 
@@ -65,6 +70,48 @@ static enum row_store_event store(struct row_store *s, size_t i, const void *row
     if (row_store_complete(s, &t, scale, &event, &e))
         fail_msg("%s", e.message);
     return event;
+}
+
+static double norm_of(const unsigned char *row, size_t site, enum row_dtype dtype)
+{
+    float x[DIM];
+    double squares = 0;
+    memcpy(x, row + site * DIM * row_dtype_size(dtype), DIM * row_dtype_size(dtype));
+    if (dtype == ROW_BF16)
+        bf16_to_f32_n(x, row + site * DIM * sizeof(uint16_t), DIM);
+    for (size_t i = 0; i < DIM; i++)
+        squares += (double)x[i] * (double)x[i];
+    return sqrt(squares);
+}
+
+/* What is said of the norms is true of the rows [n] of the dtype, of which those that are masked do not count. */
+static void norms_are_right(const struct row_norms *norms, unsigned char (*rows)[INPUTS * sizeof(float)],
+                            enum row_dtype dtype)
+{
+    size_t row_bytes = stream_row_bytes(&stream, dtype);
+    for (size_t site = 0; site < SITES; site++) {
+        const struct site_norms *s = &norms->site[site];
+        size_t n = 0, below = 0, up_to = 0, n_long = 0;
+        double largest = 0, squares = 0, of_long = 0;
+        for (size_t row = 0; row < ROWS; row++) {
+            if (origins[row].token == ROW_MASKED)
+                continue;
+            double norm = norm_of(rows[0] + row * row_bytes, site, dtype);
+            n++;
+            below += (float)norm < s->median;
+            up_to += (float)norm <= s->median;
+            largest = fmax(largest, norm);
+            squares += norm * norm;
+            n_long += norm > 10 * (double)s->median;
+            of_long += norm > 10 * (double)s->median ? norm * norm : 0;
+        }
+        assert_int_equal(norms->n_rows, n);
+        assert_true(below <= (n - 1) / 2 && (n - 1) / 2 < up_to); /* the median is the one of that rank */
+        assert_true(fabs((double)s->largest - largest) <= 1e-6 * largest);
+        assert_int_equal(s->n_long, n_long);
+        assert_int_equal(n_long, site == 1);
+        assert_true(fabs(s->long_share - of_long / squares) < 1e-6);
+    }
 }
 
 static void first_blocks(enum row_dtype dtype, bool scaled, enum scale_mode mode, const size_t order[FIRST])
@@ -117,6 +164,7 @@ static void first_blocks(enum row_dtype dtype, bool scaled, enum scale_mode mode
         if (origins[row].token != ROW_MASKED)
             assert_memory_equal(s.kept + n++ * row_bytes, rows[0] + row * row_bytes, row_bytes);
     assert_int_equal(s.kept_rows, n);
+    norms_are_right(&s.norms, rows, dtype);
     row_store_forget(&s);
     assert_null(s.kept);
 

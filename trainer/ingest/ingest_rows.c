@@ -15,7 +15,8 @@
 
 void ingest_announce_measured(struct ingest *in)
 {
-    struct ingest_measured m = {.rows = in->row_store.kept, .n_rows = in->row_store.kept_rows};
+    struct ingest_measured m = {
+        .rows = in->row_store.kept, .n_rows = in->row_store.kept_rows, .norms = in->row_store.norms};
     in->n_scale = in->stream.n_sites;
     memcpy(m.scale, in->scale, sizeof m.scale);
     ingest_sync_measured(&in->sync, &m);

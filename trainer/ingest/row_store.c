@@ -24,7 +24,8 @@ void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes
 {
     size_t row = stream_row_bytes(c->stream, c->dtype), rows = rows_of(c->plan, c->scale_blocks, c->n_scale_blocks);
     *evaluation_bytes = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval) * (row + sizeof(bool));
-    *first_bytes = rows * (stream_row_bytes(c->stream, first_dtype(c)) + sizeof(struct row_origin) + row);
+    *first_bytes = rows * (stream_row_bytes(c->stream, first_dtype(c)) + sizeof(struct row_origin) + row +
+                           c->stream->n_sites * sizeof(float));
     *kept_bytes = c->keep ? rows * row : 0;
 }
 
@@ -38,6 +39,7 @@ int row_store_init(struct row_store *s, const struct row_store_config *c, struct
         (s->evaluation_masked = mem_alloc(s->evaluation_rows, sizeof *s->evaluation_masked, "held-out rows", e)) &&
         (s->first = mem_alloc(s->first_rows, stream_row_bytes(c->stream, first_dtype(c)), "rows to be measured", e)) &&
         (s->first_origins = mem_alloc(s->first_rows, sizeof *s->first_origins, "their origins", e)) &&
+        (s->first_norms = mem_alloc(s->first_rows * c->stream->n_sites, sizeof *s->first_norms, "their norms", e)) &&
         (!c->keep || (s->kept = mem_alloc(s->first_rows, row, "measured rows", e))))
         return 0;
     row_store_release(s);
@@ -48,8 +50,10 @@ static void release_first(struct row_store *s)
 {
     mem_free(s->first);
     mem_free(s->first_origins);
+    mem_free(s->first_norms);
     s->first = NULL;
     s->first_origins = NULL;
+    s->first_norms = NULL;
 }
 
 void row_store_forget(struct row_store *s)
@@ -95,20 +99,26 @@ void row_store_store(struct row_store *s, struct lease_task *t, int answer, cons
     a->chunks_taken++;
 }
 
-/* Keeps those of n scaled rows that are not masked. */
-static void keep(struct row_store *s, const unsigned char *rows, const struct row_origin *origins, size_t n)
+/* Measures and, if they are to be kept, keeps those of n scaled rows that are not masked. *n_measured counts them. */
+static void look_at(struct row_store *s, const unsigned char *rows, const struct row_origin *origins, size_t n,
+                    size_t *n_measured)
 {
     size_t row_bytes = stream_row_bytes(s->c.stream, s->c.dtype);
-    for (size_t i = 0; i < n; i++)
-        if (origins[i].token != ROW_MASKED)
-            memcpy(s->kept + s->kept_rows++ * row_bytes, rows + i * row_bytes, row_bytes);
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char *row = rows + i * row_bytes;
+        if (origins[i].token == ROW_MASKED)
+            continue;
+        if (s->c.keep)
+            memcpy(s->kept + s->kept_rows++ * row_bytes, row, row_bytes);
+        row_norms_of(row, s->c.stream, s->c.dtype, s->first_norms + (*n_measured)++, s->first_rows);
+    }
 }
 
-/* Measures the scale over the first rows, unless it is known. These then go to the shuffle. */
+/* Measures the scale over the first rows, unless it is known, and their norms. They then go to the shuffle. */
 static int measure(struct row_store *s, float *scale, struct err *e)
 {
     const struct row_store_config *c = &s->c;
-    size_t row = 0, row_bytes = stream_row_bytes(c->stream, first_dtype(c));
+    size_t row = 0, n_measured = 0, row_bytes = stream_row_bytes(c->stream, first_dtype(c));
     if (!c->scaled && scale_measure(c->scale_mode, c->scale_target, (const float *)(const void *)s->first,
                                     s->first_origins, s->first_rows, c->stream, scale, e))
         return e->code;
@@ -124,12 +134,13 @@ static int measure(struct row_store *s, float *scale, struct err *e)
         const unsigned char *first = s->first + row * row_bytes, *rows = c->scaled ? first : scaled;
         if (!c->scaled)
             scale_apply((const float *)(const void *)first, ticket.n_rows, c->stream, scale, c->dtype, scaled);
-        if (c->keep)
-            keep(s, rows, s->first_origins + row, ticket.n_rows);
+        look_at(s, rows, s->first_origins + row, ticket.n_rows, &n_measured);
         shuffle_store(c->shuffle, &ticket, 0, ticket.n_rows, rows, s->first_origins + row);
         shuffle_complete(c->shuffle, &ticket);
         row += ticket.n_rows;
     }
+    if (rc == 0)
+        row_norms_finish(&s->norms, s->first_norms, n_measured, s->first_rows, c->stream);
     mem_free(scaled);
     release_first(s);
     return rc;

@@ -2,7 +2,7 @@
  *
  * The first blocks of a run without a scale arrive raw and are put aside. Once all of them are there, the scale is measured over them;
  * then they are scaled exactly as a producer would have done it, and go to the shuffle as if they had come that way. A run that has a scale
- * and wants to measure something else gets these blocks scaled, puts them aside all the same, and then hands them on as they came.
+ * gets these blocks scaled, puts them aside all the same, and then hands them on as they came. Either way their norms are measured.
  * Either way a copy can be kept for the training thread. All of this belongs to the ingest thread, except `evaluation` once
  * ROW_STORE_EVALUATION has been told, and the kept rows once ROW_STORE_MEASURED has been. */
 #ifndef CROSSFEED_ROW_STORE_H
@@ -17,6 +17,7 @@
 #include "leases.h"
 #include "message.h"
 #include "plan.h"
+#include "row_norms.h"
 #include "scale.h"
 #include "shuffle.h"
 #include "stream.h"
@@ -41,8 +42,10 @@ struct row_store {
         *first; /* [first_rows, n_sites, d_model] until all are measured: of the dtype if they come scaled, else fp32 */
     struct row_origin *first_origins; /* [first_rows] */
     size_t first_rows;
-    unsigned char *kept;       /* [kept_rows, n_sites, d_model] of the dtype, if they are to be kept */
-    size_t kept_rows;          /* once all are there: without the masked ones */
+    unsigned char *kept; /* [kept_rows, n_sites, d_model] of the dtype, if they are to be kept */
+    size_t kept_rows;    /* once all are there: without the masked ones */
+    float *first_norms;  /* [n_sites, first_rows] of those that are not masked, until all are measured; then: */
+    struct row_norms norms;
     unsigned char *evaluation; /* [evaluation_rows, n_sites, d_model] of the dtype */
     bool *evaluation_masked;   /* [evaluation_rows] which are padding */
     size_t evaluation_rows;    /* once all are there: without the masked ones */
