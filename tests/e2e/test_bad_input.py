@@ -341,6 +341,11 @@ class Resume(BadInput):
             with open(newest, "w") as f:
                 json.dump({**cfg, "run_scale": bad}, f)
             self.refused(self.trainer(["--resume"]), re.escape(newest), *patterns)
+        for bad, pattern in (([1, -1], r"median_norm\[1\] is -1, must be 0 or more"), ([1], "median_norm has 1 values, must be 2"),
+                             (["1", 1], r"median_norm\[0\] is not a number")):
+            with open(newest, "w") as f:
+                json.dump({**cfg, "median_norm": bad}, f)
+            self.refused(self.trainer(["--resume"]), re.escape(newest), pattern)
         with open(newest, "w") as f:
             json.dump(cfg, f)
         self.succeed(self.trainer(["--resume"]), self.producer(SYNTHETIC))

@@ -49,7 +49,7 @@ class Objectives(harness.ProgramTest):
         self.assertEqual([line["l0"] for line in steps], [line["k"] for line in steps])
         self.assertIsNone(steps[4]["threshold"])  # step 25
         self.assertGreater(steps[-1]["threshold"], 0)
-        self.assertGreater(max(line["dead"] for line in steps), 0)
+        self.assertGreater(max(line["dead"] or 0 for line in steps), 0)
         self.assertGreater(max(line["aux"] for line in steps), 0)
         last = self.lines("once", "eval_fvu")[-1]
         self.assertGreater(last["eval_threshold_l0"], 0)

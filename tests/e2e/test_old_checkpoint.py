@@ -69,6 +69,12 @@ class OldCheckpoint(harness.ProgramTest):
         self.check_end()
         cfg = harness.read_json(self.path("out", "cfg.json"))
         self.assertEqual({key: cfg[key] for key in SINCE}, SINCE)
+        # It measured no median norm and counted no clipped steps: the one stays unknown, the others count from here on.
+        self.assertNotIn("median_norm", cfg)
+        lines = [line for line in harness.metrics(self.path("out")) if line["step"] > 70 and "fvu" in line]
+        self.assertEqual({line["fvu_typical"] for line in lines}, {None})
+        self.assertTrue(all(line["fvu_token"] > 0 and 0 <= line["clipped"] <= 1 for line in lines))
+        self.assertIsNone(harness.summary(self.path("out"))["fvu_typical"])
 
     def test_flags_said_again(self):
         self.copy()

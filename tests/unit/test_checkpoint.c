@@ -1,5 +1,6 @@
 /* test_checkpoint.c - what was saved comes back bit for bit; what is half written, cut or of another run does not. */
 #include <dirent.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -80,6 +81,8 @@ static void training_fill(struct training *x, uint64_t seed, uint64_t step)
     assert_int_equal(backend_put_all(x->b, "adam_v", x->v, NULL), 0);
     assert_int_equal(backend_put_all(x->b, "rows_since_fired", x->ages, NULL), 0);
     x->b->step = step;
+    x->b->clipped = step / 2;
+    x->b->clipped_since = step / 3;
 }
 
 /* Gets what is in the backend. */
@@ -157,6 +160,8 @@ static void same_training(void)
     assert_memory_equal(a.ages, b.ages, D_SAE * sizeof *a.ages);
     assert_memory_equal(a.normalisation.scale, b.normalisation.scale, sizeof a.normalisation.scale);
     assert_int_equal(a.b->step, b.b->step);
+    assert_int_equal(a.b->clipped, b.b->clipped);
+    assert_int_equal(a.b->clipped_since, b.b->clipped_since);
 }
 
 /* Names below OUT/checkpoints, sorted, separated by spaces. */
@@ -344,6 +349,8 @@ static void another_shape(void **state)
     load_refuses(path, ERR_INPUT, "48 rows", "6 steps of 9 make 54");
 }
 
+static const char *clipped, *since; /* of rewrite_state; NULL: as before they were counted */
+
 static void rewrite_state(const char *step, const char *rows, enum tensor_dtype ages, size_t n_ages)
 {
     struct safetensors_writer w;
@@ -353,11 +360,13 @@ static void rewrite_state(const char *step, const char *rows, enum tensor_dtype 
         {"adam_v", TENSOR_F32, 1, {a.n_params}},
         {"rows_since_fired", ages, 1, {n_ages}},
     };
-    const char *metadata[] = {"step", step, "rows", rows, "window", "3", "position", "17"};
+    const char *metadata[] = {"step",     step, "rows",    rows,    "window",        "3",
+                              "position", "17", "clipped", clipped, "clipped_since", since};
     static const uint64_t zeros[4096];
     size_t bytes = 2 * a.n_params * 4 + n_ages * tensor_dtype_size(ages);
     assert_true(bytes <= sizeof zeros);
-    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? 4 : 0, &e) ||
+    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? clipped ? 6 : 4 : 0,
+                                &e) ||
         safetensors_write_data(&w, zeros, bytes, &e) || safetensors_write_commit(&w, &e))
         fail_msg("%s", e.message);
 }
@@ -380,6 +389,34 @@ static void a_state_of_something_else(void **state)
     load_refuses(path, ERR_INPUT, "step is missing", "must be a number");
     rewrite_state("6", "56", TENSOR_I64, D_SAE);
     load_refuses(path, ERR_INPUT, "56 rows", "6 steps of 8 make 48");
+}
+
+/* Steps with a clipped gradient are counted on; in a checkpoint that is older than the count they are from its step on. */
+static void clipped_steps(void **state)
+{
+    (void)state;
+    training_fill(&a, 4, 6);
+    save(1);
+    b.b->clipped = b.b->clipped_since = 99;
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, 0, "", "");
+    assert_int_equal(b.b->clipped, 0);
+    assert_int_equal(b.b->clipped_since, 6);
+    assert_true(isnan(backend_clipped_share(b.b)));
+    clipped = "3", since = "2";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, 0, "", "");
+    assert_float_equal(backend_clipped_share(b.b), 0.75, 1e-15);
+    clipped = "5";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "5 steps clipped since step 2", "6");
+    since = "7";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "since step 7", "6");
+    clipped = "x";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "clipped is x", "must be a number");
+    clipped = since = NULL;
 }
 
 /* Where no folder can be made or no file written, the save fails and what was there stays. Root may write anywhere, so
@@ -410,15 +447,11 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_both, close_both)
     const struct CMUnitTest tests[] = {
-        TEST(every_bit_comes_back),
-        TEST(the_newest_are_kept),
-        TEST(the_same_step_again),
-        TEST(nothing_to_resume_from),
-        TEST(half_a_checkpoint),
-        TEST(cut_files),
-        TEST(missing_files),
-        TEST(another_shape),
-        TEST(a_state_of_something_else),
+        TEST(every_bit_comes_back), TEST(the_newest_are_kept),
+        TEST(the_same_step_again),  TEST(nothing_to_resume_from),
+        TEST(half_a_checkpoint),    TEST(cut_files),
+        TEST(missing_files),        TEST(another_shape),
+        TEST(clipped_steps),        TEST(a_state_of_something_else),
         TEST(unwritable),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

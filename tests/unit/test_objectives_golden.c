@@ -353,9 +353,9 @@ static void compare_evaluation(const struct run *run, const struct train_state *
     if (backend_has_k(&setup))
         assert_int_equal(backend_put_all(b, "threshold", &t->selection.threshold, &e), 0);
     assert_int_equal(evaluation_init(&v, b, &e), 0);
-    evaluation_measure(&v, x, EVAL_ROWS);
+    evaluation_measure(&v, NULL, x, EVAL_ROWS);
     evaluation_begin(&v);
-    assert_int_equal(evaluation_add(&v, x, EVAL_ROWS, &e), 0);
+    assert_int_equal(evaluation_add(&v, NULL, x, EVAL_ROWS, &e), 0);
     double weight[TERMS_MAX] = {0};
     assert_int_equal(evaluation_finish(&v, weight, &r, &e), 0);
     assert_true(r.has_threshold == backend_has_k(&setup));

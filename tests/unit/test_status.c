@@ -27,7 +27,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&s, 0, sizeof s);
-    s.loss = s.l0 = s.fvu = NAN;
+    s.loss = s.l0 = s.fvu = s.fvu_typical = s.clipped = s.dead = s.silent = NAN;
     return 0;
 }
 
@@ -103,7 +103,7 @@ static void two_sides(void **state)
     status_run(status, "cafe", 10, 100, 4);
     status_phase(status, STATUS_TRAINING);
     struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
-    status_step(status, &r, NAN);
+    status_step(status, &r);
     status_waited(status, 1e-9);
 
     memset(&ingest, 0, sizeof ingest);
@@ -146,17 +146,21 @@ static void two_sides(void **state)
     status_free(status);
 }
 
-static void the_file(void **state)
+/* Writes the file and reads it. dead: whether dead latents can be told. */
+static json_t *write_file(bool dead)
 {
-    (void)state;
     struct status *status;
     struct status_writer *writer;
     struct err e = {0};
     assert_int_equal(status_new(&status, &e), 0);
     assert_int_equal(status_writer_start(&writer, status, scratch_folder, &e), 0);
     status_run(status, "cafe", 10, 100, 4);
-    struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
-    status_step(status, &r, NAN);
+    struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7, .dead = 3, .dead_measurable = dead};
+    fvu_unknown(&r.fvu);
+    r.fvu.fvu_typical = 0.25;
+    status_step(status, &r);
+    status_line(status, &r, 0.5);
+    status_evaluation(status, &(struct evaluation_report){.silent = 9});
     ingest.counters.rows_received = 123;
     status_ingest(status, &ingest);
     status_end(status, STATUS_DONE, "");
@@ -164,16 +168,30 @@ static void the_file(void **state)
     status_free(status);
     json_t *value;
     assert_int_equal(json_read_object(scratch_path("status.json"), &value, &e), 0);
+    return value;
+}
+
+static void the_file(void **state)
+{
+    (void)state;
+    json_t *value = write_file(false);
     assert_string_equal(json_string_value(json_object_get(value, "phase")), "done");
     assert_string_equal(json_string_value(json_object_get(value, "run")), "cafe");
     assert_string_equal(json_string_value(json_object_get(value, "path")), "sparse");
     assert_true(json_is_null(json_object_get(value, "fvu")));
+    assert_true(json_is_null(json_object_get(value, "dead")));
+    assert_float_equal(json_real_value(json_object_get(value, "fvu_typical")), 0.25, 0);
+    assert_float_equal(json_real_value(json_object_get(value, "clipped")), 0.5, 0);
+    assert_int_equal(json_integer_value(json_object_get(value, "silent")), 9);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(value, "ledger"), "rows_received")), 123);
     const json_t *p = json_array_get(json_object_get(value, "producers"), 1);
     assert_string_equal(json_string_value(json_object_get(p, "name")), "p2");
     assert_true(json_is_null(json_object_get(p, "waiting")));
     json_decref(value);
     assert_int_not_equal(access(scratch_path(".status.json.tmp"), F_OK), 0);
+    value = write_file(true);
+    assert_int_equal(json_integer_value(json_object_get(value, "dead")), 3);
+    json_decref(value);
 }
 
 static void a_folder_that_is_gone(void **state)
@@ -206,7 +224,7 @@ static void a_disk_that_hangs(void **state)
     double before = clock_s();
     struct step_report r = {.step = 1};
     status_phase(status, STATUS_TRAINING);
-    status_step(status, &r, NAN);
+    status_step(status, &r);
     status_waited(status, 0.1);
     status_ingest(status, &ingest);
     status_snapshot(status, &s);
@@ -251,6 +269,8 @@ static void unknown_is_nan(void **state)
     (void)state;
     render();
     has_line("crossfeed_loss NaN");
+    has_line("crossfeed_dead_latents NaN");
+    has_line("crossfeed_silent_latents NaN");
     has_line("crossfeed_eta_seconds NaN");
     has_line("crossfeed_sparse_step NaN");
     has_line("crossfeed_producers_waiting_ratio NaN");
@@ -258,7 +278,15 @@ static void unknown_is_nan(void **state)
     has_line("crossfeed_phase{phase=\"training\"} 0");
     s.loss = INFINITY;
     s.l0 = -INFINITY;
+    s.dead = 12;
+    s.silent = 0;
+    s.clipped = 0.5;
+    s.fvu_typical = 0.25;
     render();
+    has_line("crossfeed_dead_latents 12");
+    has_line("crossfeed_silent_latents 0");
+    has_line("crossfeed_clipped_ratio 0.5");
+    has_line("crossfeed_fvu_typical 0.25");
     has_line("crossfeed_loss +Inf");
     has_line("crossfeed_l0 -Inf");
 }

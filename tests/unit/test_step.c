@@ -371,6 +371,7 @@ static void dead_latents(enum step_path path)
     for (size_t step = 0; step < 4; step++) {
         assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), 0);
         assert_int_equal(r.dead, dead[step]);
+        assert_int_equal(r.dead_measurable, step >= 2);
     }
     assert_int_equal(s.t.rows_since_fired[3], 160);
     s.c.b_enc[3] = 1;
@@ -414,7 +415,10 @@ static void first_update(enum step_path path)
     o.lr = 0;
     assert_int_equal(train_step(&s.t, s.x, &o, &r, &e), 0);
     assert_memory_equal(before, s.c.params, s.c.n_params * sizeof(float));
-    assert_true(r.grad_norm > 1);
+    assert_true(r.grad_norm > 1 && r.clipped);
+    o.max_norm = 2 * r.grad_norm;
+    assert_int_equal(train_step(&s.t, s.x, &o, &r, &e), 0);
+    assert_false(r.clipped);
     close_small(&s);
 
     open_small(&s, 40, 8, path, false);

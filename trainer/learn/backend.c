@@ -1,6 +1,7 @@
 /* backend.c - what follows from the functions of a backend, whichever it is; see backend.h. */
 #include "backend.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,6 +38,11 @@ double backend_loss(const struct backend_setup *s, const double *term, const dou
     for (size_t i = 0; i < s->n_terms; i++)
         loss += weight[i] * term[i];
     return loss;
+}
+
+double backend_clipped_share(const struct backend *b)
+{
+    return b->step > b->clipped_since ? (double)b->clipped / (double)(b->step - b->clipped_since) : (double)NAN;
 }
 
 void backend_describe_terms(const struct backend_setup *s, const double *term, char *text, size_t size)

@@ -66,7 +66,8 @@ struct step_options {
     size_t k;                 /* topk, batchtopk: of this step */
     bool move_threshold;      /* topk, batchtopk: the inference threshold follows this step's least kept score */
     double threshold_beta;    /* as threshold = beta * threshold + (1 - beta) * score; at first it is the score */
-    bool want_metrics;        /* fill fvu (costs two passes over x) */
+    bool want_metrics;        /* fill fvu (costs some passes over x) */
+    const struct normalisation *rows; /* by which fvu tells typical rows; NULL: it does not */
 };
 
 enum step_phase { STEP_ENCODE, STEP_DECODE, STEP_GRADIENT, STEP_UPDATE, STEP_PHASES };
@@ -83,11 +84,13 @@ struct step_report {
     double share[2];  /* of f times norm, summed over entries: what each model's sites have; of one model: {1, 0} */
     double grad_norm; /* before clipping */
     double lr;
-    size_t dead; /* latents silent for dead_rows, this batch counted */
+    bool clipped;
+    size_t dead;          /* latents silent for dead_rows, this batch counted, */
+    bool dead_measurable; /* which none can be before so many rows are trained on */
     size_t k;
     bool has_metrics;
     double seconds[STEP_PHASES];
-    struct fvu fvu; /* of this batch against its own mean; if has_metrics */
+    struct fvu fvu; /* of this batch against its own means; if has_metrics */
 };
 
 /* What decoding a batch gives beside x'. */
@@ -95,6 +98,7 @@ struct pass_report {
     double term[TERMS_MAX]; /* [n_terms] means over the rows */
     double l0;
     const double *row_residual2; /* [rows, n_sites] |x' - x|^2, valid until the backend's next call */
+    const uint64_t *fired;       /* [d_sae] rows in which the latent is active, valid as long */
 };
 
 /* Whether topk and batchtopk select among a row or the rows given, with the last step's k, or by the threshold, as is done with single rows.
@@ -157,7 +161,9 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     struct backend_setup setup;
-    uint64_t step; /* steps done; set by whoever loads a checkpoint */
+    uint64_t step; /* steps done; set by whoever loads a checkpoint, as are */
+    uint64_t clipped,
+        clipped_since; /* steps whose gradient was clipped, counted since that step: 0, but of runs older than the count */
     size_t
         k; /* topk, batchtopk: of the last step, by which encode selects (most_k before the first); set by that one, too */
 };
@@ -171,6 +177,9 @@ int backend_put_all(struct backend *b, const char *name, const void *in, struct 
 
 /* Returns the sum of weight * term over the setup's terms, in their order. */
 double backend_loss(const struct backend_setup *s, const double *term, const double *weight);
+
+/* Returns the share of the steps counted whose gradient was clipped; NaN if none is counted. */
+double backend_clipped_share(const struct backend *b);
 
 /* Writes "l2 1.5, l1 0.25" for messages. */
 void backend_describe_terms(const struct backend_setup *s, const double *term, char *text, size_t size);

@@ -2,7 +2,8 @@
  *
  *   crosscoder.safetensors  weights, scale and mean in the reference's layout (weights_file.h): usable by itself
  *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows,
- *                           window, position (of the next row, plan.h) in its metadata
+ *                           window, position (of the next row, plan.h), clipped and clipped_since (backend.h)
+ *                           in its metadata; checkpoints older than the last two count from their step on
  *   cfg.json                configuration and stream
  * Written to a folder of another name, synced, renamed. */
 #ifndef CROSSFEED_CHECKPOINT_H

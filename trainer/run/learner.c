@@ -163,14 +163,22 @@ int learner_open_metrics(struct learner *l, struct status *status, struct err *e
                         e);
 }
 
-int learner_describe(struct learner *l, const struct stream *stream, const float *scale, const char *run_id,
+static json_t *float_list(const float *x, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_real((double)x[i]));
+    return list;
+}
+
+int learner_describe(struct learner *l, const struct stream *stream, const struct normalisation *n, const char *run_id,
                      struct err *e)
 {
-    json_t *run_scale = json_array();
-    for (uint32_t i = 0; i < stream->n_sites; i++)
-        json_array_append_new(run_scale, json_real((double)scale[i]));
+    l->rows = n;
     l->cfg = config_to_json(&l->config);
-    json_object_set_new(l->cfg, "run_scale", run_scale);
+    json_object_set_new(l->cfg, "run_scale", float_list(n->scale, stream->n_sites));
+    if (n->has_median_norm)
+        json_object_set_new(l->cfg, "median_norm", float_list(n->median_norm, stream->n_sites));
     json_object_set_new(l->cfg, "stream", stream_to_json(stream));
     json_object_set_new(l->cfg, "seq_len", json_integer((json_int_t)stream->seq_len));
     json_object_set_new(l->cfg, "run", json_string(run_id));
@@ -215,11 +223,12 @@ int learner_step(struct learner *l, const float *x, struct err *e)
     uint64_t step = l->backend->step;
     struct step_options o = recipe_step(&l->config, &l->schedule, step);
     o.want_metrics = due(l, step + 1, l->config.log_every);
+    o.rows = l->rows;
     int rc = l->backend->ops->step(l->backend, x, &o, &l->step, e);
     if (rc == 0)
         rc = resample_if_due(l, x, e);
     if (rc == 0 && o.want_metrics)
-        rc = metrics_step(&l->metrics, &l->setup, &l->step, e);
+        rc = metrics_step(&l->metrics, l->backend, &l->step, e);
     return rc;
 }
 
@@ -235,7 +244,7 @@ bool learner_wants_save(const struct learner *l)
 
 void learner_measure(struct learner *l, const float *x, size_t n)
 {
-    evaluation_measure(&l->evaluation, x, n);
+    evaluation_measure(&l->evaluation, l->rows, x, n);
 }
 
 void learner_evaluation_begin(struct learner *l)
@@ -246,33 +255,41 @@ void learner_evaluation_begin(struct learner *l)
 
 int learner_evaluate(struct learner *l, const float *x, size_t n, struct err *e)
 {
-    return evaluation_add(&l->evaluation, x, n, e);
+    return evaluation_add(&l->evaluation, l->rows, x, n, e);
+}
+
+/* Says what an evaluation found. */
+static void say_evaluation(const struct learner *l)
+{
+    const struct evaluation_report *r = &l->evaluation_report;
+    char typical[40] = "", by_threshold[80] = "";
+    if (l->rows->has_median_norm)
+        snprintf(typical, sizeof typical, " (typical rows %.4f)", r->fvu.fvu_typical);
+    if (r->has_threshold)
+        snprintf(by_threshold, sizeof by_threshold, "; by threshold L0 %.1f, FVU %.4f", r->threshold_l0,
+                 r->threshold_fvu.fvu);
+    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f%s, %zu of %zu latents silent%s", l->backend->step,
+             r->loss, r->l0, r->fvu.fvu, typical, r->silent, l->setup.d_sae, by_threshold);
 }
 
 int learner_evaluation_end(struct learner *l, struct err *e)
 {
     struct evaluation_report *r = &l->evaluation_report;
-    if (evaluation_finish(&l->evaluation, l->step.weight, r, e) ||
-        metrics_evaluation(&l->metrics, l->backend->step, &l->setup, r, e))
+    if (evaluation_finish(&l->evaluation, l->step.weight, r, e))
         return e->code;
     l->evaluated = true;
-    char by_threshold[80] = "";
-    if (r->has_threshold)
-        snprintf(by_threshold, sizeof by_threshold, "; by threshold L0 %.1f, FVU %.4f", r->threshold_l0,
-                 r->threshold_fvu.fvu);
-    log_line("step %" PRIu64 ": held-out loss %.4g, L0 %.1f, FVU %.4f%s", l->backend->step, r->loss, r->l0, r->fvu.fvu,
-             by_threshold);
-    return 0;
+    say_evaluation(l);
+    return metrics_evaluation(&l->metrics, l->backend->step, &l->setup, r, e);
 }
 
 void learner_step_unknown(struct learner *l)
 {
     struct step_report *r = &l->step;
-    *r = (struct step_report){.loss = NAN, .l0 = NAN, .fvu = {.fvu = NAN, .fvu_token = NAN}};
+    *r = (struct step_report){.loss = NAN, .l0 = NAN};
+    r->dead_measurable = l->backend->step * l->config.batch_size >= l->config.dead_rows;
+    fvu_unknown(&r->fvu);
     const struct step_options o = recipe_step(&l->config, &l->schedule, l->backend->step - 1);
     memcpy(r->weight, o.weight, sizeof r->weight);
-    for (size_t i = 0; i < l->setup.n_sites; i++)
-        r->fvu.fvu_site[i] = r->fvu.fvu_token_site[i] = NAN;
     for (size_t j = 0; j < l->setup.d_sae; j++) {
         uint64_t age;
         if (l->backend->ops->get(l->backend, "rows_since_fired", &(struct backend_range){j, 1, 0, 1, false}, &age,

@@ -49,8 +49,9 @@ struct learner {
     bool measured;  /* the held-out rows' mean is known */
     bool evaluated; /* evaluation_report is filled */
     struct evaluation_report evaluation_report;
-    struct recovery recovery; /* if there is a ground truth */
-    struct step_report step;  /* of the last step */
+    struct recovery recovery;         /* if there is a ground truth */
+    const struct normalisation *rows; /* borrowed; NULL until learner_describe */
+    struct step_report step;          /* of the last step */
     struct metrics metrics;
     json_t *cfg;         /* what cfg.json will hold; NULL until learner_describe */
     uint64_t saved_step; /* of the newest checkpoint; UINT64_MAX: none */
@@ -84,8 +85,8 @@ int learner_begin(struct learner *l, const struct row_sample *rows, struct err *
 /* Opens metrics.jsonl. status: borrowed, hears of steps; NULL for all learners of a run but one. */
 int learner_open_metrics(struct learner *l, struct status *status, struct err *e);
 
-/* Makes cfg once the scale is known. */
-int learner_describe(struct learner *l, const struct stream *stream, const float *scale, const char *run_id,
+/* Makes cfg once it is known what the rows are like; n must outlive the learner. */
+int learner_describe(struct learner *l, const struct stream *stream, const struct normalisation *n, const char *run_id,
                      struct err *e);
 
 uint64_t learner_steps(const struct learner *l); /* done */

@@ -52,6 +52,21 @@ static int begin(struct trainer *t, const struct ingest_measured *m, struct err 
     return 0;
 }
 
+/* Warns of sites at which a few rows outweigh all others. */
+static void warn_of_long_rows(const struct trainer *t, const struct row_norms *n)
+{
+    for (size_t i = 0; n->n_rows > 0 && i < t->stream.n_sites; i++) {
+        const struct site_norms *s = &n->site[i];
+        if (s->n_long > 0)
+            log_line(
+                "site %zu (%s): the largest norm of %zu rows is %.3g times their median; the %zu over %d times it "
+                "have %.1f %% of the sum of squares (fvu_typical is without them; actgen's --lengths masks those that "
+                "are padding)",
+                i, t->stream.sites[i], n->n_rows, (double)s->largest / (double)s->median, s->n_long, ROW_NORMS_LONG,
+                100 * s->long_share);
+    }
+}
+
 /* Waits for the scale, and does what follows from the rows that it was measured over. 0, 1 = stopped by a signal, or an error. */
 static int wait_for_scale(struct trainer *t, struct err *e)
 {
@@ -65,6 +80,10 @@ static int wait_for_scale(struct trainer *t, struct err *e)
     rc = waiting_ends(&t->waiting, rc);
     if (rc == 0) {
         memcpy(t->normalisation.scale, m.scale, sizeof m.scale);
+        t->normalisation.has_median_norm |= m.norms.n_rows > 0;
+        for (size_t i = 0; m.norms.n_rows > 0 && i < t->stream.n_sites; i++)
+            t->normalisation.median_norm[i] = m.norms.site[i].median;
+        warn_of_long_rows(t, &m.norms);
         rc = t->wants_rows ? begin(t, &m, e) : 0;
         ingest_forget(t->ingest);
     }
@@ -175,7 +194,7 @@ static int save(struct trainer *t, bool all, struct err *e)
 static int describe(struct trainer *t, struct err *e)
 {
     for (size_t i = 0; i < t->n_learners; i++)
-        if (learner_describe(&t->learners[i], &t->stream, t->normalisation.scale, t->run_id, e))
+        if (learner_describe(&t->learners[i], &t->stream, &t->normalisation, t->run_id, e))
             return e->code;
     return 0;
 }
@@ -256,7 +275,9 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .epoch_rows = t->plan.epoch_rows,
                        .step = &l->step,
                        .evaluation = l->evaluated ? &l->evaluation_report : NULL,
+                       .clipped = backend_clipped_share(l->backend),
                        .d_sae = l->setup.d_sae,
+                       .dead_rows = l->config.dead_rows,
                        .has_k = backend_has_k(&l->setup),
                        .rows_per_s = metrics_rows_per_s(&l->metrics, learner_steps(l)),
                        .waiting_share = metrics_waiting_share(&l->metrics),

@@ -19,24 +19,35 @@
 #include "row_store.h"
 #include "stream_json.h"
 
-/* Takes the run's scale [n_sites] from a checkpoint's cfg.json. A scale that is not positive would have every producer reject its WELCOME
- * and join again for ever. */
-static int read_scale(const json_t *saved, const char *checkpoint, uint32_t n_sites, float *scale, struct err *e)
+/* Takes a number a site, x [n_sites], from a checkpoint's cfg.json; above 0, unless 0 may be. */
+static int read_sites(const json_t *saved, const char *key, const char *checkpoint, uint32_t n_sites, bool may_be_0,
+                      float *x, struct err *e)
 {
-    const json_t *list = json_object_get(saved, "run_scale");
+    const json_t *list = json_object_get(saved, key);
     if (json_array_size(list) != n_sites)
-        return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale has %zu values, must be %u, one a site", checkpoint,
+        return err_set(e, ERR_INPUT, "%s/cfg.json: %s has %zu values, must be %u, one a site", checkpoint, key,
                        json_array_size(list), n_sites);
     for (uint32_t site = 0; site < n_sites; site++) {
         const json_t *value = json_array_get(list, site);
-        scale[site] = (float)json_number_value(value);
+        x[site] = (float)json_number_value(value);
         if (!json_is_number(value))
-            return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale[%u] is not a number", checkpoint, site);
-        if (!(scale[site] > 0) || !isfinite(scale[site]))
-            return err_set(e, ERR_INPUT, "%s/cfg.json: run_scale[%u] is %g, must be positive and finite in fp32",
-                           checkpoint, site, json_number_value(value));
+            return err_set(e, ERR_INPUT, "%s/cfg.json: %s[%u] is not a number", checkpoint, key, site);
+        if (!(x[site] > 0 || (may_be_0 && x[site] >= 0)) || !isfinite(x[site]))
+            return err_set(e, ERR_INPUT, "%s/cfg.json: %s[%u] is %g, must be %s and finite in fp32", checkpoint, key,
+                           site, json_number_value(value), may_be_0 ? "0 or more" : "positive");
     }
     return 0;
+}
+
+/* Takes what the run knows of its rows. A scale that is not positive would have every producer reject its WELCOME and join again for ever.
+ * Runs older than the median norms go on without them. */
+static int read_normalisation(const json_t *saved, const char *checkpoint, uint32_t n_sites, struct normalisation *n,
+                              struct err *e)
+{
+    if (read_sites(saved, "run_scale", checkpoint, n_sites, false, n->scale, e))
+        return e->code;
+    n->has_median_norm = json_object_get(saved, "median_norm");
+    return n->has_median_norm ? read_sites(saved, "median_norm", checkpoint, n_sites, true, n->median_norm, e) : 0;
 }
 
 /* Takes from the first learner's checkpoint what the run needs before the first producer is heard: the stream expected, its scale, the
@@ -61,7 +72,7 @@ static int read_checkpoints(struct trainer *t, struct stream *expected, struct e
         if (rc == 0 && run_id)
             snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
         if (rc == 0)
-            rc = read_scale(saved, l->checkpoint, expected->n_sites, t->normalisation.scale, e);
+            rc = read_normalisation(saved, l->checkpoint, expected->n_sites, &t->normalisation, e);
         t->has_scale = rc == 0;
         json_decref(saved);
     }
@@ -199,20 +210,23 @@ static int size_learners(struct trainer *t, struct err *e)
     return 0;
 }
 
-/* Chooses the blocks over which is measured what is not known yet: the first ones of the first window, as many as it takes. */
+/* Chooses the blocks over which is measured what is not known yet: the first ones of the first window, as many as it takes. Where only
+ * their norms are wanted, so many as can be leased at once do. */
 static int choose_scale_blocks(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
     t->wants_rows = t->normalisation.centred && !t->learners[0].o->resume;
     for (size_t i = 0; i < t->n_learners; i++)
         t->wants_rows |= learner_wants_rows(&t->learners[i]);
-    if (t->has_scale && !t->wants_rows)
+    if (t->learners[0].o->resume)
         return 0;
     t->scale_blocks = mem_alloc(t->plan.window_blocks, sizeof *t->scale_blocks, "block list", e);
     if (!t->scale_blocks)
         return ERR_MEMORY;
     uint32_t n;
     plan_window(&t->plan, 0, t->scale_blocks, &n);
+    if (t->has_scale && !t->wants_rows && n > LEASES_MAX / 2 - t->plan.n_eval)
+        n = LEASES_MAX / 2 - t->plan.n_eval;
     for (size_t rows = 0; t->n_scale_blocks < n && rows < c->scale_rows; t->n_scale_blocks++)
         rows += plan_block_rows(&t->plan, t->scale_blocks[t->n_scale_blocks]);
     return 0;

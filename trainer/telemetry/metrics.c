@@ -132,14 +132,17 @@ static void add_losses(json_t *line, const char *before, const struct backend_se
 static void add_fvu(json_t *line, const char *before, const struct fvu *fvu, size_t n_sites)
 {
     add(line, before, "fvu", "", json_real_or_null(fvu->fvu));
+    add(line, before, "fvu_typical", "", json_real_or_null(fvu->fvu_typical));
     add(line, before, "fvu_token", "", json_real_or_null(fvu->fvu_token));
     add(line, before, "fvu_site", "", real_list(fvu->fvu_site, n_sites));
+    add(line, before, "fvu_typical_site", "", real_list(fvu->fvu_typical_site, n_sites));
     add(line, before, "fvu_token_site", "", real_list(fvu->fvu_token_site, n_sites));
 }
 
-int metrics_step(struct metrics *m, const struct backend_setup *setup, const struct step_report *r, struct err *e)
+int metrics_step(struct metrics *m, const struct backend *b, const struct step_report *r, struct err *e)
 {
-    double now = clock_s(), elapsed = now - m->last_line;
+    const struct backend_setup *setup = &b->setup;
+    double now = clock_s(), elapsed = now - m->last_line, clipped = backend_clipped_share(b);
     uint64_t steps = r->step + 1;
     json_t *line = json_object();
     add(line, "", "step", "", json_integer((json_int_t)steps));
@@ -150,7 +153,8 @@ int metrics_step(struct metrics *m, const struct backend_setup *setup, const str
     for (size_t i = 1; i < setup->n_terms; i++)
         add(line, "", setup->terms[i], "_coeff", json_real(r->weight[i]));
     add(line, "", "grad_norm", "", json_real_or_null(r->grad_norm));
-    add(line, "", "dead", "", json_integer((json_int_t)r->dead));
+    add(line, "", "clipped", "", json_real_or_null(clipped));
+    add(line, "", "dead", "", r->dead_measurable ? json_integer((json_int_t)r->dead) : json_null());
     if (backend_has_k(setup)) {
         add(line, "", "k", "", json_integer((json_int_t)r->k));
         add(line, "", "threshold", "", r->threshold < 0 ? json_null() : json_real_or_null(r->threshold));
@@ -165,6 +169,8 @@ int metrics_step(struct metrics *m, const struct backend_setup *setup, const str
     m->step_at_line = steps;
     m->waited_at_line = waited(m);
     m->fvu = r->fvu.fvu;
+    if (m->status)
+        status_line(m->status, r, clipped);
     return write_line(m, line, e);
 }
 
@@ -181,7 +187,10 @@ int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_s
         add(line, "eval_", "threshold_l0", "", json_real_or_null(r->threshold_l0));
         add_fvu(line, "eval_threshold_", &r->threshold_fvu, setup->n_sites);
     }
+    add(line, "eval_", "silent", "", json_integer((json_int_t)r->silent));
     m->threshold_l0 = r->has_threshold ? r->threshold_l0 : (double)NAN;
+    if (m->status)
+        status_evaluation(m->status, r);
     return write_line(m, line, e);
 }
 
@@ -214,7 +223,7 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
 {
     if (!m->status)
         return; /* another learner of the run shows the progress */
-    status_step(m->status, r, m->fvu);
+    status_step(m->status, r);
     if (!progress_is_due(m))
         return;
     uint64_t steps = r->step + 1;

@@ -1,10 +1,12 @@
 /* metrics.h - what a run says while it trains: metrics.jsonl for machines, progress lines for people.
  *
  * A line of metrics.jsonl is one JSON object. A training line has step (steps done), rows, loss, the loss's terms (l2, l1), l0, lr, the
- * weights of all terms but the first (l1_coeff), grad_norm, dead, of topk and batchtopk k and threshold, norm_sum (mean over latents of the
- * sum of the decoder's norms), of two models model_share (of f times norm, what each one's sites have), fvu, fvu_token, fvu_site, fvu_token_site, rows_per_s and waiting (the
- * share of time in which training waited for activations since the last line). An evaluation line has step, rows, and eval_loss, eval_l2
- * and so on over the held-out rows. A value that does not exist is null. A resumed run cuts off the lines after its checkpoint. */
+ * weights of all terms but the first (l1_coeff), grad_norm, clipped (the share of all steps up to here whose gradient was clipped), dead (null
+ * until dead_rows rows are trained on: none can be dead before), of topk and batchtopk k and threshold, norm_sum (mean over latents of the
+ * sum of the decoder's norms), of two models model_share (of f times norm, what each one's sites have), fvu, fvu_typical and fvu_token
+ * (fvu.h), the same by site (fvu_site and so on), rows_per_s and waiting (the share of time in which training waited for activations since
+ * the last line). An evaluation line has step, rows, and eval_loss, eval_l2 and so on over the held-out rows, and eval_silent, the latents
+ * that are active in none of them. A value that does not exist is null. A resumed run cuts off the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
 #define CROSSFEED_METRICS_H
 
@@ -44,8 +46,8 @@ void metrics_wait_begins(struct metrics *m);
 void metrics_waiting(struct metrics *m, uint64_t steps, const char *what);
 void metrics_wait_ends(struct metrics *m);
 
-/* Writes a training line of a step that has metrics. setup: sites and terms. */
-int metrics_step(struct metrics *m, const struct backend_setup *setup, const struct step_report *r, struct err *e);
+/* Writes a training line of a step of b that has metrics. */
+int metrics_step(struct metrics *m, const struct backend *b, const struct step_report *r, struct err *e);
 
 /* Writes an evaluation line. */
 int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,

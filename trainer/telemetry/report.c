@@ -2,6 +2,7 @@
 #include "report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -51,13 +52,30 @@ static json_t *recovery_to_json(const struct recovery_result *r)
     return j;
 }
 
+/* Prints which latents do nothing, as far as that is known. */
+static void print_latents(const struct report *r)
+{
+    printf("\n%zu latents: ", r->d_sae);
+    if (r->evaluation)
+        printf("%zu silent on the held-out rows; ", r->evaluation->silent);
+    if (r->step->dead_measurable)
+        printf("%zu dead\n", r->step->dead);
+    else
+        printf("dead ones not measurable before %" PRIu64 " rows (--dead-rows)\n", r->dead_rows);
+}
+
+static void print_fvu(const char *of, double fvu, double typical, double token)
+{
+    printf("%-40s %10.4f %11.4f %10.4f\n", of, fvu, typical, token);
+}
+
 /* Prints what single rows will have of topk and batchtopk: the threshold is for them. */
 static void print_threshold(const struct report *r)
 {
     const struct evaluation_report *v = r->evaluation;
     if (v && v->has_threshold)
-        printf("by threshold: L0 %.1f   fvu %.4f   fvu_token %.4f\n", v->threshold_l0, v->threshold_fvu.fvu,
-               v->threshold_fvu.fvu_token);
+        printf("by threshold: L0 %.1f   fvu %.4f   fvu_typical %.4f   fvu_token %.4f\n", v->threshold_l0,
+               v->threshold_fvu.fvu, v->threshold_fvu.fvu_typical, v->threshold_fvu.fvu_token);
     else if (r->has_k)
         printf("by threshold: not known, since the run ended before --threshold-start or has no held-out rows\n");
 }
@@ -65,13 +83,17 @@ static void print_threshold(const struct report *r)
 static void print_table(const struct report *r, size_t peak)
 {
     const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
-    printf("\n%-40s %10s %10s\n", r->evaluation ? "site (held-out rows)" : "site (last batch)", "fvu", "fvu_token");
+    printf("\n%-40s %10s %11s %10s\n", r->evaluation ? "site (held-out rows)" : "site (last batch)", "fvu",
+           "fvu_typical", "fvu_token");
     for (uint32_t i = 0; i < r->stream->n_sites; i++)
-        printf("%-40s %10.4f %10.4f\n", r->stream->sites[i], fvu->fvu_site[i], fvu->fvu_token_site[i]);
-    printf("%-40s %10.4f %10.4f\n\n", "all", fvu->fvu, fvu->fvu_token);
-    printf("L0 %.1f   dead latents %zu of %zu   loss %.4g   %.0f rows/s   waiting for activations %.1f %%\n",
-           r->evaluation ? r->evaluation->l0 : r->step->l0, r->step->dead, r->d_sae,
-           r->evaluation ? r->evaluation->loss : r->step->loss, r->rows_per_s, 100 * r->waiting_share);
+        print_fvu(r->stream->sites[i], fvu->fvu_site[i], fvu->fvu_typical_site[i], fvu->fvu_token_site[i]);
+    print_fvu("all", fvu->fvu, fvu->fvu_typical, fvu->fvu_token);
+    printf("\nL0 %.1f   loss %.4g   %.0f rows/s   waiting for activations %.1f %%",
+           r->evaluation ? r->evaluation->l0 : r->step->l0, r->evaluation ? r->evaluation->loss : r->step->loss,
+           r->rows_per_s, 100 * r->waiting_share);
+    if (!isnan(r->clipped))
+        printf("   gradient clipped in %.1f %% of the steps", 100 * r->clipped);
+    print_latents(r);
     print_threshold(r);
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
@@ -103,13 +125,16 @@ int report_write(const struct report *r, struct err *e)
     json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained)));
     json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));
     json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows));
-    json_t *summary =
-        json_pack("{s:I, s:o, s:o, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps, "loss",
-                  json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
-                  json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu",
-                  json_real_or_null(fvu->fvu), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
-                  (json_int_t)r->step->dead, "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
-                  (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    json_t *summary = json_pack(
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps,
+        "loss", json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
+        json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu", json_real_or_null(fvu->fvu),
+        "fvu_typical", json_real_or_null(fvu->fvu_typical), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
+        r->step->dead_measurable ? json_integer((json_int_t)r->step->dead) : json_null(), "dead_rows",
+        (json_int_t)r->dead_rows, "silent",
+        r->evaluation ? json_integer((json_int_t)r->evaluation->silent) : json_null(), "clipped",
+        json_real_or_null(r->clipped), "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
+        (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
     if (r->evaluation && r->evaluation->has_threshold) {
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));

@@ -28,8 +28,10 @@ struct report {
     const struct step_report *step;             /* the last one, with metrics */
     const struct evaluation_report *evaluation; /* NULL: no held-out blocks */
     const struct recovery_result *recovered;    /* NULL: no ground truth */
+    double clipped;                             /* share of the steps whose gradient was clipped; NaN: not known */
     size_t d_sae;
-    bool has_k; /* topk, batchtopk */
+    uint64_t dead_rows; /* trained on before any latent can be dead */
+    bool has_k;         /* topk, batchtopk */
     double rows_per_s, waiting_share;
     size_t budget_bytes;
     struct ingest_counters ingest;

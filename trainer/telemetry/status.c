@@ -83,7 +83,7 @@ int status_new(struct status **out, struct err *e)
         return ERR_MEMORY;
     pthread_mutex_init(&s->lock, NULL);
     s->started = s->at = clock_s();
-    s->now.loss = s->now.l0 = s->now.fvu = NAN;
+    s->now.loss = s->now.l0 = s->now.dead = s->now.fvu = s->now.fvu_typical = s->now.clipped = s->now.silent = NAN;
     return 0;
 }
 
@@ -119,7 +119,7 @@ void status_phase(struct status *s, enum status_phase phase)
     pthread_mutex_unlock(&s->lock);
 }
 
-void status_step(struct status *s, const struct step_report *r, double fvu)
+void status_step(struct status *s, const struct step_report *r)
 {
     pthread_mutex_lock(&s->lock);
     s->now.step = r->step + 1;
@@ -127,7 +127,23 @@ void status_step(struct status *s, const struct step_report *r, double fvu)
     s->now.path = r->path;
     s->now.loss = r->loss;
     s->now.l0 = r->l0;
-    s->now.fvu = fvu;
+    s->now.dead = r->dead_measurable ? (double)r->dead : NAN;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void status_line(struct status *s, const struct step_report *r, double clipped)
+{
+    pthread_mutex_lock(&s->lock);
+    s->now.fvu = r->fvu.fvu;
+    s->now.fvu_typical = r->fvu.fvu_typical;
+    s->now.clipped = clipped;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void status_evaluation(struct status *s, const struct evaluation_report *r)
+{
+    pthread_mutex_lock(&s->lock);
+    s->now.silent = (double)r->silent;
     pthread_mutex_unlock(&s->lock);
 }
 

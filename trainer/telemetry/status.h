@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "err.h"
+#include "evaluation.h"
 #include "ingest_snapshot.h"
 #include "message.h"
 
@@ -46,7 +47,9 @@ struct status_snapshot {
     uint64_t step, total_steps, batch_size;
     bool has_step; /* there was a step since this start: */
     enum step_path path;
-    double loss, l0, fvu; /* fvu: of the last line of metrics.jsonl. NaN if they are not known */
+    double loss, l0, dead;            /* of that step; dead: latents. NaN if they are not known */
+    double fvu, fvu_typical, clipped; /* of the last line of metrics.jsonl; */
+    double silent; /* and latents that were active in none of the held-out rows, at the last evaluation */
     struct rate rows_rate, waiting_rate;
     /* ingest */
     struct ingest_snapshot ingest;
@@ -69,8 +72,14 @@ void status_run(struct status *s, const char *run, uint64_t step, uint64_t total
 /* Tells that the run is in that phase now. */
 void status_phase(struct status *s, enum status_phase phase);
 
-/* Tells a step, and the fvu of the last line of metrics.jsonl. */
-void status_step(struct status *s, const struct step_report *r, double fvu);
+/* Tells a step. */
+void status_step(struct status *s, const struct step_report *r);
+
+/* Tells a step that has metrics, and the share of clipped steps up to it. */
+void status_line(struct status *s, const struct step_report *r, double clipped);
+
+/* Tells an evaluation. */
+void status_evaluation(struct status *s, const struct evaluation_report *r);
 
 /* Tells that the training thread has waited so long for rows since it last told. */
 void status_waited(struct status *s, double seconds);

@@ -1,6 +1,7 @@
 /* status_json.c - see status_json.h. */
 #include "status_json.h"
 
+#include <math.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -11,6 +12,12 @@
 static json_t *text_or_null(const char *text)
 {
     return *text ? json_string(text) : json_null();
+}
+
+/* Returns a count that is NaN if it is not known. */
+static json_t *count_or_null(double x)
+{
+    return isnan(x) ? json_null() : json_integer((json_int_t)x);
 }
 
 static json_t *producer_to_json(const struct ingest_producer *p, const struct rate *rows_rate)
@@ -33,15 +40,17 @@ json_t *status_to_json(const struct status_snapshot *s)
     json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)s->ingest.rows_masked));
     const char *path = !s->has_step ? NULL : s->path == STEP_SPARSE ? "sparse" : "dense";
     return json_pack(
-        "{s:o, s:s, s:o, s:I, s:s, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:s?, s:o, s:o, s:o, s:{s:I, s:I}, s:{s:o, s:o, "
-        "s:o}, s:o, s:o}",
+        "{s:o, s:s, s:o, s:I, s:s, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:{s:I, s:I}, s:{s:o, s:o, s:o}, s:o, s:o}",
         "run", text_or_null(s->run), "phase", status_phase_names[s->phase], "reason", text_or_null(s->reason),
         "written_unix", (json_int_t)time(NULL), "software", CROSSFEED_SOFTWARE, "pid", (json_int_t)getpid(), "up_s",
         s->up_s, "step", (json_int_t)s->step, "total_steps", (json_int_t)s->total_steps, "rows",
         (json_int_t)(s->step * s->batch_size), "rows_per_s", json_real_or_null(status_rows_per_s(s)), "eta_s",
         json_real_or_null(status_eta_s(s)), "path", path, "loss", json_real_or_null(s->loss), "l0",
-        json_real_or_null(s->l0), "fvu", json_real_or_null(s->fvu), "window", "rows", (json_int_t)s->ingest.window_rows,
-        "slots", (json_int_t)s->ingest.window_slots, "waiting", "trainer", json_real_or_null(status_waiting(s)),
-        "producers", json_real_or_null(status_mean_share(s, STATUS_WAITING)), "producers_sending",
+        json_real_or_null(s->l0), "fvu", json_real_or_null(s->fvu), "fvu_typical", json_real_or_null(s->fvu_typical),
+        "clipped", json_real_or_null(s->clipped), "dead", count_or_null(s->dead), "silent", count_or_null(s->silent),
+        "window", "rows", (json_int_t)s->ingest.window_rows, "slots", (json_int_t)s->ingest.window_slots, "waiting",
+        "trainer", json_real_or_null(status_waiting(s)), "producers",
+        json_real_or_null(status_mean_share(s, STATUS_WAITING)), "producers_sending",
         json_real_or_null(status_mean_share(s, STATUS_SENDING)), "ledger", ledger, "producers", producers);
 }

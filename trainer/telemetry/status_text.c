@@ -142,6 +142,11 @@ char *status_to_text(const struct status_snapshot *s, size_t *size)
     gauge(f, "loss", "of the last step", s->loss);
     gauge(f, "l0", "active latents a row in the last step", s->l0);
     gauge(f, "fvu", "fraction of variance unexplained, of the last line of metrics.jsonl", s->fvu);
+    gauge(f, "fvu_typical", "the same over rows of typical norm", s->fvu_typical);
+    gauge(f, "clipped_ratio", "share of the steps whose gradient was clipped, up to that line", s->clipped);
+    gauge(f, "dead_latents", "latents that have not fired for dead_rows rows; NaN before so many are trained on",
+          s->dead);
+    gauge(f, "silent_latents", "latents that fired on none of the held-out rows at the last evaluation", s->silent);
     gauge(f, "sparse_step", "1: the last step took the sparse path, 0: the dense one",
           !s->has_step ? NAN : s->path == STEP_SPARSE);
     gauge(f, "window_rows", "slots of the window that are filled or reserved", (double)s->ingest.window_rows);

@@ -168,5 +168,5 @@ void backward_scale_residual(struct forward *w, const struct crosscoder *c, size
                 r[i] *= by;
         }
     memset(w->columns, 0, c->n_inputs * sizeof *w->columns);
-    fvu_sum_columns(w->columns, w->residual, rows, c->n_inputs);
+    fvu_sum_columns(w->columns, w->residual, rows, c->n_inputs, NULL);
 }

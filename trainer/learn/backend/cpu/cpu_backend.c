@@ -52,8 +52,10 @@ static int cpu_step(struct backend *b, const float *x, const struct step_options
     of(b)->t.step = b->step;
     int rc = train_step(&of(b)->t, x, o, r, e);
     b->step = of(b)->t.step;
-    if (rc == 0)
+    if (rc == 0) {
         b->k = o->k;
+        b->clipped += r->clipped;
+    }
     return rc;
 }
 
@@ -90,6 +92,7 @@ static int cpu_decode(struct backend *b, const float *x, size_t rows, struct pas
     objective_values(&t->objective, &in, r->term);
     r->l0 = forward_l0(&t->forward, &p->c, rows);
     r->row_residual2 = t->forward.row_residual2;
+    r->fired = t->forward.fired;
     return 0;
 }
 

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "fvu.h"
 #include "gemm.h"
 #include "mem.h"
 #include "sums.h"
@@ -18,7 +17,7 @@ static bool stores_f(const struct backend_setup *setup)
 
 int forward_memory(const struct backend_setup *s, size_t *bytes, struct err *e)
 {
-    size_t n_params, row_bytes, rows_bytes, latent_bytes, latents_bytes;
+    size_t n_params, row_bytes, rows_bytes, latent_bytes, latents_bytes, means_bytes, means_row_bytes;
     int rc = backend_n_params(s->n_sites, s->d_model, s->d_sae, &n_params, e);
     if (rc)
         return rc;
@@ -26,12 +25,15 @@ int forward_memory(const struct backend_setup *s, size_t *bytes, struct err *e)
     size_t n_inputs = s->n_sites * s->d_model;
     bool thresholds = backend_has_thresholds(s);
     struct tiles tiles = tiles_measure(s->n_sites, s->d_model, s->batch_size ? s->batch_size : 1);
-    row_bytes = ((stores_f(s) ? s->d_sae : 0) + tiles.lanes) * sizeof(float) + 2 * s->n_sites * sizeof(double);
+    fvu_means_memory(s->n_sites, s->d_model, &means_bytes, &means_row_bytes);
+    row_bytes =
+        ((stores_f(s) ? s->d_sae : 0) + tiles.lanes) * sizeof(float) + s->n_sites * sizeof(double) + means_row_bytes;
     latent_bytes = (s->n_sites + 2 + thresholds) * sizeof(double) + s->n_sites * sizeof(float) + sizeof(uint64_t);
     if (!size_mul(s->batch_size, row_bytes, &rows_bytes) || !size_mul(s->d_sae, latent_bytes, &latents_bytes) ||
-        __builtin_add_overflow(
-            rows_bytes, latents_bytes + (2 + thresholds) * n_inputs * sizeof(double) + tiles.n * sizeof(struct tile),
-            bytes))
+        __builtin_add_overflow(rows_bytes,
+                               latents_bytes + means_bytes + (1 + thresholds) * n_inputs * sizeof(double) +
+                                   tiles.n * sizeof(struct tile),
+                               bytes))
         return err_set(e, ERR_MEMORY, "workspace: %zu rows of %zu inputs with d_sae %zu do not fit", s->batch_size,
                        n_inputs, s->d_sae);
     return 0;
@@ -59,9 +61,8 @@ int forward_init(struct forward *w, const struct crosscoder *c, const struct bac
         (w->f_sum = mem_alloc(c->d_sae, sizeof *w->f_sum, "sums of the latents", e)) &&
         (w->fired = mem_alloc(c->d_sae, sizeof *w->fired, "counts of the latents", e)) &&
         (w->columns = mem_alloc(c->n_inputs, sizeof *w->columns, "sums of the columns", e)) &&
-        (w->mean = mem_alloc(c->n_inputs, sizeof *w->mean, "mean of a batch", e)) &&
         (w->row_residual2 = mem_alloc(max_rows * c->n_sites, sizeof *w->row_residual2, "sums of the rows", e)) &&
-        (w->row_deviation2 = mem_alloc(max_rows * c->n_sites, sizeof *w->row_deviation2, "sums of the rows", e)))
+        fvu_means_init(&w->means, c->n_sites, c->d_model, max_rows, e) == 0)
         return 0;
     forward_release(w);
     return ERR_MEMORY;
@@ -80,9 +81,8 @@ void forward_release(struct forward *w)
     mem_free(w->f_sum);
     mem_free(w->fired);
     mem_free(w->columns);
-    mem_free(w->mean);
     mem_free(w->row_residual2);
-    mem_free(w->row_deviation2);
+    fvu_means_release(&w->means);
     memset(w, 0, sizeof *w);
 }
 
@@ -169,7 +169,7 @@ void forward_decode(struct forward *w, const struct crosscoder *c, const float *
             w->row_residual2[row * c->n_sites + site] = sum_squares(r + site * c->d_model, c->d_model);
     }
     memset(w->columns, 0, c->n_inputs * sizeof *w->columns);
-    fvu_sum_columns(w->columns, w->residual, rows, c->n_inputs);
+    fvu_sum_columns(w->columns, w->residual, rows, c->n_inputs, NULL);
 }
 
 double forward_l0(const struct forward *w, const struct crosscoder *c, size_t rows)

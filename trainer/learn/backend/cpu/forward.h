@@ -13,6 +13,7 @@
 #include "activation.h"
 #include "crosscoder.h"
 #include "err.h"
+#include "fvu.h"
 #include "tiles.h"
 
 /* Owned by the struct; open, since backward.c and step.c read it. */
@@ -29,9 +30,9 @@ struct forward {
     uint64_t *fired;        /* [d_sae] rows in which f is not 0 */
     double *below_sum;      /* [d_sae] of jumprelu: sum over rows of max(theta - p, 0) */
     double *x_sum;          /* [n_inputs] of jumprelu: sum over rows of x */
-    double *columns, *mean; /* [n_inputs] sum over rows of the residual; mean of x over rows, if it is wanted */
+    double *columns;        /* [n_inputs] sum over rows of the residual */
     double *row_residual2;  /* [max_rows, n_sites] |x' - x|^2 */
-    double *row_deviation2; /* [max_rows, n_sites] |x - mean|^2 (fvu.h) */
+    struct fvu_means means; /* of x, if they are wanted */
 };
 
 /* Computes the bytes that forward_init takes. */

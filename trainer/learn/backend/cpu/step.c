@@ -280,20 +280,16 @@ static void norm_shares(const struct train_state *t, struct step_report *r)
         r->share[i] = share[0] + share[1] > 0 ? share[i] / (share[0] + share[1]) : 0;
 }
 
-/* Computes the batch's FVU against its own mean. */
-static void batch_fvu(struct train_state *t, const float *x, struct fvu *out)
+/* Computes the batch's FVU against its own means. */
+static void batch_fvu(struct train_state *t, const float *x, const struct normalisation *by, struct fvu *out)
 {
     struct forward *w = &t->forward;
-    const struct crosscoder *c = t->c;
     size_t rows = t->setup->batch_size;
-    memset(w->mean, 0, c->n_inputs * sizeof *w->mean);
-    fvu_sum_columns(w->mean, x, rows, c->n_inputs);
-    for (size_t i = 0; i < c->n_inputs; i++)
-        w->mean[i] /= (double)rows;
-    fvu_deviations(w->row_deviation2, x, rows, c->n_sites, c->d_model, w->mean);
     struct fvu_sums sums;
-    fvu_begin(&sums, c->n_sites);
-    fvu_add(&sums, w->row_residual2, w->row_deviation2, rows);
+    fvu_means_clear(&w->means);
+    fvu_means_add(&w->means, by, x, rows);
+    fvu_begin(&sums, t->c->n_sites);
+    fvu_add(&sums, &w->means, by, x, w->row_residual2, rows);
     fvu_finish(&sums, out);
 }
 
@@ -344,7 +340,7 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     memcpy(r->term, term, sizeof r->term);
     memcpy(r->weight, o->weight, sizeof r->weight);
     if (o->want_metrics) {
-        batch_fvu(t, x, &r->fvu);
+        batch_fvu(t, x, o->rows, &r->fvu);
         norm_shares(t, r);
     }
 
@@ -356,9 +352,11 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     clock[4] = clock_s();
 
     float clip = (float)fmin(1, o->max_norm / (r->grad_norm + 1e-6));
+    r->clipped = clip < 1;
     struct adam_factors k = adam_factors(&o->adam, clip, o->lr, t->step + 1);
     update(t, path, x, scale, &k);
     r->dead = count_dead(t, o->dead_rows);
+    r->dead_measurable = (t->step + 1) * setup->batch_size >= o->dead_rows;
     if (o->move_threshold)
         move_threshold(&t->selection, o->threshold_beta);
     r->threshold = t->selection.threshold;
