@@ -40,6 +40,11 @@ class Deploy(harness.ProgramTest):
                            capture_output=True, text=True)
         self.assertIn("sometimes", p.stderr)  # it does look at the lines
 
+    def test_the_trainer_fails_on_collapse(self):
+        with open(DEPLOY + "/crossfeed-trainer.service") as f:
+            start, = (line for line in f if line.startswith("ExecStart="))
+        self.assertIn(" --fail-on-collapse $FLAGS", start)  # FLAGS have the last word
+
     def test_scripts(self):
         scripts = glob.glob(DEPLOY + "/*.sbatch") + [DEPLOY + "/crossfeed-trainer"]
         self.assertGreaterEqual(len(scripts), 3)

@@ -1,8 +1,8 @@
-"""test_figures.py - what a run says of itself can be trusted: massive activations, latents that do nothing, clipping.
+"""test_figures.py - what a run says of itself can be trusted: massive activations, latents that do nothing, clipping, collapse.
 
 The rows are a cache of two sites in which one row of 128 is some 50 times as long as the others at site 1, always in the same direction, as
 language models have it; they have nearly all of the sum of squares there. The trainer must say so, and tell FVU of the others as fvu_typical; its figures must be the same from one producer, from three,
-with the scale given, and from a run that is resumed.
+with the scale given, and from a run that is resumed. Learning rates that are far too high must not look like success.
 """
 import array
 import math
@@ -20,6 +20,7 @@ TRAINER = [str(x) for x in ["--batch-size", BATCH, "--num-tokens", STEPS * BATCH
                             "--dec-init-norm", "0.1", "--l1-coeff", "0.1", "--model-batch-size", 4, "--scale-rows", 1000, "--eval-blocks", 4,
                             "--eval-every", 40, "--log-every", 20, "--save-every", 40, "--dtype", "fp32",
                             "--max-grad-norm", MAX_NORM]]
+COLLAPSE = ["--lr", "10", "--max-grad-norm", "0.01"]
 TIMED = ("rows_per_s", "waiting")  # of a line of metrics.jsonl: all else is the same whenever and by whomever
 
 
@@ -51,6 +52,14 @@ class Figures(harness.ProgramTest):
     def lines(self, out="out"):
         return [{k: v for k, v in line.items() if k not in TIMED} for line in harness.metrics(self.path(out))]
 
+    def ends(self, status, said, *flags, out="out"):
+        """A trainer that ends with that status and says so; its producer is ended."""
+        trainer, producer = self.trainer([*TRAINER, *flags], out), self.producer(self.source)
+        self.assertEqual(trainer.wait(), status, trainer.stderr)
+        self.assertRegex(trainer.stderr, said)
+        producer.kill()
+        return trainer
+
     def test_massive_activations(self):
         source = self.rows()
         trainer, _ = self.train(TRAINER, source)
@@ -81,7 +90,7 @@ class Figures(harness.ProgramTest):
         self.assertEqual((summary["dead"], summary["dead_rows"], summary["silent"]), (None, 1000000, held_out["eval_silent"]))
         self.assertIn("dead ones not measurable before 1000000 rows", trainer.stdout)
         status = harness.read_json(self.path("out", "status.json"))
-        self.assertEqual((status["dead"], status["silent"]), (None, summary["silent"]))
+        self.assertEqual((status["dead"], status["silent"], status["collapse"]), (None, summary["silent"], None))
         self.assertEqual(status["fvu_typical"], training[-1]["fvu_typical"])
 
         # The share of clipped steps.
@@ -93,6 +102,7 @@ class Figures(harness.ProgramTest):
             self.assertAlmostEqual(line["clipped"], n / (i + 1), places=7)
         self.assertEqual(summary["clipped"], n / STEPS)
         self.assertTrue(0.2 * STEPS < n < 0.8 * STEPS)
+        self.assertNotIn("gradient clipped", trainer.stderr)
 
         # The same, whoever sends and whatever happens.
         for i in range(3):
@@ -108,13 +118,15 @@ class Figures(harness.ProgramTest):
         self.assertIn(f"step 80 of {STEPS}", trainer.stderr)
         self.assertEqual(self.lines("given"), lines)
         after = harness.summary(self.path("given"))
-        for key in "fvu", "fvu_typical", "fvu_token", "dead", "silent", "clipped":
+        for key in "fvu", "fvu_typical", "fvu_token", "dead", "silent", "clipped", "collapse":
             self.assertEqual(after[key], summary[key], key)
 
     def test_ordinary_rows(self):
         """Nothing to warn of: all rows are typical, and both figures are one. What can be measured is."""
         trainer, _ = self.train([*TRAINER, "--center", "--dead-rows", "500", "--l1-coeff", "3", "--max-grad-norm", "1e9"], self.rows(long=1))
         self.assertNotIn("largest norm", trainer.stderr)
+        self.assertNotIn("collapsed", trainer.stderr)
+        self.assertNotIn("clipped", trainer.stderr)
         for line in self.lines():
             before = "eval_" if "eval_fvu" in line else ""
             self.assertEqual(line[before + "fvu"], line[before + "fvu_typical"])
@@ -123,6 +135,32 @@ class Figures(harness.ProgramTest):
         self.assertEqual(summary["dead"], lines[-1]["dead"])
         self.assertEqual(summary["clipped"], 0)
         self.assertIn(f"{summary['dead']} dead\n", trainer.stdout)
+
+    def test_collapse(self):
+        self.source = self.rows(long=1)
+        trainer = self.ends(0, "the run has collapsed: .*likely cause: --lr 10", *COLLAPSE)
+        self.assertEqual(trainer.stderr.count("has collapsed"), 1)
+        self.assertEqual(trainer.stderr.count("steps had their gradient clipped to --max-grad-norm 0.01"), 1)
+        summary, status = harness.summary(self.path("out")), harness.read_json(self.path("out", "status.json"))
+        self.assertTrue(summary["l0"] == 0 or summary["fvu"] > 1)
+        self.assertIn(f"at step {STEPS}", summary["collapse"])
+        self.assertEqual(status["collapse"], summary["collapse"])
+        self.assertIn("collapsed: ", trainer.stdout)
+
+        # It ends with status 1 when that is asked for, has saved, and does not go on but on demand.
+        self.ends(1, "error: the run has collapsed: .* at step 40", *COLLAPSE, "--fail-on-collapse", "--save-every", "1000", out="failed")
+        self.assertEqual(harness.checkpoints(self.path("failed")), [40])
+        status = harness.read_json(self.path("failed", "status.json"))
+        self.assertEqual(status["phase"], "failed")
+        self.assertIn("at step 40", status["collapse"])
+        self.ends(1, r"step_0000000040: the run has collapsed: .* at step 40.*--fail-on-collapse=false", "--resume", *COLLAPSE, out="failed")
+        self.ends(0, "held-out", "--resume", *COLLAPSE, "--fail-on-collapse=false", out="failed")
+        self.assertEqual(self.lines("failed"), self.lines())
+
+        # At the last step the results are written all the same.
+        self.ends(1, f"error: the run has collapsed: .* at step {STEPS}", *COLLAPSE, "--fail-on-collapse", "--eval-every", "1000", out="last")
+        self.assertIn(f"at step {STEPS}", harness.summary(self.path("last"))["collapse"])
+        self.assertTrue(os.path.exists(self.path("last", "crosscoder.safetensors")))
 
 
 if __name__ == "__main__":

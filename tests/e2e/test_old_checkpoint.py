@@ -22,7 +22,7 @@ FLAGS = ["--batch-size", "64", "--num-tokens", "12800", "--buffer-mult", "16", "
          "--keep", "9"]
 NEWER = ["wait_timeout", "audit", "audit_tolerance"]  # keys that came after the first checkpoints; they change no result
 SINCE = {"center": False, "b_dec_init": "zero", "init_tied_models": False, "scale_mode": "mean-norm", "scale_target": 1,
-         "log_threshold_init": 0.1}  # keys that came after that commit, and what it did
+         "log_threshold_init": 0.1, "fail_on_collapse": False}  # keys that came after that commit, and what it did
 TOLERANCE = 1e-5
 
 

@@ -283,7 +283,8 @@ static void which_keys_are_fixed(void **state)
     (void)state;
     static const char *const open[] = {"log_every",        "eval_every", "save_every",      "keep",
                                        "lookahead_blocks", "credit",     "heartbeat_ms",    "timeout_ms",
-                                       "wait_timeout",     "audit",      "audit_tolerance", "threads"};
+                                       "wait_timeout",     "audit",      "audit_tolerance", "threads",
+                                       "fail_on_collapse"};
     size_t n_open = 0;
     for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
         assert_false(config_keys[key(open[i])].fixed);

@@ -159,6 +159,7 @@ static void what_is_refused(void **state)
     REFUSED("log_threshold_init", "relu", {"log_threshold_init", "1"});
     REFUSED("dict_size 7", "expansion 2", {"dict_size", "7"}, {"expansion", "2"});
     REFUSED("lr_warmup 0.1", "lr_warmup_steps 5", {"lr_warmup", "0.1"}, {"lr_warmup_steps", "5"});
+    REFUSED("fail_on_collapse is true", "eval_blocks 0", {"fail_on_collapse", "true"}, {"eval_blocks", "0"});
     struct config c;
     struct stream one = two_models();
     config_init(&c);

@@ -77,6 +77,21 @@ static void test_fractions(void **state)
     near(schedule_lr(&s, 750), 2e-5 / 2);
 }
 
+static void test_warmup(void **state)
+{
+    (void)state;
+    struct schedule s = plain;
+    for (int i = 0; i < 3; i++) {
+        s.l1_warmup_fraction = 0.0777 * i;
+        uint64_t end = schedule_warmup(&s);
+        near(schedule_l1_coeff(&s, end), s.l1_coeff);
+        near(schedule_lr(&s, end), s.lr);
+        assert_true(schedule_l1_coeff(&s, end - 1) < s.l1_coeff || schedule_lr(&s, end - 2) < s.lr);
+    }
+    s.lr_warmup_steps = 333;
+    assert_int_equal(schedule_warmup(&s), 333);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -99,7 +114,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lr),        cmocka_unit_test(test_l1_coeff), cmocka_unit_test(test_few_steps),
-        cmocka_unit_test(test_fractions), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_fractions), cmocka_unit_test(test_warmup),   cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,7 +147,7 @@ static void two_sides(void **state)
 }
 
 /* Writes the file and reads it. dead: whether dead latents can be told. */
-static json_t *write_file(bool dead)
+static json_t *write_file(bool dead, const char *collapse)
 {
     struct status *status;
     struct status_writer *writer;
@@ -161,6 +161,7 @@ static json_t *write_file(bool dead)
     status_step(status, &r);
     status_line(status, &r, 0.5);
     status_evaluation(status, &(struct evaluation_report){.silent = 9});
+    status_collapse(status, collapse);
     ingest.counters.rows_received = 123;
     status_ingest(status, &ingest);
     status_end(status, STATUS_DONE, "");
@@ -174,12 +175,12 @@ static json_t *write_file(bool dead)
 static void the_file(void **state)
 {
     (void)state;
-    json_t *value = write_file(false);
+    json_t *value = write_file(false, "");
     assert_string_equal(json_string_value(json_object_get(value, "phase")), "done");
     assert_string_equal(json_string_value(json_object_get(value, "run")), "cafe");
     assert_string_equal(json_string_value(json_object_get(value, "path")), "sparse");
     assert_true(json_is_null(json_object_get(value, "fvu")));
-    assert_true(json_is_null(json_object_get(value, "dead")));
+    assert_true(json_is_null(json_object_get(value, "dead")) && json_is_null(json_object_get(value, "collapse")));
     assert_float_equal(json_real_value(json_object_get(value, "fvu_typical")), 0.25, 0);
     assert_float_equal(json_real_value(json_object_get(value, "clipped")), 0.5, 0);
     assert_int_equal(json_integer_value(json_object_get(value, "silent")), 9);
@@ -189,8 +190,9 @@ static void the_file(void **state)
     assert_true(json_is_null(json_object_get(p, "waiting")));
     json_decref(value);
     assert_int_not_equal(access(scratch_path(".status.json.tmp"), F_OK), 0);
-    value = write_file(true);
+    value = write_file(true, "L0 0");
     assert_int_equal(json_integer_value(json_object_get(value, "dead")), 3);
+    assert_string_equal(json_string_value(json_object_get(value, "collapse")), "L0 0");
     json_decref(value);
 }
 
@@ -271,6 +273,7 @@ static void unknown_is_nan(void **state)
     has_line("crossfeed_loss NaN");
     has_line("crossfeed_dead_latents NaN");
     has_line("crossfeed_silent_latents NaN");
+    has_line("crossfeed_collapsed 0");
     has_line("crossfeed_eta_seconds NaN");
     has_line("crossfeed_sparse_step NaN");
     has_line("crossfeed_producers_waiting_ratio NaN");
@@ -282,11 +285,13 @@ static void unknown_is_nan(void **state)
     s.silent = 0;
     s.clipped = 0.5;
     s.fvu_typical = 0.25;
+    snprintf(s.collapse, sizeof s.collapse, "L0 0");
     render();
     has_line("crossfeed_dead_latents 12");
     has_line("crossfeed_silent_latents 0");
     has_line("crossfeed_clipped_ratio 0.5");
     has_line("crossfeed_fvu_typical 0.25");
+    has_line("crossfeed_collapsed 1");
     has_line("crossfeed_loss +Inf");
     has_line("crossfeed_l0 -Inf");
 }

@@ -44,3 +44,10 @@ double schedule_l1_coeff(const struct schedule *s, uint64_t step)
 {
     return s->l1_coeff * ramp((double)step, s->l1_warmup_fraction, (double)s->total_steps);
 }
+
+uint64_t schedule_warmup(const struct schedule *s)
+{
+    double total = (double)s->total_steps,
+           lr = s->lr_warmup_steps ? (double)s->lr_warmup_steps : s->lr_warmup_fraction * total;
+    return (uint64_t)ceil(fmax(lr, s->l1_warmup_fraction * total));
+}

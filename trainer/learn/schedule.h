@@ -36,4 +36,7 @@ int schedule_check(const struct schedule *s, struct err *e);
 double schedule_lr(const struct schedule *s, uint64_t step);
 double schedule_l1_coeff(const struct schedule *s, uint64_t step);
 
+/* Returns the first step at which both have risen to their value. */
+uint64_t schedule_warmup(const struct schedule *s);
+
 #endif

@@ -187,6 +187,15 @@ const struct setting config_keys[] = {
 #define GROUP "Evaluation and checkpoints"
     COUNT(eval_blocks, true, 0, 500, "4", "blocks held out for evaluation, never trained on"),
     COUNT(eval_every, false, 1, MANY, "1000", "steps between evaluations on the held-out blocks"),
+    {{.name = "fail_on_collapse",
+      .kind = FLAG_SWITCH,
+      FIELD(fail_on_collapse),
+      .initial = "false",
+      .arg = "true|false",
+      .group = GROUP,
+      .help = "a run that has collapsed after the warm-up (L0 0, or FVU above 1, on the held-out blocks) is saved and "
+              "ends with status 1"},
+     .absent = "false"},
     COUNT(dead_rows, true, 1, MANY, "1e6", "a latent is dead when it has not fired for so many rows"),
     COUNT(log_every, false, 1, MANY, "100", "steps between lines of metrics.jsonl"),
     COUNT(save_every, false, 1, MANY, "10000", "steps between checkpoints"),

@@ -60,6 +60,7 @@ struct config {
     double scale_target, log_threshold_init;
     /* the same result whatever these are */
     double audit, audit_tolerance;
+    bool fail_on_collapse; /* but that the run ends */
     uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout,
         threads;
     bool given[CONFIG_MAX_KEYS]; /* [i]: a flag set key i */

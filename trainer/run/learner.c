@@ -79,7 +79,13 @@ int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e)
 {
     if (checkpoint_latest(l->o->out, l->checkpoint, e) || checkpoint_config(l->checkpoint, saved, e))
         return e->code;
+    const char *collapse = json_string_value(json_object_get(*saved, "collapse"));
     int rc = config_resume(&l->config, *saved, l->checkpoint, e);
+    if (rc == 0 && collapse && l->config.fail_on_collapse)
+        rc = err_set(e, ERR_INPUT, "%s: the run has collapsed: %s (--fail-on-collapse=false goes on)", l->checkpoint,
+                     collapse);
+    if (rc == 0 && collapse)
+        snprintf(l->health.collapse, sizeof l->health.collapse, "%s", collapse);
     if (rc) {
         json_decref(*saved);
         *saved = NULL;
@@ -103,7 +109,10 @@ int learner_plan_steps(struct learner *l, struct err *e)
     if (l->schedule.total_steps == 0)
         return err_set(e, ERR_INPUT, "num_tokens %" PRIu64 " is less than one batch of %" PRIu64, c->num_tokens,
                        c->batch_size);
-    return schedule_check(&l->schedule, e) ? e->code : recipe_check(c, e);
+    if (schedule_check(&l->schedule, e))
+        return e->code;
+    health_init(&l->health, &l->schedule);
+    return recipe_check(c, e);
 }
 
 int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
@@ -157,10 +166,20 @@ int learner_open(struct learner *l, struct normalisation *n, struct plan_place *
     return 0;
 }
 
+/* Brings into the status whether the run has collapsed. */
+static void tell_collapse(const struct learner *l)
+{
+    if (l->metrics.status)
+        status_collapse(l->metrics.status, l->health.collapse);
+}
+
 int learner_open_metrics(struct learner *l, struct status *status, struct err *e)
 {
-    return metrics_open(&l->metrics, l->o->out, l->backend->step, l->schedule.total_steps, l->config.batch_size, status,
-                        e);
+    if (metrics_open(&l->metrics, l->o->out, l->backend->step, l->schedule.total_steps, l->config.batch_size, status,
+                     e))
+        return e->code;
+    tell_collapse(l);
+    return 0;
 }
 
 static json_t *float_list(const float *x, size_t n)
@@ -227,9 +246,10 @@ int learner_step(struct learner *l, const float *x, struct err *e)
     int rc = l->backend->ops->step(l->backend, x, &o, &l->step, e);
     if (rc == 0)
         rc = resample_if_due(l, x, e);
-    if (rc == 0 && o.want_metrics)
-        rc = metrics_step(&l->metrics, l->backend, &l->step, e);
-    return rc;
+    if (rc)
+        return rc;
+    health_step(&l->health, &l->step, learner_wants_evaluation(l), l->config.max_grad_norm);
+    return o.want_metrics ? metrics_step(&l->metrics, l->backend, &l->step, e) : 0;
 }
 
 bool learner_wants_evaluation(const struct learner *l)
@@ -279,7 +299,16 @@ int learner_evaluation_end(struct learner *l, struct err *e)
         return e->code;
     l->evaluated = true;
     say_evaluation(l);
+    health_evaluation(&l->health, l->backend->step, r, &l->config);
+    tell_collapse(l);
     return metrics_evaluation(&l->metrics, l->backend->step, &l->setup, r, e);
+}
+
+int learner_check_health(const struct learner *l, struct err *e)
+{
+    if (!l->config.fail_on_collapse || !*l->health.collapse)
+        return 0;
+    return err_set(e, ERR_INPUT, "the run has collapsed: %s (--fail-on-collapse)", l->health.collapse);
 }
 
 void learner_step_unknown(struct learner *l)
@@ -300,12 +329,22 @@ void learner_step_unknown(struct learner *l)
 
 /* ---- saving ---- */
 
+/* Brings into cfg what has come of the run. */
+static int settle_cfg(struct learner *l, struct err *e)
+{
+    if (*l->health.collapse)
+        json_object_set_new(l->cfg, "collapse", json_string(l->health.collapse));
+    else
+        json_object_del(l->cfg, "collapse");
+    return mem_raw_failed("cfg.json", e);
+}
+
 int learner_save(struct learner *l, const struct normalisation *n, const struct plan_place *next, struct err *e)
 {
     char path[PATH_SIZE];
     if (l->saved_step == l->backend->step)
         return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
-    if (checkpoint_save(l->o->out, l->backend, n, next, l->cfg, l->config.keep, path, e))
+    if (settle_cfg(l, e) || checkpoint_save(l->o->out, l->backend, n, next, l->cfg, l->config.keep, path, e))
         return e->code;
     l->saved_step = l->backend->step;
     log_line("step %" PRIu64 ": saved %s", l->backend->step, path);
@@ -315,7 +354,7 @@ int learner_save(struct learner *l, const struct normalisation *n, const struct 
 int learner_write_weights(struct learner *l, const struct normalisation *n, struct err *e)
 {
     char path[PATH_SIZE];
-    if (file_join(path, sizeof path, l->o->out, "crosscoder.safetensors", e) ||
+    if (settle_cfg(l, e) || file_join(path, sizeof path, l->o->out, "crosscoder.safetensors", e) ||
         weights_file_write(path, l->backend, n, e) || file_join(path, sizeof path, l->o->out, "cfg.json", e) ||
         json_write(path, l->cfg, e))
         return e->code;

@@ -16,6 +16,7 @@
 #include "config.h"
 #include "err.h"
 #include "evaluation.h"
+#include "health.h"
 #include "metrics.h"
 #include "normalisation.h"
 #include "plan.h"
@@ -53,6 +54,7 @@ struct learner {
     const struct normalisation *rows; /* borrowed; NULL until learner_describe */
     struct step_report step;          /* of the last step */
     struct metrics metrics;
+    struct health health;
     json_t *cfg;         /* what cfg.json will hold; NULL until learner_describe */
     uint64_t saved_step; /* of the newest checkpoint; UINT64_MAX: none */
 };
@@ -61,7 +63,8 @@ struct learner {
  * too, l is to be released. */
 int learner_claim(struct learner *l, const struct learner_options *o, struct err *e);
 
-/* Resuming: finds the newest checkpoint and takes the configuration from it. *saved is its cfg.json, owned by the caller (json_decref). */
+/* Resuming: finds the newest checkpoint and takes the configuration from it. *saved is its cfg.json, owned by the caller (json_decref). One
+ * of a run that has collapsed is refused if fail_on_collapse is set. */
 int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e);
 
 /* Makes the schedule; refuses settings that do not go together. */
@@ -105,6 +108,9 @@ void learner_measure(struct learner *l, const float *x, size_t n);
 void learner_evaluation_begin(struct learner *l);
 int learner_evaluate(struct learner *l, const float *x, size_t n, struct err *e);
 int learner_evaluation_end(struct learner *l, struct err *e);
+
+/* Returns ERR_INPUT if the last evaluation found that the run has collapsed and fail_on_collapse is set, else 0. */
+int learner_check_health(const struct learner *l, struct err *e);
 
 /* A finished learner is resumed, of whose last batch there is nothing to say: fills l->step with what is known. */
 void learner_step_unknown(struct learner *l);

@@ -63,6 +63,10 @@ int recipe_check(const struct config *c, struct err *e)
     if (c->expansion && config_is_given(c, "expansion") && config_is_given(c, "dict_size"))
         return err_set(e, ERR_INPUT, "dict_size %" PRIu64 " and expansion %" PRIu64 " exclude each other", c->dict_size,
                        c->expansion);
+    if (c->fail_on_collapse && !c->eval_blocks)
+        return err_set(
+            e, ERR_INPUT,
+            "fail_on_collapse is true, eval_blocks 0: a collapse shows on held-out blocks, of which there are none");
     if (c->k_start && !c->k_anneal_steps)
         return err_set(e, ERR_INPUT, "k_start %" PRIu64 " with k_anneal_steps 0: over how many steps?", c->k_start);
     return 0;

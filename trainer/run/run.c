@@ -207,6 +207,15 @@ static int finish_again(struct trainer *t, struct err *e)
     return evaluate(t, e);
 }
 
+/* Fails if a learner has collapsed and shall not go on. */
+static int check_health(const struct trainer *t, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_check_health(&t->learners[i], e))
+            return e->code;
+    return 0;
+}
+
 /* Trains on one batch: every learner's step, then what is due after it. */
 static int train_batch(struct trainer *t, const float *x, struct err *e)
 {
@@ -217,7 +226,13 @@ static int train_batch(struct trainer *t, const float *x, struct err *e)
         return e->code;
     for (size_t i = 0; i < t->n_learners; i++)
         metrics_progress(&t->learners[i].metrics, &t->learners[i].step);
-    return 0;
+    if (steps_done(t) == t->learners[0].schedule.total_steps || check_health(t, e) == 0)
+        return 0; /* at the end the results are written first */
+    struct err collapsed = *e;
+    if (save(t, true, e))
+        return e->code;
+    *e = collapsed;
+    return e->code;
 }
 
 /* Whether all learners have done the same steps, and so can be saved together. */
@@ -275,6 +290,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .epoch_rows = t->plan.epoch_rows,
                        .step = &l->step,
                        .evaluation = l->evaluated ? &l->evaluation_report : NULL,
+                       .collapse = l->health.collapse,
                        .clipped = backend_clipped_share(l->backend),
                        .d_sae = l->setup.d_sae,
                        .dead_rows = l->config.dead_rows,
@@ -304,6 +320,8 @@ static int finish(struct trainer *t, int rc, bool stopped, struct err *e)
         ingest_finish(t->ingest, rc == 0, reason);
     for (size_t i = 0; rc == 0 && !stopped && i < t->n_learners; i++)
         rc = write_results(t, &t->learners[i], e);
+    if (rc == 0 && !stopped)
+        rc = check_health(t, e);
     if (rc == 0 && stopped && !t->learners[0].cfg)
         log_line("stopped before the first step");
     else if (stopped && t->learners[0].saved_step == steps_done(t))

@@ -94,6 +94,8 @@ static void print_table(const struct report *r, size_t peak)
     if (!isnan(r->clipped))
         printf("   gradient clipped in %.1f %% of the steps", 100 * r->clipped);
     print_latents(r);
+    if (*r->collapse)
+        printf("collapsed: %s\n", r->collapse);
     print_threshold(r);
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
@@ -126,15 +128,16 @@ int report_write(const struct report *r, struct err *e)
     json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));
     json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows));
     json_t *summary = json_pack(
-        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:f, s:f, s:I, s:I, s:o}", "steps", (json_int_t)r->steps,
-        "loss", json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:o}", "steps",
+        (json_int_t)r->steps, "loss", json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
         json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu", json_real_or_null(fvu->fvu),
         "fvu_typical", json_real_or_null(fvu->fvu_typical), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
         r->step->dead_measurable ? json_integer((json_int_t)r->step->dead) : json_null(), "dead_rows",
         (json_int_t)r->dead_rows, "silent",
         r->evaluation ? json_integer((json_int_t)r->evaluation->silent) : json_null(), "clipped",
-        json_real_or_null(r->clipped), "rows_per_s", r->rows_per_s, "waiting", r->waiting_share, "peak_rss",
-        (json_int_t)peak, "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+        json_real_or_null(r->clipped), "collapse", *r->collapse ? json_string(r->collapse) : json_null(), "rows_per_s",
+        r->rows_per_s, "waiting", r->waiting_share, "peak_rss", (json_int_t)peak, "budget", (json_int_t)r->budget_bytes,
+        "ledger", ledger);
     if (r->evaluation && r->evaluation->has_threshold) {
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));

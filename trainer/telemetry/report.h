@@ -28,6 +28,7 @@ struct report {
     const struct step_report *step;             /* the last one, with metrics */
     const struct evaluation_report *evaluation; /* NULL: no held-out blocks */
     const struct recovery_result *recovered;    /* NULL: no ground truth */
+    const char *collapse;                       /* why the run counts as collapsed; "" if it does not */
     double clipped;                             /* share of the steps whose gradient was clipped; NaN: not known */
     size_t d_sae;
     uint64_t dead_rows; /* trained on before any latent can be dead */

@@ -147,6 +147,13 @@ void status_evaluation(struct status *s, const struct evaluation_report *r)
     pthread_mutex_unlock(&s->lock);
 }
 
+void status_collapse(struct status *s, const char *why)
+{
+    pthread_mutex_lock(&s->lock);
+    snprintf(s->now.collapse, sizeof s->now.collapse, "%s", why);
+    pthread_mutex_unlock(&s->lock);
+}
+
 void status_waited(struct status *s, double seconds)
 {
     pthread_mutex_lock(&s->lock);

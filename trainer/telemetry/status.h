@@ -49,7 +49,8 @@ struct status_snapshot {
     enum step_path path;
     double loss, l0, dead;            /* of that step; dead: latents. NaN if they are not known */
     double fvu, fvu_typical, clipped; /* of the last line of metrics.jsonl; */
-    double silent; /* and latents that were active in none of the held-out rows, at the last evaluation */
+    double silent;      /* and latents that were active in none of the held-out rows, at the last evaluation */
+    char collapse[256]; /* why the run counts as collapsed; "" if it does not */
     struct rate rows_rate, waiting_rate;
     /* ingest */
     struct ingest_snapshot ingest;
@@ -80,6 +81,9 @@ void status_line(struct status *s, const struct step_report *r, double clipped);
 
 /* Tells an evaluation. */
 void status_evaluation(struct status *s, const struct evaluation_report *r);
+
+/* Tells why the run counts as collapsed; "" if it does not. */
+void status_collapse(struct status *s, const char *why);
 
 /* Tells that the training thread has waited so long for rows since it last told. */
 void status_waited(struct status *s, double seconds);

@@ -40,7 +40,7 @@ json_t *status_to_json(const struct status_snapshot *s)
     json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)s->ingest.rows_masked));
     const char *path = !s->has_step ? NULL : s->path == STEP_SPARSE ? "sparse" : "dense";
     return json_pack(
-        "{s:o, s:s, s:o, s:I, s:s, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "{s:o, s:s, s:o, s:I, s:s, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
         "s:{s:I, s:I}, s:{s:o, s:o, s:o}, s:o, s:o}",
         "run", text_or_null(s->run), "phase", status_phase_names[s->phase], "reason", text_or_null(s->reason),
         "written_unix", (json_int_t)time(NULL), "software", CROSSFEED_SOFTWARE, "pid", (json_int_t)getpid(), "up_s",
@@ -49,8 +49,8 @@ json_t *status_to_json(const struct status_snapshot *s)
         json_real_or_null(status_eta_s(s)), "path", path, "loss", json_real_or_null(s->loss), "l0",
         json_real_or_null(s->l0), "fvu", json_real_or_null(s->fvu), "fvu_typical", json_real_or_null(s->fvu_typical),
         "clipped", json_real_or_null(s->clipped), "dead", count_or_null(s->dead), "silent", count_or_null(s->silent),
-        "window", "rows", (json_int_t)s->ingest.window_rows, "slots", (json_int_t)s->ingest.window_slots, "waiting",
-        "trainer", json_real_or_null(status_waiting(s)), "producers",
+        "collapse", text_or_null(s->collapse), "window", "rows", (json_int_t)s->ingest.window_rows, "slots",
+        (json_int_t)s->ingest.window_slots, "waiting", "trainer", json_real_or_null(status_waiting(s)), "producers",
         json_real_or_null(status_mean_share(s, STATUS_WAITING)), "producers_sending",
         json_real_or_null(status_mean_share(s, STATUS_SENDING)), "ledger", ledger, "producers", producers);
 }

@@ -147,6 +147,7 @@ char *status_to_text(const struct status_snapshot *s, size_t *size)
     gauge(f, "dead_latents", "latents that have not fired for dead_rows rows; NaN before so many are trained on",
           s->dead);
     gauge(f, "silent_latents", "latents that fired on none of the held-out rows at the last evaluation", s->silent);
+    gauge(f, "collapsed", "1: the last evaluation found L0 0 or FVU above 1 after the warm-up", *s->collapse != 0);
     gauge(f, "sparse_step", "1: the last step took the sparse path, 0: the dense one",
           !s->has_step ? NAN : s->path == STEP_SPARSE);
     gauge(f, "window_rows", "slots of the window that are filled or reserved", (double)s->ingest.window_rows);
