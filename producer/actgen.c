@@ -10,7 +10,9 @@
 
 #include "bus_error.h"
 #include "cli.h"
+#include "endpoint.h"
 #include "gemm.h"
+#include "host_address.h"
 #include "json_file.h"
 #include "log.h"
 #include "overwrite.h"
@@ -102,7 +104,9 @@ static const struct actgen_flag {
     unsigned belongs;
 } flags[] = {
 #define GROUP "Trainer"
-    FLAG("connect", FLAG_STRING, connect, ALL, "ENDPOINT", "of the trainer (default " DEFAULT_ENDPOINT ")"),
+    FLAG("connect", FLAG_STRING, connect, ALL, "ENDPOINT",
+         "of the trainer: tcp://HOST:PORT or ipc://PATH (default " DEFAULT_ENDPOINT ")",
+         .check = endpoint_check_connect),
     FLAG("curve-secret", FLAG_STRING, curve_secret, ALL | SERVING, "FILE",
          "this producer's key pair (xckeys make), if the trainer wants keys", .input = true),
     FLAG("curve-server", FLAG_STRING, curve_server, ALL | SERVING, "KEY",
@@ -317,6 +321,18 @@ static int set_scale(struct stream *s, const char *text, struct err *e)
     return 0;
 }
 
+/* Refuses a trainer's host that does not exist, before anything is loaded. One that cannot be looked up now may be there later: serving
+ * says so, and tries again. */
+static int check_host(const char *connect, struct err *e)
+{
+    struct endpoint p;
+    struct host_address address;
+    if (endpoint_parse(&p, connect, ENDPOINT_CONNECT, e))
+        return e->code;
+    int rc = p.ipc ? 0 : host_address_find(&address, &p, ENDPOINT_CONNECT, connect, e);
+    return rc == ERR_SYSTEM ? 0 : rc;
+}
+
 /* Serves a trainer, and keeps a copy of what it computes if --record says so. */
 static int serve_trainer(struct source *source, const struct arguments *a, struct err *e)
 {
@@ -385,6 +401,8 @@ int main(int argc, char **argv)
     cli_catch_signals();
     omp_set_num_threads(threads);
     gemm_set_threads(threads);
+    if (rc == 0 && a.connect)
+        rc = check_host(a.connect, &e);
     if (rc == 0)
         rc = open_source(&source, &a, &e);
     if (rc == 0) {

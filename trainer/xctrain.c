@@ -5,6 +5,7 @@
 #include "bus_error.h"
 #include "cli.h"
 #include "config.h"
+#include "endpoint.h"
 #include "json_file.h"
 #include "log.h"
 #include "overwrite.h"
@@ -53,14 +54,15 @@ static const struct flag flags[] = {
 #undef GROUP
 #define GROUP "Connections"
     FLAG("listen", FLAG_LIST, listen, "ENDPOINT",
-         "where producers connect; may be repeated (default " DEFAULT_ENDPOINT ")", .high = MAX_LISTEN),
+         "where producers connect: tcp://HOST:PORT or ipc://PATH; may be repeated (default " DEFAULT_ENDPOINT ")",
+         .high = MAX_LISTEN, .check = endpoint_check_listen),
     FLAG("curve-secret", FLAG_STRING, run.door.curve_secret, "FILE",
          "the trainer's key pair (xckeys make): producers need keys", .input = true),
     FLAG("curve-allow", FLAG_STRING, run.door.curve_allow, "PATH",
          "the producers' public keys: a folder of *.public files, or a file of keys", .input = true),
     FLAG("insecure", FLAG_SWITCH, run.door.insecure, NULL, "allow endpoints that other machines reach, without keys"),
     FLAG("metrics-listen", FLAG_STRING, run.metrics_listen, "ADDRESS:PORT",
-         "show the run's state there over HTTP, at /metrics, in Prometheus' format"),
+         "show the run's state there over HTTP, at /metrics, in Prometheus' format", .check = endpoint_check_http),
 };
 
 /* Refuses flags that do not go together. */

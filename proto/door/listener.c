@@ -14,10 +14,12 @@
 #include "allow_list.h"
 #include "endpoint.h"
 #include "guard.h"
+#include "host_address.h"
 #include "mem.h"
 #include "zap.h"
 
 #define MAX_ENDPOINTS 8
+#define ENDPOINT_SIZE 128
 #define BATCH_OVERHEAD 512              /* bytes of a BATCH on the wire beside rows and origins, with keys too */
 #define SHORT_BYTES ((uint64_t)1 << 20) /* bytes of waiting messages that are no BATCH: with much to spare */
 #define MAX_IGNORED 256                 /* messages of refused peers that one listener_receive drops */
@@ -25,29 +27,18 @@
 struct listener {
     struct link *link;
     struct guard *guard;
-    size_t n_endpoints;
-    char endpoints[MAX_ENDPOINTS][256];
+    size_t n_endpoints; /* bound */
+    char endpoints[MAX_ENDPOINTS][ENDPOINT_SIZE];
 };
 
 /* ---- opening and closing ---- */
 
-static int check_access(const char *const *endpoints, size_t n, const struct listener_access *access, struct err *e)
+static int check_access(size_t n, const struct listener_access *access, struct err *e)
 {
-    bool open = access && (access->insecure || access->curve_secret);
     if (access && !access->curve_secret != !access->curve_allow)
         return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
     if (n == 0 || n > MAX_ENDPOINTS)
         return err_set(e, ERR_INPUT, "%zu endpoints to listen on, must be 1 to %d", n, MAX_ENDPOINTS);
-    for (size_t i = 0; i < n; i++) {
-        int rc = endpoint_check(endpoints[i], e);
-        if (rc)
-            return rc;
-        if (!open && !endpoint_is_local(endpoints[i]))
-            return err_set(e, ERR_INPUT,
-                           "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; others need "
-                           "--curve-secret and --curve-allow, or --insecure to listen there without keys",
-                           endpoints[i]);
-    }
     return 0;
 }
 
@@ -79,16 +70,43 @@ static void keep_freed_memory(void)
     mallopt(M_TRIM_THRESHOLD, 32 * (int)CHUNK_MAX_BYTES);
 }
 
-static int bind_endpoint(struct listener *l, const char *endpoint, struct err *e)
+/* Reads an endpoint and writes the one to bind, in which the host is an address: ZeroMQ takes few names, and whether other machines reach
+ * it is the address's to say. open: they may. */
+static int take_endpoint(char bound[ENDPOINT_SIZE], const char *endpoint, bool open, struct err *e)
 {
-    static const char localhost[] = "tcp://localhost:"; /* ZeroMQ resolves no names when it binds */
-    char address[sizeof l->endpoints[0]], *bound = l->endpoints[l->n_endpoints];
-    size_t name = strncmp(endpoint, localhost, sizeof localhost - 1) == 0 ? sizeof localhost - 1 : 0,
-           size = sizeof l->endpoints[0];
-    snprintf(address, sizeof address, "%s%s", name ? "tcp://127.0.0.1:" : "", endpoint + name);
-    int failed = endpoint_in_use(endpoint) ? (errno = EADDRINUSE, -1) : zmq_bind(link_socket(l->link), address);
-    if (failed || zmq_getsockopt(link_socket(l->link), ZMQ_LAST_ENDPOINT, bound, &size) != 0)
-        return err_set(e, ERR_SYSTEM, "%s: cannot listen: %s", endpoint, zmq_strerror(errno));
+    struct endpoint p;
+    struct host_address a;
+    char address[HOST_ADDRESS_SIZE];
+    if (endpoint_parse(&p, endpoint, ENDPOINT_LISTEN, e))
+        return e->code;
+    if (p.ipc) {
+        snprintf(bound, ENDPOINT_SIZE, "%s", endpoint);
+        return endpoint_in_use(&p) ? host_address_cannot_listen(endpoint, EADDRINUSE, e) : 0;
+    }
+    if (host_address_find(&a, &p, ENDPOINT_LISTEN, endpoint, e))
+        return e->code;
+    if (!open && !host_address_is_loopback(&a))
+        return err_set(e, ERR_INPUT,
+                       "%s: only loopback TCP (tcp://127.0.0.1:PORT) and ipc:// are open to all; others need "
+                       "--curve-secret and --curve-allow, or --insecure to listen there without keys",
+                       endpoint);
+    host_address_text(&a, address);
+    if (strcmp(p.host, "*") == 0) /* of IPv6 too, which ZeroMQ knows how to do */
+        snprintf(bound, ENDPOINT_SIZE, "tcp://*:%u", (unsigned)p.port);
+    else
+        snprintf(bound, ENDPOINT_SIZE, "tcp://%s", address);
+    return 0;
+}
+
+static int bind_endpoint(struct listener *l, const char *endpoint, bool open, struct err *e)
+{
+    char *bound = l->endpoints[l->n_endpoints];
+    size_t size = ENDPOINT_SIZE;
+    if (take_endpoint(bound, endpoint, open, e))
+        return e->code;
+    if (zmq_bind(link_socket(l->link), bound) != 0 ||
+        zmq_getsockopt(link_socket(l->link), ZMQ_LAST_ENDPOINT, bound, &size) != 0)
+        return host_address_cannot_listen(endpoint, errno, e);
     endpoint_plain_ipv4(bound);
     l->n_endpoints++;
     return 0;
@@ -98,7 +116,8 @@ int listener_open(struct listener **out, const char *const *endpoints, size_t n,
                   struct err *e)
 {
     *out = NULL;
-    int rc = check_access(endpoints, n, access, e);
+    bool open = access && (access->insecure || access->curve_secret);
+    int rc = check_access(n, access, e);
     if (rc)
         return rc;
     struct listener *l = mem_alloc(1, sizeof *l, "listener", e);
@@ -107,7 +126,7 @@ int listener_open(struct listener **out, const char *const *endpoints, size_t n,
     rc = open_router(l, access, e);
     keep_freed_memory();
     for (size_t i = 0; rc == 0 && i < n; i++)
-        rc = bind_endpoint(l, endpoints[i], e);
+        rc = bind_endpoint(l, endpoints[i], open, e);
     if (rc) {
         listener_close(l, 0);
         return rc;

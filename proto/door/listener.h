@@ -4,7 +4,8 @@
  * at a time. Messages are received by listener_receive, which passes over those of peers that were refused; they are sent, and waited
  * for, by the functions of link.h on listener_link.
  *
- * Refused are: endpoints that are neither tcp:// nor ipc://, that are in use, or that other machines reach although there are no keys. */
+ * Refused are: endpoints that are none (endpoint.h), whose host is not known or not this machine's, that are in use, or that other machines
+ * reach although there are no keys. */
 #ifndef CROSSFEED_LISTENER_H
 #define CROSSFEED_LISTENER_H
 

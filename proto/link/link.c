@@ -15,6 +15,7 @@
 #include <zmq.h>
 
 #include "endpoint.h"
+#include "host_address.h"
 #include "mem.h"
 #include "monitor.h"
 #include "seal.h"
@@ -107,13 +108,23 @@ static int set_client_keys(struct link *l, const struct curve_client *keys, stru
     return rc ? rc : set_key(l, ZMQ_CURVE_SECRETKEY, keys->own.secret_key, e);
 }
 
+/* Returns what is wrong with an endpoint's host, NULL if it is known: ZeroMQ asks for a name again and again, and does not say that there is
+ * none. */
+static const char *trouble_of_name(const struct endpoint *p, const char *text)
+{
+    struct host_address a;
+    return !p->ipc && host_address_find(&a, p, ENDPOINT_CONNECT, text, NULL) ? "the host name does not resolve" : NULL;
+}
+
 int link_connect(struct link **out, const char *endpoint, const struct curve_client *keys, struct err *e)
 {
     struct link *l;
+    struct endpoint p;
     *out = NULL;
-    int rc = endpoint_check(endpoint, e);
+    int rc = endpoint_parse(&p, endpoint, ENDPOINT_CONNECT, e);
     if (rc || (rc = link_open(&l, ZMQ_DEALER, e)))
         return rc;
+    l->trouble = trouble_of_name(&p, endpoint);
     rc = watch_connection(l, e);
     if (rc == 0 && keys)
         rc = set_client_keys(l, keys, e);

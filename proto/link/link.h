@@ -34,8 +34,8 @@ struct link_payload {
     void *frame;
 };
 
-/* Makes a DEALER that connects to the endpoint. It returns at once and connects in the background, also to a trainer that is started
- * later. keys: NULL for a connection without CURVE. */
+/* Makes a DEALER that connects to the endpoint. It returns at once (but for looking up a host's name) and connects in the background, also
+ * to a trainer that is started later, or whose name resolves later. keys: NULL for a connection without CURVE. */
 int link_connect(struct link **l, const char *endpoint, const struct curve_client *keys, struct err *e);
 
 /* Returns why a DEALER has no connection, as far as link_poll has heard; NULL if it has one or has not tried yet. */

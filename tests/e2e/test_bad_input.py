@@ -106,6 +106,13 @@ class Actgen(BadInput):
     def test_weight_nan(self):
         self.refuse_model(self.edited_model(self.set_weight(b"\xc0\x7f")), "model.safetensors", WEIGHT, "element 100", "nan")
 
+    def test_endpoints(self):
+        for endpoint, *patterns in (("nonsense", "tcp://HOST:PORT"), ("tcp://127.0.0.1:99999", "port '99999'", "65535"), ("tcp://127.0.0.1:*", "port"),
+                                    ("tcp://::1:5555", "brackets"), ("ipc:///" + "x" * 200, "path of 201 bytes", "107")):
+            self.refused(self.producer(SYNTHETIC, endpoint=endpoint), "--connect: endpoint", *patterns, status=2)
+        unknown = self.producer([*SYNTHETIC, "--give-up-after", "1"], endpoint="tcp://nowhere.invalid:5555")
+        self.refused(unknown, "nowhere.invalid", "does not resolve")
+
     def test_models_differ(self):
         other = os.path.join(os.path.dirname(__file__), "../data/gpt2/odd_heads")
         self.refuse(["--model", BASE, "--model", other, "--tokens", TOKENS], "d_model 128", "96", "base", "odd_heads")
@@ -143,7 +150,6 @@ class Actgen(BadInput):
         self.refuse(SYNTHETIC + ["--nonsense"], "--nonsense", status=2)
         self.refuse(SYNTHETIC + ["--threads", "0"], "--threads '0'", "1 to", status=2)
         self.refuse(SYNTHETIC + ["--scale", "1,0"], "--scale '1,0'", "value 1", status=2)
-        self.refused(self.producer(SYNTHETIC, endpoint="nonsense"), "endpoint 'nonsense'", "tcp://")
 
     def test_flags_of_another_source(self):
         """A flag that the chosen source does not use would do nothing, in silence."""
@@ -221,7 +227,12 @@ class Xctrain(BadInput):
             self.refused(self.start(harness.XCTRAIN, ["--out", out, "--listen", self.endpoint()], "trainer"), "/proc")
 
     def test_endpoints(self):
-        self.refuse(["--listen", "nonsense"], "endpoint 'nonsense'", "tcp://HOST:PORT")
+        for flag, endpoint, *patterns in (("--listen", "nonsense", "tcp://HOST:PORT"), ("--listen", "tcp://127.0.0.1:99999", "port '99999'", "65535"),
+                                          ("--listen", "tcp://127.0.0.1:-1", "port '-1'"), ("--listen", "tcp://127.0.0.1:5571x", "port '5571x'"),
+                                          ("--metrics-listen", "127.0.0.1:99999", "port '99999'"), ("--metrics-listen", "nonsense", "ADDRESS:PORT")):
+            self.refuse([flag, endpoint], f"{flag}: endpoint '{endpoint}'", *patterns, status=2)
+        self.refuse(["--listen", "tcp://eth99:5599", "--insecure"], "eth99", "interface", "does not resolve")
+        self.refuse(["--listen", "tcp://192.0.2.1:5599", "--insecure"], "192.0.2.1", "not one of this machine")
         self.refuse(["--listen", "tcp://0.0.0.0:5599"], "tcp://0.0.0.0:5599", "loopback", "--insecure")
         self.refuse(["--listen", "tcp://*:5599"], r"tcp://\*:5599", "loopback", "--insecure")
         self.refuse(["--listen", "ipc://" + self.path("nowhere", "s")], "nowhere/s", "No such file")

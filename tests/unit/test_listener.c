@@ -37,20 +37,15 @@ static void only_loopback(void **state)
 {
     (void)state;
     static const char *const open_to_all[] = {
-        "tcp://0.0.0.0:*",      "tcp://*:*",
-        "tcp://[::]:*",         "tcp://192.168.1.1:5555",
-        "tcp://eth0:5555",      "tcp://127.0.0.1.example.org:5555",
-        "tcp://localhost.x:55", "tcp://128.0.0.1:5555",
+        "tcp://0.0.0.0:*", "tcp://*:*", "tcp://[::]:*", "tcp://192.168.1.1:5555", "tcp://128.0.0.1:5555",
     };
-    static const char *const nonsense[] = {
-        "inproc://x", "udp://127.0.0.1:5555", "tcp://127.0.0.1", "127.0.0.1:5555", "", "tcp://", "tcp://:",
-        "ipc://",     "tcp://127.0.0.1:"};
     for (size_t i = 0; i < sizeof open_to_all / sizeof open_to_all[0]; i++)
         listen_refuses(open_to_all[i], ERR_INPUT, "--insecure");
-    for (size_t i = 0; i < sizeof nonsense / sizeof nonsense[0]; i++)
-        listen_refuses(nonsense[i], ERR_INPUT, "must be tcp://HOST:PORT or ipc://PATH");
+    listen_refuses("nonsense", ERR_INPUT, "must be tcp://HOST:PORT or ipc://PATH"); /* test_endpoint.c has more */
+    listen_refuses("tcp://127.0.0.1.invalid:5555", ERR_INPUT, "does not resolve");
     listener_close(listen_at("tcp://127.1.2.3:*"), 0);
-    listener_close(listen_at("tcp://localhost:*"), 0);
+    listener_close(listen_at("tcp://localhost:0"), 0);
+    listener_close(listen_at("tcp://lo:*"), 0);
 
     struct listener *l;
     const char *both[] = {"tcp://127.0.0.1:*", "tcp://0.0.0.0:*"};
@@ -59,6 +54,9 @@ static void only_loopback(void **state)
     assert_int_equal(listener_open(&l, both, 2, &insecure, &e), 0); /* asked for */
     assert_true(strncmp(listener_endpoint(l, 1), "tcp://0.0.0.0:", 14) == 0);
     listener_close(l, 0);
+    const char *elsewhere = "tcp://192.0.2.1:5555"; /* RFC 5737: nobody's */
+    assert_int_equal(listener_open(&l, &elsewhere, 1, &insecure, &e), ERR_SYSTEM);
+    assert_non_null(strstr(e.message, "tcp://192.0.2.1:5555: cannot listen: the address is not one of this machine"));
     assert_int_equal(listener_open(&l, both, 0, &insecure, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "0 endpoints"));
     const char *nine[9] = {both[0], both[0], both[0], both[0], both[0], both[0], both[0], both[0], both[0]};
@@ -107,7 +105,7 @@ static void what_lies_at_an_ipc_path(void **state)
     listen_refuses(ipc_endpoint("no/such/folder"), ERR_SYSTEM, "cannot listen");
     char endpoint[256] = "ipc:///tmp/";
     memset(endpoint + 11, 'x', 200); /* longer than a socket's address */
-    listen_refuses(endpoint, ERR_SYSTEM, "cannot listen");
+    listen_refuses(endpoint, ERR_INPUT, "path of 205 bytes, the system takes at most 107");
     struct link *l;
     assert_int_equal(link_connect(&l, "nonsense", NULL, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "'nonsense'"));

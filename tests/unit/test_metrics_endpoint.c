@@ -41,15 +41,9 @@ static void refused(const char *address, const char *why)
 static void addresses(void **state)
 {
     (void)state;
-    refused("", "must be ADDRESS:PORT");
-    refused("9555", "must be ADDRESS:PORT");
-    refused(":9555", "must be ADDRESS:PORT");
-    refused("127.0.0.1:", "must be ADDRESS:PORT");
-    refused("[]:9555", "must be ADDRESS:PORT");
-    refused("127.0.0.1:123456789", "must be ADDRESS:PORT");
-    refused("127.0.0.1:http", "");
+    refused("9555", "must be ADDRESS:PORT"); /* test_endpoint.c has more */
     refused("127.0.0.1:65536", "65535");
-    refused("example.org:9555", "");
+    refused("nowhere.invalid:9555", "does not resolve");
     refused("0.0.0.0:0", "--insecure");
     refused("[::]:0", "--insecure");
     refused("192.0.2.1:0", "--insecure");
@@ -66,6 +60,8 @@ static void addresses(void **state)
     metrics_endpoint_stop(m);
     assert_int_equal(metrics_endpoint_start(&m, "0.0.0.0:0", true, status, &e), 0);
     metrics_endpoint_stop(m);
+    assert_int_equal(metrics_endpoint_start(&m, "192.0.2.1:0", true, status, &e), ERR_SYSTEM);
+    assert_non_null(strstr(e.message, "--metrics-listen: 192.0.2.1:0: cannot listen: the address is not one of this"));
     metrics_endpoint_stop(NULL);
 }
 

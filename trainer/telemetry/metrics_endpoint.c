@@ -2,10 +2,7 @@
  * library, whose errors do not say what is wrong. */
 #include "metrics_endpoint.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +11,7 @@
 
 #include <microhttpd.h>
 
+#include "host_address.h"
 #include "mem.h"
 #include "status_text.h"
 
@@ -28,65 +26,29 @@ struct metrics_endpoint {
     struct status_snapshot snapshot; /* used by the daemon's one thread */
 };
 
-/* Splits HOST:PORT or [HOST]:PORT. */
-static int parse_address(const char *text, struct addrinfo **found, struct err *e)
-{
-    char host[64], port[8];
-    const char *colon = strrchr(text, ':'), *begin = text, *end = colon;
-    if (colon && *text == '[' && colon > text + 1 && colon[-1] == ']') {
-        begin++;
-        end--;
-    }
-    if (!colon || end == begin || (size_t)(end - begin) >= sizeof host || !colon[1] || strlen(colon + 1) >= sizeof port)
-        return err_set(e, ERR_INPUT, "--metrics-listen '%s': must be ADDRESS:PORT, as 127.0.0.1:9555", text);
-    snprintf(host, sizeof host, "%.*s", (int)(end - begin), begin);
-    snprintf(port, sizeof port, "%s", colon + 1);
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    int failed = getaddrinfo(strcmp(host, "localhost") == 0 ? "127.0.0.1" : host, port, &hints, found);
-    unsigned long number = strtoul(port, NULL, 10); /* getaddrinfo takes a port modulo 65536 */
-    if (!failed && number <= UINT16_MAX)
-        return 0;
-    if (!failed)
-        freeaddrinfo(*found);
-    return err_set(e, ERR_INPUT, "--metrics-listen '%s': %s", text,
-                   failed ? gai_strerror(failed) : "ports end at 65535");
-}
-
-static bool is_loopback(const struct sockaddr *a)
-{
-    const struct sockaddr_in *v4 = (const void *)a;
-    const struct sockaddr_in6 *v6 = (const void *)a;
-    return a->sa_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
-}
-
 /* Returns the listening socket and writes its url; negative: the error. */
 static int listen_at(const char *text, bool insecure, char *url, size_t url_size, struct err *e)
 {
-    struct addrinfo *a;
-    struct sockaddr_storage bound = {0};
-    socklen_t size = sizeof bound;
-    if (parse_address(text, &a, e))
+    struct endpoint p;
+    struct host_address a;
+    char address[HOST_ADDRESS_SIZE];
+    if (endpoint_parse(&p, text, ENDPOINT_HTTP, e) || host_address_find(&a, &p, ENDPOINT_HTTP, text, e))
         return e->code;
-    int rc = 0, one = 1, fd = -1;
-    if (!insecure && !is_loopback(a->ai_addr))
-        rc = err_set(e, ERR_INPUT,
-                     "--metrics-listen %s: only loopback (127.0.0.1:PORT, [::1]:PORT) is served to all; use "
-                     "--insecure to show the run's state there",
-                     text);
-    else if ((fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) < 0 ||
-             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, a->ai_addr, a->ai_addrlen) ||
-             listen(fd, MAX_CONNECTIONS) || getsockname(fd, (struct sockaddr *)&bound, &size))
-        rc = err_errno(e, errno, "--metrics-listen %s: cannot listen", text);
-    freeaddrinfo(a);
-    if (rc) {
+    if (!insecure && !host_address_is_loopback(&a))
+        return err_set(e, ERR_INPUT,
+                       "%s: only loopback (127.0.0.1:PORT, [::1]:PORT) is served to all; use --insecure to show the "
+                       "run's state there",
+                       text);
+    int one = 1, fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, &a.any, a.size) ||
+        listen(fd, MAX_CONNECTIONS) || getsockname(fd, &a.any, &a.size)) {
+        int rc = host_address_cannot_listen(text, errno, e);
         if (fd >= 0)
             close(fd);
         return rc;
     }
-    char host[64] = "", port[8] = "";
-    getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
-    snprintf(url, url_size, bound.ss_family == AF_INET6 ? "http://[%s]:%s/metrics" : "http://%s:%s/metrics", host,
-             port);
+    host_address_text(&a, address);
+    snprintf(url, url_size, "http://%s/metrics", address);
     return fd;
 }
 
@@ -138,7 +100,7 @@ int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, b
     int fd = listen_at(address, insecure, m->url, sizeof m->url, e);
     if (fd < 0) {
         mem_free(m);
-        return fd;
+        return err_prefix(e, "--metrics-listen");
     }
     m->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, m, MHD_OPTION_LISTEN_SOCKET,
                                  (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,

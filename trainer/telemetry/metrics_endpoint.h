@@ -12,8 +12,8 @@
 
 struct metrics_endpoint;
 
-/* Starts to serve at address: 127.0.0.1:9555, [::1]:9555 or localhost:9555; port 0 means any free one. Anything but loopback is refused
- * unless insecure, because what is shown is open to all who can connect. The status is borrowed until metrics_endpoint_stop. */
+/* Starts to serve at address: 127.0.0.1:9555, [::1]:9555 or NAME:9555 (endpoint.h). Anything but loopback is refused unless insecure,
+ * because what is shown is open to all who can connect. The status is borrowed until metrics_endpoint_stop. */
 int metrics_endpoint_start(struct metrics_endpoint **m, const char *address, bool insecure, struct status *status,
                            struct err *e);
 
