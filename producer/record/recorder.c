@@ -142,9 +142,13 @@ int record(struct source *source, const struct record_options *o, struct err *e)
         rc = open_again(&r, source, o, e);
     else if (s->has_scale || (rc = measure(source, o, &rows, e)) == 0)
         rc = recording_create(&r, o->folder, s, o->dtype, o->shard_seqs, e);
-    if (rc == 0)
+    bool complete = rc == 0 && r.n_recorded == r.n_shards;
+    if (complete)
+        log_line("%s: the recording is complete, all its %" PRIu32 " shards are there: nothing to do", r.folder,
+                 r.n_shards);
+    if (rc == 0 && !complete)
         rc = check_disk(&r, e);
-    if (rc == 0)
+    if (rc == 0 && !complete)
         rc = record_shards(source, o, &r, &rows, e);
     recording_close(&r);
     rows_release(&rows);

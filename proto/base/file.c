@@ -156,6 +156,21 @@ void file_out_abandon(struct file_out *o)
     unlink(o->temporary);
 }
 
+int file_copy(const char *from, const char *to, struct err *e)
+{
+    struct file_map m;
+    struct file_out o;
+    if (file_map(&m, from, e))
+        return e->code;
+    int rc = file_out_open(&o, to, e);
+    if (rc == 0 && (rc = file_out_write(&o, m.data, m.size, e)) == 0)
+        rc = file_out_commit(&o, e);
+    else if (rc)
+        file_out_abandon(&o);
+    file_unmap(&m);
+    return rc;
+}
+
 int file_write_new(const char *path, mode_t mode, const void *data, size_t size, struct err *e)
 {
     char temporary[4096 + 32], folder[4096];

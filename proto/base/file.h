@@ -46,6 +46,9 @@ int file_out_commit(struct file_out *o, struct err *e);
 /* Closes and removes the temporary; safe after commit. */
 void file_out_abandon(struct file_out *o);
 
+/* Makes `to` the same bytes as the file `from`. */
+int file_copy(const char *from, const char *to, struct err *e);
+
 /* Writes a small file of exactly this mode, whole and synced or not there at all. Refuses a path at which something
  * lies. */
 int file_write_new(const char *path, mode_t mode, const void *data, size_t size, struct err *e);

@@ -289,30 +289,11 @@ class Resume(BadInput):
         self.succeed(trainer, producer)
         self.assertLess(harness.checkpoints(self.path("out"))[-1], 100)
 
-    def test_no_checkpoint(self):
-        self.refused(self.trainer([*TRAINER, "--resume"]), "out/checkpoints", "no checkpoint")
-        self.assertFalse(os.path.exists(self.path("out")))
-        os.makedirs(self.path("out", "checkpoints", "tmp"))  # of a run killed in its first save
-        self.refused(self.trainer([*TRAINER, "--resume"]), "out/checkpoints", "no checkpoint")
-
     def test_run_is_there(self):
         self.stopped_run()
         before = sorted(os.listdir(self.path("out")))
         self.refused(self.trainer(TRAINER), re.escape(self.path("out")), "holds a run", "--resume")
         self.assertEqual(sorted(os.listdir(self.path("out"))), before)
-
-    def test_run_is_over(self):
-        """Resuming a finished run trains nothing, and says what the run said (not zeros)."""
-        self.train(TRAINER, SYNTHETIC)
-        weights, before = self.path("out", "crosscoder.safetensors"), harness.summary(self.path("out"))
-        sha = harness.sha256(weights)
-        os.remove(weights)
-        self.train([*TRAINER, "--resume"], SYNTHETIC)
-        after = harness.summary(self.path("out"))
-        self.assertEqual(harness.sha256(weights), sha)
-        self.assertEqual(after["ledger"]["rows_this_session"], 0)
-        for key in "steps", "loss", "l0", "fvu", "fvu_token", "dead":
-            self.assertEqual(after[key], before[key], key)
 
     def test_other_config(self):
         self.stopped_run()

@@ -228,6 +228,7 @@ static void the_newest_are_kept(void **state)
     assert_string_equal(names(), "step_0000001001");
     assert_int_equal(checkpoint_latest(out, path, NULL), 0);
     assert_non_null(strstr(path, "step_0000001001"));
+    assert_int_equal(checkpoint_step(path), 1001);
 }
 
 /* The same step again (a resumed run stopped at once) replaces it. */
@@ -248,11 +249,11 @@ static void nothing_to_resume_from(void **state)
     (void)state;
     struct err e = {0};
     char folder[1024];
-    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT);
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_ABSENT);
     assert_non_null(strstr(e.message, "no checkpoint"));
     snprintf(folder, sizeof folder, "%s/checkpoints", out);
     assert_int_equal(file_make_folder(folder, NULL), 0);
-    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT);
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_ABSENT);
     assert_non_null(strstr(e.message, "no checkpoint"));
 }
 
@@ -269,7 +270,7 @@ static void half_a_checkpoint(void **state)
     assert_non_null(f);
     fputs("half", f);
     fclose(f);
-    assert_int_equal(checkpoint_latest(out, path, &e), ERR_INPUT); /* not this one */
+    assert_int_equal(checkpoint_latest(out, path, &e), ERR_ABSENT); /* not this one */
     training_fill(&a, 3, 40);
     save(2);
     assert_string_equal(names(), "step_0000000040");

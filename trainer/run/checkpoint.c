@@ -168,15 +168,20 @@ int checkpoint_latest(const char *out, char *path, struct err *e)
     if (result)
         return result;
     if (access(folder, F_OK) != 0)
-        return err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+        return err_set(e, ERR_ABSENT, "%s: no checkpoint to resume from", folder);
     if (list(folder, &names, &n, e))
         return e->code;
     if (n == 0)
-        result = err_set(e, ERR_INPUT, "%s: no checkpoint to resume from", folder);
+        result = err_set(e, ERR_ABSENT, "%s: no checkpoint to resume from", folder);
     else
         result = file_join(path, PATH_SIZE, folder, names[n - 1]->d_name, e);
     free_list(names, n);
     return result;
+}
+
+uint64_t checkpoint_step(const char *path)
+{
+    return strtoull(strrchr(path, '_') + 1, NULL, 10); /* the name is NAME_FORMAT */
 }
 
 int checkpoint_config(const char *path, json_t **cfg, struct err *e)

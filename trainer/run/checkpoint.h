@@ -21,8 +21,11 @@
 int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
                     const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
 
-/* Finds the newest checkpoint below out, path [4096]; ERR_INPUT if there is none. */
+/* Finds the newest checkpoint below out, path [4096]; ERR_ABSENT if there is none. */
 int checkpoint_latest(const char *out, char *path, struct err *e);
+
+/* Returns the steps done at a checkpoint that checkpoint_latest found. */
+uint64_t checkpoint_step(const char *path);
 
 /* Reads cfg.json of a checkpoint; owned by the caller (json_decref). */
 int checkpoint_config(const char *path, json_t **cfg, struct err *e);

@@ -18,6 +18,7 @@
 #include "mem.h"
 #include "overwrite.h"
 #include "recipe.h"
+#include "report.h"
 #include "resample.h"
 #include "safetensors.h"
 #include "stream_json.h"
@@ -25,6 +26,32 @@
 #include "weights_file.h"
 
 /* ---- the folder ---- */
+
+/* Refuses to resume what cannot be, and to begin where a run is; each with what can be done. */
+static int check_run(const struct learner_options *o, struct err *e)
+{
+    char path[PATH_SIZE];
+    int found = checkpoint_latest(o->out, path, e);
+    if ((found && found != ERR_ABSENT) || file_join(path, sizeof path, o->out, "metrics.jsonl", e))
+        return e->code;
+    bool begun = access(path, F_OK) == 0;
+    if (o->resume && found && begun)
+        return err_set(e, ERR_INPUT,
+                       "%s: no checkpoint to resume from: the run ended before its first. Remove the folder and start "
+                       "the run again without --resume",
+                       o->out);
+    if (o->resume && found)
+        return err_set(e, ERR_INPUT, "%s: no checkpoint to resume from, nor a run: start one without --resume", o->out);
+    if (!o->resume && found && begun)
+        return err_set(e, ERR_INPUT,
+                       "%s holds a run that ended before its first checkpoint, so that it cannot be resumed: remove "
+                       "the folder, or choose another --out",
+                       o->out);
+    if (!o->resume && !found)
+        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
+                       o->out);
+    return 0;
+}
 
 /* Refuses a folder in which something else has the name of a result. Of a run that goes on they are its own. */
 static int check_results(const struct learner_options *o, struct err *e)
@@ -48,12 +75,8 @@ static int check_out(const struct learner_options *o, struct err *e)
 {
     char path[PATH_SIZE];
     struct file_out probe;
-    if ((o->resume ? checkpoint_latest(o->out, path, e) : file_make_folder(o->out, e)) ||
-        file_join(path, sizeof path, o->out, "metrics.jsonl", e))
+    if ((!o->resume && file_make_folder(o->out, e)) || check_run(o, e))
         return e->code;
-    if (!o->resume && access(path, F_OK) == 0)
-        return err_set(e, ERR_INPUT, "%s holds a run already: --resume goes on with it, or choose another --out",
-                       o->out);
     if (check_results(o, e) || file_join(path, sizeof path, o->out, ".writable", e) || file_out_open(&probe, path, e))
         return e->code;
     file_out_abandon(&probe);
@@ -91,6 +114,23 @@ int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e)
         *saved = NULL;
     }
     return rc;
+}
+
+int learner_is_finished(const struct learner *l, bool *finished, struct err *e)
+{
+    *finished = *l->checkpoint && checkpoint_step(l->checkpoint) == l->schedule.total_steps;
+    return *finished ? report_is_written(l->o->out, l->o->truth != NULL, finished, e) : 0;
+}
+
+int learner_put_back(const struct learner *l, struct err *e)
+{
+    static const char *const results[] = {"crosscoder.safetensors", "cfg.json"};
+    char from[PATH_SIZE], to[PATH_SIZE];
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (file_join(from, sizeof from, l->checkpoint, results[i], e) ||
+            file_join(to, sizeof to, l->o->out, results[i], e) || (access(to, F_OK) != 0 && file_copy(from, to, e)))
+            return e->code;
+    return 0;
 }
 
 /* ---- setting up ---- */
@@ -210,11 +250,6 @@ int learner_describe(struct learner *l, const struct stream *stream, const struc
 uint64_t learner_steps(const struct learner *l)
 {
     return l->backend ? l->backend->step : 0;
-}
-
-bool learner_finished(const struct learner *l)
-{
-    return learner_steps(l) == l->schedule.total_steps;
 }
 
 /* Whether something that comes every so many steps, and at the end, comes after the step just done. */

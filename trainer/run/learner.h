@@ -59,7 +59,7 @@ struct learner {
     uint64_t saved_step; /* of the newest checkpoint; UINT64_MAX: none */
 };
 
-/* Takes the folder: refuses one that holds a run (unless resuming), that cannot be written, or that another trainer has. After a failure,
+/* Takes the folder: refuses one that holds a run or, resuming, none, that cannot be written, or that another trainer has. After a failure,
  * too, l is to be released. */
 int learner_claim(struct learner *l, const struct learner_options *o, struct err *e);
 
@@ -69,6 +69,13 @@ int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e);
 
 /* Makes the schedule; refuses settings that do not go together. */
 int learner_plan_steps(struct learner *l, struct err *e);
+
+/* Tells whether a learner that is resumed has nothing left to do: all its steps are done and summary.json says how it went, with a truth
+ * also what was recovered. */
+int learner_is_finished(const struct learner *l, bool *finished, struct err *e);
+
+/* Takes results that a finished learner's folder lacks (weights, cfg.json) from its checkpoint, which has the same. */
+int learner_put_back(const struct learner *l, struct err *e);
 
 /* Settles the backend's setup for a stream's shape and computes the bytes that learner_open takes; nothing is allocated. machine_bytes: the
  * machine's memory, of which kept gradients may take a tenth. */
@@ -93,7 +100,6 @@ int learner_describe(struct learner *l, const struct stream *stream, const struc
                      struct err *e);
 
 uint64_t learner_steps(const struct learner *l); /* done */
-bool learner_finished(const struct learner *l);
 
 /* Does one step on x [batch_size, n_inputs] and writes its line of metrics if one is due. */
 int learner_step(struct learner *l, const float *x, struct err *e);

@@ -199,7 +199,7 @@ static int describe(struct trainer *t, struct err *e)
     return 0;
 }
 
-/* A finished run is resumed: only its results may be missing, which come from the held-out rows. */
+/* A run is resumed that did all its steps but did not come to say how it went: only that is missing, which comes from the held-out rows. */
 static int finish_again(struct trainer *t, struct err *e)
 {
     for (size_t i = 0; i < t->n_learners; i++)
@@ -296,7 +296,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .dead_rows = l->config.dead_rows,
                        .has_k = backend_has_k(&l->setup),
                        .rows_per_s = metrics_rows_per_s(&l->metrics, learner_steps(l)),
-                       .waiting_share = metrics_waiting_share(&l->metrics),
+                       .waiting_share = metrics_waiting_share(&l->metrics, learner_steps(l)),
                        .budget_bytes = budget_total(&t->budget)};
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;

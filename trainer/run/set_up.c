@@ -1,7 +1,8 @@
 /* set_up.c - a run from its flags to its first step; see trainer.h.
  *
- * In this order: bind, wait for the first producer (its stream says how large all is), print the memory budget,
- * allocate, load or initialise, start the ingest thread. Nothing large is allocated before the budget is printed. */
+ * In this order: take the folder, read flags and checkpoint (a finished run ends here), bind, wait for the first producer (its stream says
+ * how large all is), print the memory budget, allocate, load or initialise, start the ingest thread. Nothing large is allocated before
+ * the budget is printed. */
 #include "trainer.h"
 
 #include <errno.h>
@@ -50,9 +51,9 @@ static int read_normalisation(const json_t *saved, const char *checkpoint, uint3
     return n->has_median_norm ? read_sites(saved, "median_norm", checkpoint, n_sites, true, n->median_norm, e) : 0;
 }
 
-/* Takes from the first learner's checkpoint what the run needs before the first producer is heard: the stream expected, its scale, the
- * run's id. Every other learner's checkpoint must be of the same run. */
-static int read_checkpoints(struct trainer *t, struct stream *expected, struct err *e)
+/* Takes from the first learner's checkpoint what the run needs before the first producer is heard: its stream, the scale, the run's id.
+ * Every other learner's checkpoint must be of the same run. */
+static int read_checkpoints(struct trainer *t, struct err *e)
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < t->n_learners; i++) {
@@ -68,11 +69,11 @@ static int read_checkpoints(struct trainer *t, struct stream *expected, struct e
             json_decref(saved);
             continue;
         }
-        rc = stream_from_json(expected, json_object_get(saved, "stream"), l->checkpoint, e);
+        rc = stream_from_json(&t->stream, json_object_get(saved, "stream"), l->checkpoint, e);
         if (rc == 0 && run_id)
             snprintf(t->run_id, sizeof t->run_id, "%s", run_id);
         if (rc == 0)
-            rc = read_normalisation(saved, l->checkpoint, expected->n_sites, &t->normalisation, e);
+            rc = read_normalisation(saved, l->checkpoint, t->stream.n_sites, &t->normalisation, e);
         t->has_scale = rc == 0;
         json_decref(saved);
     }
@@ -145,25 +146,51 @@ static int wait_for_stream(struct trainer *t, struct err *e)
     return rc;
 }
 
-/* Settles config, scale and stream: from flags, the checkpoint and the first producer. */
-static int meet_first_producer(struct trainer *t, struct err *e)
+/* Settles what flags and checkpoints say: configuration and schedule, and if they know them scale and stream. */
+static int settle(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
-    struct stream expected = {0};
-    struct ingest_options io = {
-        .endpoints = t->o->endpoints, .n_endpoints = t->o->n_endpoints, .door = t->o->door, .run_id = t->run_id};
     if (t->learners[0].o->resume) {
-        if (read_checkpoints(t, &expected, e))
+        if (read_checkpoints(t, e))
             return e->code;
-        io.expected = &expected;
-        io.n_scale = expected.n_sites;
+        t->n_scale = t->stream.n_sites;
     } else if (*c->scale) {
-        if (stream_parse_scale(c->scale, t->normalisation.scale, &io.n_scale, e))
+        if (stream_parse_scale(c->scale, t->normalisation.scale, &t->n_scale, e))
             return e->code;
         t->has_scale = true;
         if (check_known_scale(c, "given", (double)t->normalisation.scale[0], e))
             return e->code;
     }
+    return plan_steps(t, e);
+}
+
+/* Returns ERR_STOPPED if a run that is resumed has nothing left to do. */
+static int check_unfinished(const struct trainer *t, struct err *e)
+{
+    for (size_t i = 0; i < t->n_learners; i++) {
+        bool finished;
+        if (learner_is_finished(&t->learners[i], &finished, e))
+            return e->code;
+        if (!finished)
+            return 0;
+    }
+    for (size_t i = 0; i < t->n_learners; i++)
+        if (learner_put_back(&t->learners[i], e))
+            return e->code;
+    return err_set(e, ERR_STOPPED, "%s: the run is finished, all its %" PRIu64 " steps are done: nothing to do",
+                   t->learners[0].o->out, t->learners[0].schedule.total_steps);
+}
+
+/* Listens, and settles the stream by what the first producer says. */
+static int meet_first_producer(struct trainer *t, struct err *e)
+{
+    const struct config *c = stream_config(t);
+    struct ingest_options io = {.endpoints = t->o->endpoints,
+                                .n_endpoints = t->o->n_endpoints,
+                                .door = t->o->door,
+                                .run_id = t->run_id,
+                                .expected = t->learners[0].o->resume ? &t->stream : NULL,
+                                .n_scale = t->n_scale};
     t->normalisation.centred = c->center;
     io.dtype = c->dtype;
     io.scale = t->has_scale ? t->normalisation.scale : NULL;
@@ -173,7 +200,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.timeout_ms = (uint32_t)c->timeout_ms;
     io.audit = c->audit;
     io.audit_tolerance = c->audit_tolerance;
-    if (plan_steps(t, e) || ingest_new(&t->ingest, &io, e))
+    if (ingest_new(&t->ingest, &io, e))
         return e->code;
     status_writer_watch(t->status_writer, t->ingest);
     t->waiting = (struct waiting){
@@ -392,7 +419,8 @@ int set_up(struct trainer *t, const struct learner_options *options, struct err 
     for (size_t i = 0; i < t->n_learners; i++)
         if (learner_claim(&t->learners[i], &options[i], e))
             return e->code;
-    if (check_provenance(t, e) || open_status(t, e) || meet_first_producer(t, e))
+    if (check_provenance(t, e) || settle(t, e) || check_unfinished(t, e) || open_status(t, e) ||
+        meet_first_producer(t, e))
         return e->code;
     int threads = stream_config(t)->threads ? (int)stream_config(t)->threads : omp_get_num_procs();
     omp_set_num_threads(threads);

@@ -34,7 +34,8 @@ struct trainer {
     struct status *status;
     struct status_writer *status_writer;
     struct metrics_endpoint *endpoint;
-    bool has_scale; /* known before anything is measured */
+    bool has_scale;   /* known before anything is measured */
+    uint32_t n_scale; /* values of a scale that flags or a checkpoint give; 0: they do not */
     struct normalisation normalisation;
     uint32_t *scale_blocks; /* [n_scale_blocks] the first ones, over which is measured what is not known */
     uint32_t n_scale_blocks;
@@ -52,7 +53,7 @@ static inline const struct config *stream_config(const struct trainer *t)
 }
 
 /* Sets up a zeroed trainer with o and learners [n_learners] in place, of which options are those given. ERR_STOPPED: asked to stop
- * meanwhile. After a failure, too, the trainer is to be released. */
+ * meanwhile, or the run is finished already. After a failure, too, the trainer is to be released. */
 int set_up(struct trainer *t, const struct learner_options *options, struct err *e);
 void tear_down(struct trainer *t); /* frees all but t itself, its learners' metrics and the status */
 

@@ -177,6 +177,11 @@ int metrics_step(struct metrics *m, const struct backend *b, const struct step_r
 int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,
                        const struct evaluation_report *r, struct err *e)
 {
+    m->threshold_l0 = r->has_threshold ? r->threshold_l0 : (double)NAN;
+    if (m->status)
+        status_evaluation(m->status, r);
+    if (steps == m->first_step)
+        return 0;
     json_t *line = json_object();
     add(line, "", "step", "", json_integer((json_int_t)steps));
     add(line, "", "rows", "", json_integer((json_int_t)(steps * m->batch_size)));
@@ -188,9 +193,6 @@ int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_s
         add_fvu(line, "eval_threshold_", &r->threshold_fvu, setup->n_sites);
     }
     add(line, "eval_", "silent", "", json_integer((json_int_t)r->silent));
-    m->threshold_l0 = r->has_threshold ? r->threshold_l0 : (double)NAN;
-    if (m->status)
-        status_evaluation(m->status, r);
     return write_line(m, line, e);
 }
 
@@ -246,10 +248,11 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
 
 double metrics_rows_per_s(const struct metrics *m, uint64_t steps)
 {
-    return (double)((steps - m->first_step) * m->batch_size) / (clock_s() - m->started);
+    return steps == m->first_step ? (double)NAN
+                                  : (double)((steps - m->first_step) * m->batch_size) / (clock_s() - m->started);
 }
 
-double metrics_waiting_share(const struct metrics *m)
+double metrics_waiting_share(const struct metrics *m, uint64_t steps)
 {
-    return waited(m) / (clock_s() - m->started);
+    return steps == m->first_step ? (double)NAN : waited(m) / (clock_s() - m->started);
 }

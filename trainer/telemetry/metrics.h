@@ -49,7 +49,7 @@ void metrics_wait_ends(struct metrics *m);
 /* Writes a training line of a step of b that has metrics. */
 int metrics_step(struct metrics *m, const struct backend *b, const struct step_report *r, struct err *e);
 
-/* Writes an evaluation line. */
+/* Writes an evaluation line, but for the step that the session began with: the line of the session before stands there. */
 int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_setup *setup,
                        const struct evaluation_report *r, struct err *e);
 
@@ -57,8 +57,8 @@ int metrics_evaluation(struct metrics *m, uint64_t steps, const struct backend_s
  * that too. */
 void metrics_progress(struct metrics *m, const struct step_report *r);
 
-/* Return what holds for this session: rows a second, and the share of time in which training waited. */
+/* Return what holds for this session: rows a second, and the share of time in which training waited. NaN if there was no step in it. */
 double metrics_rows_per_s(const struct metrics *m, uint64_t steps);
-double metrics_waiting_share(const struct metrics *m);
+double metrics_waiting_share(const struct metrics *m, uint64_t steps);
 
 #endif

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -88,9 +89,10 @@ static void print_table(const struct report *r, size_t peak)
     for (uint32_t i = 0; i < r->stream->n_sites; i++)
         print_fvu(r->stream->sites[i], fvu->fvu_site[i], fvu->fvu_typical_site[i], fvu->fvu_token_site[i]);
     print_fvu("all", fvu->fvu, fvu->fvu_typical, fvu->fvu_token);
-    printf("\nL0 %.1f   loss %.4g   %.0f rows/s   waiting for activations %.1f %%",
-           r->evaluation ? r->evaluation->l0 : r->step->l0, r->evaluation ? r->evaluation->loss : r->step->loss,
-           r->rows_per_s, 100 * r->waiting_share);
+    printf("\nL0 %.1f   loss %.4g", r->evaluation ? r->evaluation->l0 : r->step->l0,
+           r->evaluation ? r->evaluation->loss : r->step->loss);
+    if (r->rows_trained)
+        printf("   %.0f rows/s   waiting for activations %.1f %%", r->rows_per_s, 100 * r->waiting_share);
     if (!isnan(r->clipped))
         printf("   gradient clipped in %.1f %% of the steps", 100 * r->clipped);
     print_latents(r);
@@ -116,6 +118,22 @@ static void print_table(const struct report *r, size_t peak)
     fflush(stdout);
 }
 
+int report_is_written(const char *out, bool recovered, bool *written, struct err *e)
+{
+    char path[4096];
+    json_t *summary = NULL;
+    if (file_join(path, sizeof path, out, "summary.json", e))
+        return e->code;
+    *written = access(path, F_OK) == 0;
+    if (!*written || !recovered)
+        return 0;
+    if (json_read_object(path, &summary, e))
+        return e->code;
+    *written = json_object_get(summary, "recovered") != NULL;
+    json_decref(summary);
+    return 0;
+}
+
 int report_write(const struct report *r, struct err *e)
 {
     size_t peak = mem_peak_rss();
@@ -128,7 +146,7 @@ int report_write(const struct report *r, struct err *e)
     json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));
     json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows));
     json_t *summary = json_pack(
-        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:f, s:f, s:I, s:I, s:o}", "steps",
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "steps",
         (json_int_t)r->steps, "loss", json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",
         json_real_or_null(r->evaluation ? r->evaluation->l0 : r->step->l0), "fvu", json_real_or_null(fvu->fvu),
         "fvu_typical", json_real_or_null(fvu->fvu_typical), "fvu_token", json_real_or_null(fvu->fvu_token), "dead",
@@ -136,8 +154,8 @@ int report_write(const struct report *r, struct err *e)
         (json_int_t)r->dead_rows, "silent",
         r->evaluation ? json_integer((json_int_t)r->evaluation->silent) : json_null(), "clipped",
         json_real_or_null(r->clipped), "collapse", *r->collapse ? json_string(r->collapse) : json_null(), "rows_per_s",
-        r->rows_per_s, "waiting", r->waiting_share, "peak_rss", (json_int_t)peak, "budget", (json_int_t)r->budget_bytes,
-        "ledger", ledger);
+        json_real_or_null(r->rows_per_s), "waiting", json_real_or_null(r->waiting_share), "peak_rss", (json_int_t)peak,
+        "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
     if (r->evaluation && r->evaluation->has_threshold) {
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));

@@ -31,12 +31,15 @@ struct report {
     const char *collapse;                       /* why the run counts as collapsed; "" if it does not */
     double clipped;                             /* share of the steps whose gradient was clipped; NaN: not known */
     size_t d_sae;
-    uint64_t dead_rows; /* trained on before any latent can be dead */
-    bool has_k;         /* topk, batchtopk */
-    double rows_per_s, waiting_share;
+    uint64_t dead_rows;               /* trained on before any latent can be dead */
+    bool has_k;                       /* topk, batchtopk */
+    double rows_per_s, waiting_share; /* of this session; NaN if it trained on nothing */
     size_t budget_bytes;
     struct ingest_counters ingest;
 };
+
+/* Tells whether a run's folder has a summary.json; recovered: one that says what was recovered. */
+int report_is_written(const char *out, bool recovered, bool *written, struct err *e);
 
 /* Prints the table and writes summary.json. It is an error if the ledger does not add up. */
 int report_write(const struct report *r, struct err *e);
