@@ -13,6 +13,7 @@
 #include "mem.h"
 #include "npy.h"
 #include "safetensors.h"
+#include "site_parts.h"
 
 #define WHOLE_BYTES ((size_t)64 << 20)
 #define PIECES 1024
@@ -218,6 +219,21 @@ static void fingerprint_column(struct fingerprint *f, const struct import *im, c
     }
 }
 
+/* Returns how many models the sites' names speak of. A name that says of which it is, even if all say 0, is one of two models or more. */
+static uint32_t count_models(const struct stream *s)
+{
+    uint32_t n = 1;
+    for (uint32_t i = 0; i < s->n_sites; i++) {
+        struct site_parts p = site_parts(s->sites[i]);
+        uint32_t greatest = p.less > p.model ? p.less : p.model;
+        if (p.n_models && n < 2)
+            n = 2;
+        if (p.n_models && n <= greatest)
+            n = greatest + 1;
+    }
+    return n;
+}
+
 static int describe(struct import *im, const struct import_options *o, struct err *e)
 {
     struct stream *s = &im->stream;
@@ -231,7 +247,7 @@ static int describe(struct import *im, const struct import_options *o, struct er
                        s->seq_len);
     s->rows_per_seq = s->seq_len;
     s->n_seq = (uint32_t)(im->n_rows / s->seq_len);
-    s->n_models = 1;
+    s->n_models = count_models(s);
     s->can_bf16 = s->can_f32 = true;
     if (fingerprint_init(&f, e))
         return e->code;
@@ -239,6 +255,8 @@ static int describe(struct import *im, const struct import_options *o, struct er
     for (uint32_t i = 0; i < s->n_sites; i++)
         fingerprint_column(&f, im, &im->columns[i], s->d_model);
     fingerprint_finish(&f, s->model_fingerprints[0]);
+    for (uint32_t m = 1; m < s->n_models && m < STREAM_MAX_MODELS; m++) /* the cache of all of them is one */
+        memcpy(s->model_fingerprints[m], s->model_fingerprints[0], FINGERPRINT_SIZE);
     im->vector = mem_alloc(s->d_model, sizeof *im->vector, "vector", e);
     return im->vector ? stream_check(s, e) : ERR_MEMORY;
 }

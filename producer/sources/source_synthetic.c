@@ -337,16 +337,16 @@ static int describe(struct stream *t, const struct synthetic_options *o, struct 
                          .n_models = o->n_models,
                          .can_bf16 = true,
                          .can_f32 = true};
-    int rc = stream_check(t, e);
-    if (rc)
-        return rc;
     uint32_t per_model = o->n_sites / o->n_models;
-    for (uint32_t i = 0; i < o->n_sites; i++)
+    for (uint32_t i = 0; i < o->n_sites && i < STREAM_MAX_SITES; i++)
         if (o->n_models == 1)
             snprintf(t->sites[i], SITE_NAME_SIZE, "blocks.%" PRIu32 ".hook_resid_post", i);
         else
             snprintf(t->sites[i], SITE_NAME_SIZE, "%" PRIu32 ":blocks.%" PRIu32 ".hook_resid_post", i / per_model,
                      i % per_model);
+    int rc = stream_check(t, e);
+    if (rc)
+        return rc;
     char text[448];
     struct fingerprint f;
     snprintf(text, sizeof text, "synthetic 1 %" PRIu32 " %" PRIu32 " %a %a %a %a %" PRIu64, o->n_models, o->n_latents,

@@ -29,7 +29,7 @@ struct field {
     {                   \
         NULL, U32, 0, 0 \
     }
-#define MAX_FIELDS 16
+#define MAX_PAIRS 256 /* of a map: more than ours have, for HELLOs of other versions */
 
 static const struct field hello_fields[] = {
     OF("version", U32, hello.version),
@@ -319,13 +319,54 @@ static uint32_t hello_version(const struct mpread *at)
     return strcmp(key, "version") == 0 ? (uint32_t)mpread_uint(&r, UINT32_MAX) : 0;
 }
 
+/* Reads the pairs of a map that follow its type into the zeroed m, whose type is set. */
+static int decode_fields(struct message *m, struct mpread *r, uint32_t pairs, struct err *e)
+{
+    char key[16] = "";
+    const char *name = types[m->type].name;
+    const struct field *fields = types[m->type].fields;
+    struct counts counts = {0};
+    uint32_t seen = 0, expected = 0;
+    while (fields[expected].key)
+        expected++;
+    if (pairs != expected + 1)
+        return err_set(e, ERR_PEER, "%s with %u fields, has %u", name, pairs - 1, expected);
+    for (uint32_t i = 0; i < expected && !r->why; i++) {
+        mpread_text(r, key, sizeof key);
+        uint32_t f = 0;
+        while (fields[f].key && strcmp(fields[f].key, key) != 0)
+            f++;
+        if (r->why)
+            break;
+        if (!fields[f].key)
+            return err_set(e, ERR_PEER, "%s with unknown field '%s'", name, key);
+        if (seen & 1u << f)
+            return err_set(e, ERR_PEER, "%s with field '%s' twice", name, key);
+        seen |= 1u << f;
+        read_field(r, &fields[f], m, &counts);
+        if (r->why)
+            return err_set(e, ERR_PEER, "%s: field '%s': %s", name, key, r->why);
+    }
+    if (r->why)
+        return err_set(e, ERR_PEER, "%s: %s", name, r->why);
+    if (r->at != r->end)
+        return err_set(e, ERR_PEER, "%s: %zu bytes after its end", name, (size_t)(r->end - r->at));
+    if (m->type == MESSAGE_WELCOME)
+        m->welcome.n_scale = counts.scales;
+    if (m->type == MESSAGE_HELLO && m->hello.stream.has_scale && counts.scales != m->hello.stream.n_sites)
+        return err_set(e, ERR_PEER, "HELLO: %u scales for %u sites", counts.scales, m->hello.stream.n_sites);
+    if (m->type == MESSAGE_BATCH && counts.origin_bytes != (size_t)m->batch.rows * sizeof(struct row_origin))
+        return err_set(e, ERR_PEER, "BATCH: %zu bytes of origins for %u rows", counts.origin_bytes, m->batch.rows);
+    return 0;
+}
+
 int message_decode(struct message *m, const unsigned char *data, size_t size, struct err *e)
 {
     if (size > MESSAGE_MAX_BYTES)
         return err_set(e, ERR_PEER, "header frame of %zu bytes, at most %zu", size, MESSAGE_MAX_BYTES);
     struct mpread r;
     mpread_init(&r, data, size);
-    uint32_t pairs = mpread_map(&r, MAX_FIELDS);
+    uint32_t pairs = mpread_map(&r, MAX_PAIRS);
     char key[16] = "", name[16] = "";
     if (pairs)
         mpread_text(&r, key, sizeof key);
@@ -342,42 +383,10 @@ int message_decode(struct message *m, const unsigned char *data, size_t size, st
         return err_set(e, ERR_PEER, "%s of %zu bytes, at most %zu", name, size, types[type].max_bytes);
     memset(m, 0, sizeof *m);
     m->type = (enum message_type)type;
-
-    const struct field *fields = types[type].fields;
-    struct counts counts = {0};
-    uint32_t seen = 0, expected = 0;
-    while (fields[expected].key)
-        expected++;
-    uint32_t version = type == MESSAGE_HELLO && pairs != expected + 1 ? hello_version(&r) : 0;
+    const struct mpread behind_type = r;
+    int rc = decode_fields(m, &r, pairs, e);
+    uint32_t version = rc && m->type == MESSAGE_HELLO ? hello_version(&behind_type) : 0;
     if (version && version != PROTOCOL_VERSION)
         return err_set(e, ERR_PEER, "protocol version %u, run speaks %d", version, PROTOCOL_VERSION);
-    if (pairs != expected + 1)
-        return err_set(e, ERR_PEER, "%s with %u fields, has %u", name, pairs - 1, expected);
-    for (uint32_t i = 0; i < expected && !r.why; i++) {
-        mpread_text(&r, key, sizeof key);
-        uint32_t f = 0;
-        while (fields[f].key && strcmp(fields[f].key, key) != 0)
-            f++;
-        if (r.why)
-            break;
-        if (!fields[f].key)
-            return err_set(e, ERR_PEER, "%s with unknown field '%s'", name, key);
-        if (seen & 1u << f)
-            return err_set(e, ERR_PEER, "%s with field '%s' twice", name, key);
-        seen |= 1u << f;
-        read_field(&r, &fields[f], m, &counts);
-        if (r.why)
-            return err_set(e, ERR_PEER, "%s: field '%s': %s", name, key, r.why);
-    }
-    if (r.why)
-        return err_set(e, ERR_PEER, "%s: %s", name, r.why);
-    if (r.at != r.end)
-        return err_set(e, ERR_PEER, "%s: %zu bytes after its end", name, (size_t)(r.end - r.at));
-    if (m->type == MESSAGE_WELCOME)
-        m->welcome.n_scale = counts.scales;
-    if (m->type == MESSAGE_HELLO && m->hello.stream.has_scale && counts.scales != m->hello.stream.n_sites)
-        return err_set(e, ERR_PEER, "HELLO: %u scales for %u sites", counts.scales, m->hello.stream.n_sites);
-    if (m->type == MESSAGE_BATCH && counts.origin_bytes != (size_t)m->batch.rows * sizeof(struct row_origin))
-        return err_set(e, ERR_PEER, "BATCH: %zu bytes of origins for %u rows", counts.origin_bytes, m->batch.rows);
-    return 0;
+    return rc;
 }

@@ -75,8 +75,46 @@ static bool is_plain(const char *text)
     return *text == '\0';
 }
 
+/* Refuses a site's name that says of which model it is otherwise than the number of models asks for: of several each name says it, of one
+ * none does. */
+static int check_site_models(const struct stream *s, uint32_t site, struct err *e)
+{
+    const char *name = s->sites[site];
+    struct site_parts p = site_parts(name);
+    uint32_t greatest = p.n_models == 2 && p.less > p.model ? p.less : p.model;
+    if (s->n_models < 2 && p.n_models)
+        return err_set(e, ERR_INPUT, "site %u (%s) names a model, but there is %s", site, name,
+                       s->n_models ? "one only" : "none");
+    if (s->n_models >= 2 && !p.n_models)
+        return err_set(e, ERR_INPUT, "site %u (%s) names no model, but there are %u: must be 0:%s, or another's", site,
+                       name, s->n_models, name);
+    if (p.n_models && greatest >= s->n_models)
+        return err_set(e, ERR_INPUT, "site %u (%s) names model %u, but there are %u, counted from 0", site, name,
+                       greatest, s->n_models);
+    return 0;
+}
+
+/* Each name is compared with all others by its hash: a stranger's HELLO of 512 long names, all but the same, shall cost little. */
+static int check_sites(const struct stream *s, struct err *e)
+{
+    uint64_t hashes[STREAM_MAX_SITES];
+    for (uint32_t i = 0; i < s->n_sites; i++) {
+        if (!is_plain(s->sites[i]))
+            return err_set(e, ERR_INPUT, "name of site %u: must be printable ASCII without spaces", i);
+        if (check_site_models(s, i, e))
+            return e->code;
+        hashes[i] = fingerprint_checksum(s->sites[i], strlen(s->sites[i]), NULL, 0);
+        for (uint32_t k = 0; k < i; k++)
+            if (hashes[k] == hashes[i] && strcmp(s->sites[k], s->sites[i]) == 0)
+                return err_set(e, ERR_INPUT, "sites %u and %u are both %s", k, i, s->sites[i]);
+    }
+    return 0;
+}
+
 int stream_check(const struct stream *s, struct err *e)
 {
+    struct err own;
+    e = e ? e : &own;
     if (s->n_sites == 0 || s->n_sites > STREAM_MAX_SITES)
         return err_set(e, ERR_INPUT, "%u sites, must be 1 to %d", s->n_sites, STREAM_MAX_SITES);
     if (s->n_models > STREAM_MAX_MODELS)
@@ -95,9 +133,8 @@ int stream_check(const struct stream *s, struct err *e)
         return err_set(e, ERR_INPUT, "%u sequences x %u rows do not fit in a size", s->n_seq, s->rows_per_seq);
     if (!s->can_bf16 && !s->can_f32)
         return err_set(e, ERR_INPUT, "no dtype offered");
-    for (uint32_t i = 0; i < s->n_sites; i++)
-        if (!is_plain(s->sites[i]))
-            return err_set(e, ERR_INPUT, "name of site %u: must be printable ASCII without spaces", i);
+    if (check_sites(s, e))
+        return e->code;
     bool plain = is_plain(s->tokens_fingerprint);
     for (uint32_t i = 0; i < s->n_models; i++)
         plain = plain && is_plain(s->model_fingerprints[i]);

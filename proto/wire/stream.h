@@ -43,8 +43,8 @@ struct stream {
  * and both values: "site 3: blocks.3.hook_mlp_out, run has blocks.3.hook_resid_post". Scales are not compared here. */
 int stream_compare(const struct stream *ours, const struct stream *theirs, struct err *e);
 
-/* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII.
- */
+/* Refuses a stream that makes no sense: nothing of it, sizes whose products do not fit, names that are not plain ASCII or there twice, sites
+ * of models that do not exist. Names say of which model they are if there are two models or more, and only then. */
 int stream_check(const struct stream *s, struct err *e);
 
 /* Returns 0 if the sites pair across two models: the first half of them are model 0's, the second half model 1's at the

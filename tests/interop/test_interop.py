@@ -300,6 +300,20 @@ class Messages(InteropTest):
         self.next(self.connect(seal(self.good)), "WELCOME")  # and a good one is still welcome
         self.assertEqual(trainer.stderr.count("rejected"), 14)
 
+    def test_sites_and_models(self):
+        """What section 3 says of sites' names, before the first producer and after."""
+        trainer = self.trainer()
+        one, two = self.good["models"], self.good["models"] * 2
+        for when in ("before", "after"):
+            for sites, models, why in ((["a", "a"], one, "sites 0 and 1 are both a"), (["a", "b"], two, "site 0 (a) names no model, but there are 2"),
+                                       (["0:a", "b"], two, "site 1 (b) names no model"), (["0:a", "0:b"], one, "site 0 (0:a) names a model, but there is one"),
+                                       (["0:a", "2-0:a"], two, "site 1 (2-0:a) names model 2, but there are 2"),
+                                       (["0:a", "1:a"], [], "site 0 (0:a) names a model, but there is none")):
+                with self.subTest(when + ": " + why):
+                    self.assertIn(why, self.refused(seal(self.good | {"sites": sites, "models": models})))
+            self.next(self.connect(seal(self.good)), "WELCOME")
+        self.assertEqual(trainer.stderr.count("rejected"), 12)
+
     def test_own_scale_needs_the_runs_dtype(self):
         """A scale of its own spares a producer the raw leases, but not the dtype of the run."""
         self.trainer(dtype="fp32")

@@ -151,6 +151,33 @@ static void npy_per_site(void **state)
     s.close(s.self);
 }
 
+/* Names that say of which model they are make a stream of several models, of which the cache is the fingerprint. */
+static void names_of_models(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names[2];
+        uint32_t n_models; /* 0: refused */
+    } cases[] = {{{"a.npy", "b.npy"}, 1},       {{"0:a.npy", "1:a.npy"}, 2}, {{"0:a.npy", "0:b.npy"}, 2},
+                 {{"0-4:a.npy", "0:a.npy"}, 5}, {{"0:a.npy", "b.npy"}, 0},   {{"0:a.npy", "8:a.npy"}, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *files[] = {make_npy(cases[i].names[0], F32, 0, 1, "24, 6"),
+                               make_npy(cases[i].names[1], F32, 1, 1, "24, 6")};
+        struct import_options o = {.files = files, .n_files = 2};
+        struct source s;
+        if (!cases[i].n_models) {
+            refuses(&o, i == 4 ? "site 1 (b) names no model, but there are 2" : "9 models, at most 8");
+            continue;
+        }
+        must_open(&s, &o);
+        assert_int_equal(s.stream.n_models, cases[i].n_models);
+        for (uint32_t m = 0; m < s.stream.n_models; m++)
+            assert_string_equal(s.stream.model_fingerprints[m], s.stream.model_fingerprints[0]);
+        assert_int_equal(strlen(s.stream.model_fingerprints[0]), FINGERPRINT_SIZE - 1);
+        s.close(s.self);
+    }
+}
+
 static void npy_refused(void **state)
 {
     (void)state;
@@ -314,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(npy_stacked),
         cmocka_unit_test(npy_per_site),
+        cmocka_unit_test(names_of_models),
         cmocka_unit_test(npy_refused),
         cmocka_unit_test(not_finite),
         cmocka_unit_test(fingerprint),

@@ -81,9 +81,41 @@ static void sites_that_do_not(void **state)
     REFUSED("site 0 (0:a) pairs with none: in its place in the second half, site 1 is 1:b", "0:a", "1:b", "0:b", "1:a");
 }
 
+/* Returns what stream_check says of a stream of so many models with these sites; "" if nothing. */
+static const char *check(uint32_t n_models, const char *const *sites)
+{
+    static struct stream s;
+    static struct err e;
+    s = (struct stream){
+        .d_model = 4, .seq_len = 2, .rows_per_seq = 1, .n_seq = 1, .n_models = n_models, .can_f32 = true};
+    for (; sites[s.n_sites]; s.n_sites++)
+        strcpy(s.sites[s.n_sites], sites[s.n_sites]);
+    e = (struct err){0};
+    return stream_check(&s, &e) ? e.message : "";
+}
+#define CHECK(text, n_models, ...) assert_string_equal(check(n_models, (const char *const[]){__VA_ARGS__, NULL}), text)
+
+/* Which model a site is of stands in its name if there are two or more, and only then. */
+static void sites_of_models(void **state)
+{
+    (void)state;
+    CHECK("", 0, "a", "b");
+    CHECK("", 1, "a", "layer:3");
+    CHECK("", 2, "0:a", "1:a", "1-0:a", "0-1:a");
+    CHECK("", 2, "1:a");
+    CHECK("", 3, "2:a", "0-2:a");
+    CHECK("site 0 (0:a) names a model, but there is one only", 1, "0:a");
+    CHECK("site 1 (1-0:a) names a model, but there is one only", 1, "a", "1-0:a");
+    CHECK("site 0 (0:a) names a model, but there is none", 0, "0:a");
+    CHECK("site 1 (b) names no model, but there are 2: must be 0:b, or another's", 2, "0:a", "b");
+    CHECK("site 1 (2:a) names model 2, but there are 2, counted from 0", 2, "0:a", "2:a");
+    CHECK("site 0 (0-7:a) names model 7, but there are 2, counted from 0", 2, "0-7:a");
+    CHECK("sites 0 and 2 are both a", 1, "a", "b", "a");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(names), cmocka_unit_test(sites_that_pair),
-                                       cmocka_unit_test(sites_that_do_not)};
+                                       cmocka_unit_test(sites_that_do_not), cmocka_unit_test(sites_of_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,8 +94,8 @@ static void another_stream_is_refused(void **state)
     rejected(ERR_MISMATCH, "sequences 99", "run has 100");
     h.stream.vocab_size = 0;
     rejected(ERR_MISMATCH, "vocabulary size 0", "run has 50257");
-    h.stream.n_models = 1;
-    rejected(ERR_MISMATCH, "models 1", "run has 2");
+    h.stream.n_models = 3;
+    rejected(ERR_MISMATCH, "models 3", "run has 2");
     strcpy(h.stream.tokens_fingerprint, "70cd");
     rejected(ERR_MISMATCH, "tokens have fingerprint 70cd", "run has 70cc");
     strcpy(h.stream.model_fingerprints[1], "bbbc");
@@ -128,6 +128,9 @@ static void a_stream_without_sense_is_refused(void **state)
         /* names go into cfg.json: bytes that are not text would make it unreadable or leave it out */
         NONSENSE(strcpy(h.stream.sites[2], "blocks.\xff"), "name of site 2", "printable ASCII");
         NONSENSE(strcpy(h.stream.sites[2], "two words"), "name of site 2", "printable ASCII");
+        NONSENSE(strcpy(h.stream.sites[2], h.stream.sites[0]), "sites 0 and 2 are both 0:", "");
+        NONSENSE(strcpy(h.stream.sites[2], "blocks.2.hook_resid_post"), "site 2", "names no model");
+        NONSENSE(h.stream.n_models = 1, "site 0 (0:blocks.0.hook_resid_post)", "there is one only");
         NONSENSE(strcpy(h.stream.tokens_fingerprint, "\xc3"), "fingerprints", "printable ASCII");
         NONSENSE(strcpy(h.stream.model_fingerprints[1], "\x7f"), "fingerprints", "printable ASCII");
     }
