@@ -97,11 +97,22 @@ def chunks(source, lease, dtype, scale):
         yield header, x[part], origins[part]
 
 
+def curve_keys(secret_path, server_path):
+    """(own secret key, own public key, the trainer's public key), from a producer's NAME.secret and a trainer's NAME.public."""
+    def read(path):
+        with open(path) as f:
+            lines = [line.split() for line in f if not line.startswith("#")]
+        return {words[0]: words[1].encode() for words in lines if words}
+    own = read(secret_path)
+    return own["secret"], own["public"], read(server_path)["public"]
+
+
 class Producer:
     """Serves one trainer, across its restarts. A session is the life of one socket; leases of an older one are void."""
 
-    def __init__(self, source, endpoint):
-        self.source, self.endpoint = source, endpoint
+    def __init__(self, source, endpoint, keys=None):
+        """keys: curve_keys, or None for a trainer without."""
+        self.source, self.endpoint, self.keys = source, endpoint, keys
         self.context = zmq.Context()
         self.socket, self.session, self.welcome, self.scale = None, 0, None, None
         self.leases = queue.SimpleQueue()  # (session, LEASE, dtype, scale) for the computing thread
@@ -139,6 +150,8 @@ class Producer:
             self.session, self.welcome, self.scale = self.session + 1, None, None
             self.socket = self.context.socket(zmq.DEALER)
             self.socket.linger = 0
+            if self.keys:
+                self.socket.curve_secretkey, self.socket.curve_publickey, self.socket.curve_serverkey = self.keys
             self.socket.connect(self.endpoint)
             try:
                 status = self.serve()
@@ -229,8 +242,8 @@ class FaultyProducer(Producer):
 
     FAULTS = ("checksum", "origin", "nan", "field", "error", "vanish", "always", "liar", "rounds")
 
-    def __init__(self, source, endpoint, fault):
-        super().__init__(source, endpoint)
+    def __init__(self, source, endpoint, keys, fault):
+        super().__init__(source, endpoint, keys)
         self.fault, self.held = fault, []
 
     def frames(self, header, x, origins):
@@ -281,6 +294,8 @@ def main():
     parser.add_argument("--sites", type=int, default=2, help="number of sites")
     parser.add_argument("--d-model", type=int, default=64)
     parser.add_argument("--name", help="in the trainer's messages (default python-PID)")
+    parser.add_argument("--curve-secret", metavar="FILE", help="this producer's key pair, if the trainer wants keys")
+    parser.add_argument("--curve-server", metavar="FILE", help="the trainer's public key")
     parser.add_argument("--fault", choices=FaultyProducer.FAULTS, help="be wrong: for tests")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
@@ -288,7 +303,8 @@ def main():
     if args.name:
         hello = source.hello
         source.hello = lambda: {**hello(), "producer": args.name}
-    producer = FaultyProducer(source, args.connect, args.fault) if args.fault else Producer(source, args.connect)
+    keys = curve_keys(args.curve_secret, args.curve_server) if args.curve_secret else None
+    producer = FaultyProducer(source, args.connect, keys, args.fault) if args.fault else Producer(source, args.connect, keys)
     return producer.run()
 
 
