@@ -160,6 +160,10 @@ static int open_tokens(struct source_model *src, const struct source_model_optio
         return rc;
     src->seq_len = src->tokens.seq_len;
     src->dropped = o->keep_bos ? 0 : 1;
+    size_t has = src->tokens.file.shape[1];
+    if (src->seq_len < has)
+        log_line("%s: of each sequence the first %zu of %zu tokens are used (%.1f %%), as --seq-len says", o->tokens,
+                 src->seq_len, has, 100 * (double)src->seq_len / (double)has);
     for (uint32_t m = 0; m < src->n_models; m++)
         if (src->seq_len > src->models[m].n_positions)
             return err_set(e, ERR_INPUT, "%s: seq_len %zu is more than the %" PRIu32 " positions of model %s",

@@ -29,8 +29,15 @@ void scale_add(struct scale_sums *sums, const unsigned char *rows, const struct 
     }
 }
 
+static int nothing_to_measure(struct err *e)
+{
+    return err_set(e, ERR_INPUT, "the scale cannot be measured: all rows that it is to be measured over are masked");
+}
+
 int scale_finish(const struct scale_sums *sums, const struct stream *s, float *scale, struct err *e)
 {
+    if (sums->rows == 0)
+        return nothing_to_measure(e);
     for (uint32_t site = 0; site < s->n_sites; site++) {
         double mean = sums->norms[site] / (double)sums->rows;
         scale[site] = (float)(sqrt((double)s->d_model) / mean);
@@ -71,6 +78,11 @@ static double total_variance(const float *rows, const struct row_origin *origins
 static int measure_total_std(const float *rows, const struct row_origin *origins, size_t n_rows, const struct stream *s,
                              float *scale, struct err *e)
 {
+    size_t unmasked = 0;
+    for (size_t i = 0; i < n_rows; i++)
+        unmasked += origins[i].token != ROW_MASKED;
+    if (unmasked == 0)
+        return nothing_to_measure(e);
     double *mean = mem_alloc(s->d_model, sizeof *mean, "mean of a site", e);
     int rc = mean ? 0 : ERR_MEMORY;
     for (uint32_t site = 0; site < s->n_sites && rc == 0; site++) {

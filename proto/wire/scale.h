@@ -16,8 +16,8 @@
 enum scale_mode { SCALE_MEAN_NORM, SCALE_TOTAL_STD };
 extern const char *const scale_mode_names[]; /* in the enum's order, NULL at the end */
 
-/* Measures scale [n_sites] over rows [n_rows, n_sites, d_model], finite. origins: [n_rows], masked rows do not count. Refuses a site
- * whose rows are all zero or, for total-std, all the same. */
+/* Measures scale [n_sites] over rows [n_rows, n_sites, d_model], finite. origins: [n_rows], masked rows do not count. Refuses rows that are
+ * all masked, and a site whose rows are all zero or, for total-std, all the same. */
 int scale_measure(enum scale_mode mode, double target, const float *rows, const struct row_origin *origins,
                   size_t n_rows, const struct stream *s, float *scale, struct err *e);
 

@@ -25,7 +25,7 @@ class Masked(harness.ProgramTest):
                        self.path("tokens.lengths.npy"), "--sites", "blocks.[13].hook_resid_post"]
 
     def trainer(self, out, *more):
-        return super().trainer([*map(str, TRAINER), "--provenance", self.path(out + ".rows"), *more], out)
+        return super().trainer([*map(str, TRAINER), "--provenance", self.path(out + ".rows"), *map(str, more)], out)
 
     def check(self, out):
         rows = harness.provenance(self.path(out + ".rows"))
@@ -39,14 +39,20 @@ class Masked(harness.ProgramTest):
             self.assertEqual(collections.Counter(row[:2] for row in rows[i:i + size]), wanted)
         for s, p, token in rows:
             self.assertEqual(token, self.tokens[s][p])
+        ledger = harness.summary(self.path(out))["ledger"]
+        self.assertEqual(ledger["epoch_rows"], size, "masked rows count")
+        self.assertAlmostEqual(ledger["epochs"], len(rows) / size)
         held_out = sum(self.lengths[s] - 1 for s in range(N_SEQ) if s // BLOCK in blocks)
         self.assertEqual({line["eval_rows"] for line in harness.metrics(self.path(out)) if "eval_rows" in line}, {held_out})
+        return size
 
     def test_live_recorded_and_resumed(self):
         trainer = self.trainer("live")
         self.succeed(trainer, self.producer([*self.source, "--record", self.path("recording")]))
-        self.check("live")
-        self.assertGreater(harness.summary(self.path("live"))["ledger"]["rows_masked"], 0)
+        size = self.check("live")
+        ledger = harness.summary(self.path("live"))["ledger"]
+        self.assertGreater(ledger["rows_masked"], 0)
+        self.assertIn(f"{STEPS * BATCH / size:.3f} epochs of {size})", trainer.stdout)
 
         trainer, producer = self.trainer("replayed", "--scale", self.scale()), self.producer(
             ["--source", "recording", "--input", self.path("recording")])
@@ -63,6 +69,32 @@ class Masked(harness.ProgramTest):
 
     def scale(self):
         return ",".join(map(repr, harness.read_json(self.path("live", "cfg.json"))["run_scale"]))
+
+    def test_all_masked(self):
+        harness.write_npy_vector(self.path("tokens.lengths.npy"), [1] * N_SEQ)
+        for out, flags in ("norm", []), ("std", ["--scale-mode", "total-std"]):
+            trainer, producer = self.trainer(out, *flags), self.producer(self.source)
+            self.assertEqual(trainer.wait(), 1)
+            self.assertIn("error: the scale cannot be measured: all rows that it is to be measured over are masked", trainer.stderr)
+            self.assertEqual(producer.wait(), 1)
+        trainer, producer = self.trainer("given", "--scale", "1,1"), self.producer(self.source)
+        self.assertEqual(trainer.wait(), 1)
+        self.assertIn("error: all rows of an epoch are masked", trainer.stderr)
+        producer.wait()
+
+    def test_said_at_the_start(self):
+        """A run that goes over its rows many times, or uses a small part of each sequence, says so; others do not."""
+        harness.write_npy_vector(self.path("tokens.lengths.npy"), [3] * N_SEQ)
+        trainer, producer = self.trainer("few"), self.producer([*self.source, "--seq-len", "17"])
+        self.until(lambda: " the same 384 rows 20.0 times" in trainer.stderr, "the line", trainer, producer)  # 192 sequences of 2 rows
+        self.assertIn("the first 17 of 33 tokens are used (51.5 %)", producer.stderr)
+        self.assertEqual(trainer.stderr.count("times"), 1)
+        trainer.kill()
+        producer.kill()
+        trainer, producer = self.trainer("many", "--num-tokens", 640), self.producer(self.source)
+        self.succeed(trainer, producer)
+        self.assertNotIn("times", trainer.stderr)
+        self.assertNotIn("tokens are used", producer.stderr)
 
     def test_wrong_lengths(self):
         harness.write_npy_vector(self.path("tokens.lengths.npy"), self.lengths[:-1])

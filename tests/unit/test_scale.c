@@ -79,7 +79,10 @@ static void modes(void **state)
 
     assert_int_equal(scale_measure(SCALE_TOTAL_STD, 1, &rows[0][0][0], origins, 1, &s, scale, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "site 0"));
-    assert_int_equal(scale_measure(SCALE_TOTAL_STD, 1, &rows[2][0][0], origins + 2, 1, &s, scale, &e), ERR_INPUT);
+    for (enum scale_mode mode = SCALE_MEAN_NORM; mode <= SCALE_TOTAL_STD; mode++) {
+        assert_int_equal(scale_measure(mode, 1, &rows[2][0][0], origins + 2, 1, &s, scale, &e), ERR_INPUT);
+        assert_non_null(strstr(e.message, "masked"));
+    }
     assert_int_equal(scale_measure(SCALE_MEAN_NORM, 1e300, &rows[0][0][0], origins, 5, &s, scale, &e), ERR_INPUT);
     assert_non_null(strstr(e.message, "1e+300"));
 }

@@ -2,6 +2,7 @@
  * epoch, from any row on, within the memory promised. First one thread plays both sides, then two threads race.
  *
  * ThreadSanitizer cannot see libgomp's barriers, so there shuffle's gather runs on one OpenMP thread. */
+#include <math.h>
 #include <omp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -302,6 +303,46 @@ static void same_sequence_whatever_arrives_when(void **state)
     }
 }
 
+/* The rows of an epoch that are not masked. */
+static uint64_t unmasked_rows(const struct plan *p)
+{
+    uint64_t rows = 0;
+    for (uint32_t b = 0; b < p->n_train; b++)
+        for (size_t row = 0; row < plan_block_rows(p, p->train_blocks[b]); row++)
+            rows += origin_of(p, p->train_blocks[b], row).token != ROW_MASKED;
+    return rows;
+}
+
+/* An epoch's rows are counted without the masked ones once one has ended, and estimated before. */
+static void epochs_are_of_unmasked_rows(void **state)
+{
+    (void)state;
+    static struct row_origin expected[MAX_ROWS];
+    const struct geometry *g = &geometries[0];
+    struct ingest in;
+    struct shuffle_state s;
+    for (mask_share = 0; mask_share < 5; mask_share += 2) {
+        uint64_t total = whole_batches(g, epoch_rows(g) / 2);
+        expected_rows(g, 11, expected, total);
+        ingest_open(&in, g, ROW_F32, 11, 0, total);
+        shuffle_state(in.shuffle, &s);
+        assert_int_equal(s.epoch_rows, in.plan.epoch_rows); /* nothing is known yet */
+        serve_all(&in, g, expected);
+        shuffle_state(in.shuffle, &s);
+        assert_int_equal(s.epoch_estimated, mask_share > 0);
+        double truth = (double)unmasked_rows(&in.plan), windows = (double)in.plan.windows_per_epoch;
+        assert_true(fabs((double)s.epoch_rows - truth) <= (mask_share ? truth / windows : 0));
+        uint64_t estimate = s.epoch_rows;
+        struct plan_place place = s.next;
+        ingest_close(&in);
+        ingest_open_at(&in, g, ROW_F32, 11, total, place, 2 * total); /* a resumed run knows it from its place */
+        shuffle_state(in.shuffle, &s);
+        assert_true(fabs((double)s.epoch_rows - (double)estimate) <= (mask_share ? truth / windows : 0));
+        ingest_close(&in);
+    }
+    mask_share = 0;
+}
+
 /* Masked rows are never served, the rest in the order of a window without them; resumed from any batch on. */
 static void masked_rows_are_dropped(void **state)
 {
@@ -314,14 +355,17 @@ static void masked_rows_are_dropped(void **state)
             uint64_t total = whole_batches(g, 2 * epoch_rows(g) + g->batch);
             expected_rows(g, 11, expected, total);
             struct ingest in;
+            struct shuffle_state place;
             ingest_open(&in, g, ROW_F32, 11, 0, total);
             serve_all(&in, g, expected);
+            shuffle_state(in.shuffle, &place);
+            assert_false(place.epoch_estimated);
+            assert_int_equal(place.epoch_rows, unmasked_rows(&in.plan));
             /* What the checkpoint of the middle would say. */
             uint64_t half = total / g->batch / 2 * g->batch;
             ingest_close(&in);
             ingest_open(&in, g, ROW_F32, 11, 0, half);
             serve_all(&in, g, expected);
-            struct shuffle_state place;
             shuffle_state(in.shuffle, &place);
             ingest_close(&in);
             ingest_open_at(&in, g, ROW_F32, 11, half, place.next, total);
@@ -586,6 +630,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_sequence_whatever_arrives_when),
         cmocka_unit_test(masked_rows_are_dropped),
+        cmocka_unit_test(epochs_are_of_unmasked_rows),
         cmocka_unit_test(each_row_once_an_epoch),
         cmocka_unit_test(resume_serves_the_rest),
         cmocka_unit_test(no_block_beyond_the_end),

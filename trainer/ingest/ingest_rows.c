@@ -33,6 +33,8 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
     if (rc) {
         ingest_fail(in, e);
     } else if (event == ROW_STORE_EVALUATION) {
+        if (in->row_store.evaluation_rows == 0)
+            log_line("all held-out rows are masked: nothing will be evaluated");
         ingest_sync_evaluation(&in->sync);
     } else if (event == ROW_STORE_MEASURED) {
         bool known = in->n_scale > 0;

@@ -11,6 +11,8 @@
 #include "report.h"
 #include "trainer.h"
 
+#define MANY_EPOCHS 10
+
 /* Steps done; all learners are at the same. */
 static uint64_t steps_done(const struct trainer *t)
 {
@@ -244,12 +246,26 @@ static bool in_step(const struct trainer *t)
     return true;
 }
 
+/* Says that a run goes over its rows many times, which is rarely meant: before the first window from what the plan knows, after it from
+ * what is not masked. Returns whether it did. */
+static bool say_many_epochs(const struct trainer *t)
+{
+    struct shuffle_state s;
+    shuffle_state(t->shuffle, &s);
+    double epochs = (double)(t->learners[0].schedule.total_steps * stream_config(t)->batch_size) / (double)s.epoch_rows;
+    if (epochs < MANY_EPOCHS)
+        return false;
+    log_line("num_tokens %" PRIu64 " goes over the same %" PRIu64 " rows %.1f times", stream_config(t)->num_tokens,
+             s.epoch_rows, epochs);
+    return true;
+}
+
 /* Trains until the end or until stopped. 0, or an error; *stopped tells which. */
 static int train(struct trainer *t, bool *stopped, struct err *e)
 {
     uint64_t total_steps = t->learners[0].schedule.total_steps;
     struct feed_batch batch;
-    bool described = false;
+    bool described = false, first = !say_many_epochs(t);
     int rc = wait_for_scale(t, e);
     if (rc == 0)
         described = (rc = describe(t, e)) == 0;
@@ -257,8 +273,12 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
         rc = finish_again(t, e);
     else if (rc == 0)
         rc = feed_start(t->feed, t->shuffle, total_steps - steps_done(t), t->normalisation.mean, e);
-    while (rc == 0 && steps_done(t) < total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0)
+    while (rc == 0 && steps_done(t) < total_steps && !*t->o->stop && (rc = take_batch(t, &batch, e)) == 0) {
+        if (first)
+            say_many_epochs(t);
+        first = false;
         rc = train_batch(t, batch.x, e);
+    }
     *stopped = steps_done(t) < total_steps;
     if (rc < 0 && (t->waiting.failed || rc == ERR_MEMORY) && described && in_step(t)) {
         /* A step allocates nothing: the weights are as good as ever, and --resume goes on when there are rows, or memory. */
@@ -287,7 +307,8 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .rows_resumed = l->metrics.first_step * batch_size,
                        .rows_trained = served.rows_served,
                        .rows_masked = served.rows_masked,
-                       .epoch_rows = t->plan.epoch_rows,
+                       .epoch_rows = served.epoch_rows,
+                       .epoch_estimated = served.epoch_estimated,
                        .step = &l->step,
                        .evaluation = l->evaluated ? &l->evaluation_report : NULL,
                        .collapse = l->health.collapse,

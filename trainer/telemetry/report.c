@@ -81,6 +81,12 @@ static void print_threshold(const struct report *r)
         printf("by threshold: not known, since the run ended before --threshold-start or has no held-out rows\n");
 }
 
+/* Returns how often the run went over its rows. */
+static double epochs(const struct report *r)
+{
+    return (double)r->rows_expected / (double)r->epoch_rows;
+}
+
 static void print_table(const struct report *r, size_t peak)
 {
     const struct fvu *fvu = r->evaluation ? &r->evaluation->fvu : &r->step->fvu;
@@ -102,12 +108,12 @@ static void print_table(const struct report *r, size_t peak)
     printf("peak memory %.1f MB, budget %.1f MB\n", (double)peak / 1e6, (double)r->budget_bytes / 1e6);
     if (r->recovered)
         print_recovered(r->recovered);
-    printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%.3f epochs of %" PRIu64 "), %" PRIu64
+    printf("ledger: %" PRIu64 " rows expected, %" PRIu64 " trained (%s%.3f epochs of %" PRIu64 "), %" PRIu64
            " of them in this session; %" PRIu64 " rows received, %" PRIu64 " masked, %" PRIu64
            " duplicates dropped, %" PRIu64 " of %" PRIu64 " blocks leased again, %" PRIu64
            " leased twice as they were late, %" PRIu64 " bad chunks; %" PRIu64 " producers joined, %" PRIu64
            " lost, %" PRIu64 " rejected\n",
-           r->rows_expected, r->rows_resumed + r->rows_trained, (double)r->rows_expected / (double)r->epoch_rows,
+           r->rows_expected, r->rows_resumed + r->rows_trained, r->epoch_estimated ? "about " : "", epochs(r),
            r->epoch_rows, r->rows_trained, r->ingest.rows_received, r->rows_masked, r->ingest.duplicates_dropped,
            r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.blocks_duplicated, r->ingest.bad_chunks,
            r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
@@ -145,6 +151,7 @@ int report_write(const struct report *r, struct err *e)
     json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained)));
     json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));
     json_object_set_new(ledger, "epoch_rows", json_integer((json_int_t)r->epoch_rows));
+    json_object_set_new(ledger, "epochs", json_real(epochs(r)));
     json_t *summary = json_pack(
         "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:o}", "steps",
         (json_int_t)r->steps, "loss", json_real_or_null(r->evaluation ? r->evaluation->loss : r->step->loss), "l0",

@@ -20,7 +20,9 @@
 struct report {
     const char *out;
     const struct stream *stream;
-    uint64_t steps, epoch_rows;
+    uint64_t steps;
+    uint64_t epoch_rows;                        /* of a whole epoch, without the masked ones, */
+    bool epoch_estimated;                       /* as no epoch has ended in this session */
     uint64_t rows_expected;                     /* steps * batch_size */
     uint64_t rows_trained;                      /* in this session, counted as they left the window, */
     uint64_t rows_masked;                       /* dropped from the window in this session: padding */

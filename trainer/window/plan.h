@@ -33,7 +33,7 @@ struct plan {
     uint32_t windows_per_epoch;
     uint32_t window_blocks;             /* of the largest window */
     size_t max_block_rows, window_rows; /* of the largest block; upper bound for a window */
-    uint64_t epoch_rows;                /* rows trained an epoch */
+    uint64_t epoch_rows;                /* of an epoch, masked ones among them (shuffle_state has it without) */
 };
 
 /* Makes the plan for a stream. window_rows: the most rows a window may have (batch_size * buffer_mult). Refuses: nothing left to train on; a window

@@ -34,6 +34,8 @@ struct shuffle {
     struct window windows[2];          /* g is in windows[g % 2] */
     uint64_t serving, filling;         /* window numbers; filling is serving or serving + 1 */
     uint64_t rows_served, rows_masked; /* since shuffle_new */
+    uint64_t rows_seen, rows_kept;     /* of the run's complete windows: all, and those that are not masked */
+    uint64_t epoch_rows;               /* counted when an epoch ends; 0: none has ended since shuffle_new */
     uint32_t empty_windows;            /* in a row, in which every row was masked */
     size_t position;                   /* rows of `serving` already served */
     size_t batch_taken;                /* rows of the batch under way that shuffle_take has already delivered */
@@ -129,6 +131,8 @@ int shuffle_new(struct shuffle **out, const struct shuffle_config *c, struct err
     s->serving = c->start.window;
     s->position = c->start.position;
     s->rows_planned = c->start_row - c->start.position;
+    s->rows_seen = plan_rows_before(c->plan, c->start.window);
+    s->rows_kept = s->rows_planned;
     open_window(s, c->start.window);
     if ((rc = check_start(s, e)))
         goto out;
@@ -271,6 +275,8 @@ static void drop_masked(struct shuffle *s, struct window *w)
         else
             w->slot[kept++] = w->slot[i];
     }
+    s->rows_seen += w->n_rows;
+    s->rows_kept += kept;
     s->rows_masked += w->n_rows - kept;
     s->rows_planned -= w->n_rows - kept;
     w->n_rows = kept;
@@ -341,6 +347,16 @@ static void gather(const struct shuffle *s, const struct window *w, size_t n, fl
     }
 }
 
+/* Goes on to the next window, with the lock held. At the end of an epoch all before it were of the same size: that is when it is known. */
+static void end_window(struct shuffle *s)
+{
+    uint64_t per_epoch = s->c.plan->windows_per_epoch;
+    s->serving++;
+    s->position = 0;
+    if (s->serving % per_epoch == 0)
+        s->epoch_rows = (s->c.start_row + s->rows_served) / (s->serving / per_epoch);
+}
+
 int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t n, int timeout_ms, struct err *e)
 {
     int rc = 0;
@@ -357,16 +373,24 @@ int shuffle_take(struct shuffle *s, float *x, struct row_origin *origins, size_t
         s->position += take;
         s->rows_served += take;
         s->batch_taken += take;
-        if (s->position == w->n_rows) {
-            s->serving++;
-            s->position = 0;
-        }
+        if (s->position == w->n_rows)
+            end_window(s);
         wake(s->c.wake);
     }
     if (rc == 0)
         s->batch_taken = 0;
     pthread_mutex_unlock(&s->lock);
     return rc;
+}
+
+/* Returns the rows of an epoch without the masked ones, counted or, at least 1, estimated; the lock is held. */
+static uint64_t epoch_rows(const struct shuffle *s)
+{
+    uint64_t all = s->c.plan->epoch_rows;
+    if (s->epoch_rows || s->rows_kept == s->rows_seen)
+        return s->epoch_rows ? s->epoch_rows : all;
+    double rows = (double)all * (double)s->rows_kept / (double)s->rows_seen;
+    return rows < 1 ? 1 : (uint64_t)rows;
 }
 
 void shuffle_state(struct shuffle *s, struct shuffle_state *out)
@@ -377,6 +401,8 @@ void shuffle_state(struct shuffle *s, struct shuffle_state *out)
                                   .rows_held = s->n_slots - s->n_free,
                                   .slots = s->n_slots,
                                   .rows_served = s->rows_served,
-                                  .rows_masked = s->rows_masked};
+                                  .rows_masked = s->rows_masked,
+                                  .epoch_rows = epoch_rows(s),
+                                  .epoch_estimated = !s->epoch_rows && s->rows_kept < s->rows_seen};
     pthread_mutex_unlock(&s->lock);
 }

@@ -93,6 +93,8 @@ struct shuffle_state {
     size_t rows_held, slots; /* rows reserved or stored; all slots */
     uint64_t rows_served;    /* since shuffle_new */
     uint64_t rows_masked;    /* dropped, since shuffle_new */
+    uint64_t epoch_rows;     /* of a whole epoch, without the masked ones, */
+    bool epoch_estimated;    /* not counted: some rows are masked, and no epoch has ended since shuffle_new */
 };
 void shuffle_state(struct shuffle *s, struct shuffle_state *out); /* from any thread */
 
