@@ -17,6 +17,7 @@
 #include "log.h"
 #include "overwrite.h"
 #include "recorder.h"
+#include "row_bound.h"
 #include "serve.h"
 #include "source_import.h"
 #include "source_model.h"
@@ -63,6 +64,7 @@ struct arguments {
     enum source_kind source;
     struct flag_list models, inputs;
     bool verify, force;
+    double max_abs;
     uint32_t seq_len;
     enum compute_type compute;
     struct source_model_options model;
@@ -130,6 +132,10 @@ static const struct actgen_flag {
     FLAG("scale", FLAG_STRING, scale, ALL, "LIST",
          "the scale of the rows, one number per site; the run must have the same (default: the run's)",
          .check = check_scale),
+    FLAG("max-abs", FLAG_NUMBER, max_abs, ALL, "X",
+         "refuse a row with a value greater than this in size, as it is sent (default " ROW_MAX_ABS_TEXT
+         "); the trainer has such a flag, too",
+         RANGE(ROW_MAX_ABS_LEAST, ROW_MAX_ABS_MOST)),
     FLAG("threads", FLAG_COUNT, threads, ALL, "N", "threads to compute with (default: one a core)", RANGE(1, 4096)),
 #undef GROUP
 #define GROUP "Source model"
@@ -385,6 +391,7 @@ int main(int argc, char **argv)
                           .inputs.items = inputs,
                           .planted = synthetic_defaults(),
                           .record = {.dtype = ROW_BF16, .shard_seqs = 16, .scale_rows = 16384, .stop = &cli_stop},
+                          .max_abs = ROW_MAX_ABS,
                           .give_up_s = 300};
     struct source source = {0};
     struct err e = {0};
@@ -409,6 +416,7 @@ int main(int argc, char **argv)
         const struct stream *s = &source.stream;
         log_line("%u sequences of %u tokens, %u sites (%s ... %s) of d_model %u", s->n_seq, s->seq_len, s->n_sites,
                  s->sites[0], s->sites[s->n_sites - 1], s->d_model);
+        source.max_abs = a.max_abs;
         rc = set_scale(&source.stream, a.scale, &e);
     }
     if (rc == 0)

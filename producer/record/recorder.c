@@ -25,7 +25,7 @@ static int measure(struct source *source, const struct record_options *o, struct
     for (uint32_t first = 0; first < s->n_seq && sums.rows < o->scale_rows && !*o->stop; first += o->shard_seqs) {
         uint32_t n = s->n_seq - first < o->shard_seqs ? s->n_seq - first : o->shard_seqs;
         rows_begin(rows, s, stream_block_rows(s, n), ROW_F32, NULL);
-        if (source->compute(source->self, first, n, rows, e))
+        if (source_compute(source, first, n, rows, e))
             return e->code;
         scale_add(&sums, rows->acts, rows->origins, rows->n_rows, s);
     }
@@ -113,7 +113,7 @@ static int record_shards(struct source *source, const struct record_options *o, 
             continue;
         uint32_t n = recording_shard_count(r, i);
         rows_begin(rows, s, stream_block_rows(s, n), r->dtype, s->scale);
-        if ((rc = source->compute(source->self, recording_shard_first(r, i), n, rows, e)) ||
+        if ((rc = source_compute(source, recording_shard_first(r, i), n, rows, e)) ||
             (rc = recording_write(r, i, rows, e)))
             break;
         done_rows += rows->n_rows;
@@ -261,7 +261,7 @@ int recorder_finish(struct recorder *t, struct err *e)
         if (!is_shard(r, l) || recording_has(r, l->block)) /* no shard: of an earlier run with other blocks */
             continue;
         rows_begin(&rows, &r->stream, stream_block_rows(&r->stream, l->count), r->dtype, r->stream.scale);
-        rc = t->source->compute(t->source->self, l->first, l->count, &rows, e);
+        rc = source_compute(t->source, l->first, l->count, &rows, e);
         if (rc == 0)
             rc = recording_write(r, l->block, &rows, e);
     }

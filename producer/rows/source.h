@@ -18,6 +18,11 @@ struct source {
     int (*compute)(void *self, uint32_t first, uint32_t n, struct rows *r, struct err *e);
     /* Closes the source and frees self. */
     void (*close)(void *self);
+    double max_abs; /* no value of a row that is sent or recorded may be greater in size; 0: ROW_MAX_ABS */
 };
+
+/* Computes the rows of sequences for somebody to train on, as s->compute does, and checks what came of them: ERR_INPUT names sequence,
+ * position, site and value of what is beyond max_abs or, scaled and rounded, not finite any more (row_bound.h). All sites are wanted. */
+int source_compute(const struct source *s, uint32_t first, uint32_t n, struct rows *r, struct err *e);
 
 #endif

@@ -97,7 +97,7 @@ static void compute_block(struct source *source, struct block *b, enum row_dtype
     size_t n_rows = stream_block_rows(s, b->lease.count);
     rows_begin(&b->rows, s, n_rows, b->lease.scaled ? dtype : ROW_F32, b->lease.scaled ? scale : NULL);
     b->n_chunks = stream_chunk_count(s, b->rows.dtype, n_rows);
-    b->failed = source->compute(source->self, b->lease.first, b->lease.count, &b->rows, &b->error) != 0;
+    b->failed = source_compute(source, b->lease.first, b->lease.count, &b->rows, &b->error) != 0;
     if (!b->failed)
         rows_checksums(&b->rows); /* here, not where they are sent: there it would hold up the sending */
 }

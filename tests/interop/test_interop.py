@@ -191,7 +191,7 @@ class Faults(InteropTest):
     SAYS = {  # what the trainer's log says; whether the producer can go on
         "checksum": (r"block {block} chunk 31: checksum [0-9a-f]{{16}}, payload has [0-9a-f]{{16}}; block leased again", True),
         "origin": (r"block {block} row \d+: is sequence \d+ position \d+, expected \d+ and \d+; block leased again", True),
-        "nan": (r"block {block} chunk 31: row \d+ site 3 has a value that is not finite; block leased again", True),
+        "nan": (r"block {block} chunk 31: sequence \d+, position \d+, site .*: value \d+ is -?nan, must be finite; block leased again", True),
         "error": (r"block {block}: source: RuntimeError\('fault asked for'\); block leased again", True),
         "field": (r"BATCH with 6 fields(.|\n)* broke the protocol, dropped; \d blocks? leased again", False),
         "vanish": (r"is gone; \d blocks? leased again", False),

@@ -350,7 +350,7 @@ static void another_shape(void **state)
     load_refuses(path, ERR_INPUT, "48 rows", "6 steps of 9 make 54");
 }
 
-static const char *clipped, *since; /* of rewrite_state; NULL: as before they were counted */
+static const char *clipped, *since, *skipped; /* of rewrite_state; NULL: as before they were counted */
 
 static void rewrite_state(const char *step, const char *rows, enum tensor_dtype ages, size_t n_ages)
 {
@@ -361,15 +361,41 @@ static void rewrite_state(const char *step, const char *rows, enum tensor_dtype 
         {"adam_v", TENSOR_F32, 1, {a.n_params}},
         {"rows_since_fired", ages, 1, {n_ages}},
     };
-    const char *metadata[] = {"step",     step, "rows",    rows,    "window",        "3",
-                              "position", "17", "clipped", clipped, "clipped_since", since};
+    const char *metadata[14] = {"step", step, "rows", rows, "window", "3", "position", "17"};
+    size_t n_metadata = step ? 4 : 0;
+    const char *const more[][2] = {{"clipped", clipped}, {"clipped_since", since}, {"skipped", skipped}};
+    for (size_t i = 0; step && i < 3; i++)
+        if (more[i][1]) {
+            metadata[2 * n_metadata] = more[i][0];
+            metadata[2 * n_metadata++ + 1] = more[i][1];
+        }
     static const uint64_t zeros[4096];
     size_t bytes = 2 * a.n_params * 4 + n_ages * tensor_dtype_size(ages);
     assert_true(bytes <= sizeof zeros);
-    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, step ? clipped ? 6 : 4 : 0,
-                                &e) ||
+    if (safetensors_write_begin(&w, in_checkpoint("state.safetensors"), specs, 3, metadata, n_metadata, &e) ||
         safetensors_write_data(&w, zeros, bytes, &e) || safetensors_write_commit(&w, &e))
         fail_msg("%s", e.message);
+}
+
+/* How many batches were passed over is kept; a checkpoint that does not say had none. */
+static void batches_passed_over(void **state)
+{
+    (void)state;
+    training_fill(&a, 4, 6);
+    a.b->skipped = 2;
+    save(1);
+    assert_int_equal(checkpoint_load(path, b.b, &b.normalisation, &read_place, NULL), 0);
+    assert_int_equal(b.b->skipped, 2);
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    assert_int_equal(checkpoint_load(path, b.b, &b.normalisation, &read_place, NULL), 0);
+    assert_int_equal(b.b->skipped, 0);
+    skipped = "7";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "7 batches", "6 steps");
+    skipped = "x";
+    rewrite_state("6", "48", TENSOR_I64, D_SAE);
+    load_refuses(path, ERR_INPUT, "skipped is x", "must be a number");
+    skipped = NULL;
 }
 
 static void a_state_of_something_else(void **state)
@@ -453,7 +479,7 @@ int main(void)
         TEST(half_a_checkpoint),    TEST(cut_files),
         TEST(missing_files),        TEST(another_shape),
         TEST(clipped_steps),        TEST(a_state_of_something_else),
-        TEST(unwritable),
+        TEST(batches_passed_over),  TEST(unwritable),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

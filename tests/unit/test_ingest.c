@@ -132,6 +132,32 @@ static void three_strikes(void **state)
     join(0, "another");
 }
 
+/* Rows beyond the bound are nobody's to send: the run ends, naming them, once each producer has tried, and none is left to wait for. */
+static void rows_that_no_step_can_take(void **state)
+{
+    (void)state;
+    options.credit = 1;
+    bind_trainer();
+    join(0, "one");
+    start_run();
+    uint32_t block = expect_lease(0);
+    join(1, "two");
+    answer(0, &producers[0].lease, 1e20f);
+    for (int turn = 1, tries = 1; tries < 3; turn++) {
+        int i = turn % 2;
+        if (turn == 100)
+            fail_msg("tried %d times, then nobody is asked any more", tries);
+        if (!receive(i, QUIET_MS) || m.type != MESSAGE_LEASE)
+            continue;
+        const struct message_lease lease = m.lease;
+        answer(i, &lease, lease.block == block ? 1e20f : 1);
+        tries += lease.block == block;
+    }
+    assert_int_equal(take_fails(), ERR_PEER);
+    assert_non_null(strstr(e.message, "failed 3 times"));
+    assert_non_null(strstr(e.message, "must be at most 1e+15"));
+}
+
 /* With keys it is the key that is out: a name is no proof of who says it. */
 static void a_name_that_others_use(void **state)
 {
@@ -240,6 +266,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_closed_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_silent_producer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(three_strikes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(rows_that_no_step_can_take, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_name_that_others_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(held_out_rows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_snapshot, set_up, tear_down),

@@ -104,6 +104,7 @@ static void two_sides(void **state)
     status_phase(status, STATUS_TRAINING);
     struct step_report r = {.step = 10, .path = STEP_SPARSE, .loss = 2.5, .l0 = 7};
     status_step(status, &r);
+    status_skipped(status, 2);
     status_waited(status, 1e-9);
 
     memset(&ingest, 0, sizeof ingest);
@@ -118,6 +119,7 @@ static void two_sides(void **state)
     status_ingest(status, &ingest);
     status_snapshot(status, &s);
     assert_int_equal(s.step, 11);
+    assert_int_equal(s.batches_skipped, 2);
     assert_true(status_rows_per_s(&s) > 0);
     assert_true(status_waiting(&s) > 0 && status_waiting(&s) <= 1);
     assert_float_equal(rate_value(&s.producer_rates[1]), 20, 1e-6);

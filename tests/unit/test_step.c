@@ -340,16 +340,16 @@ static void not_finite(enum step_path path)
     assert_true(s.c.n_params <= sizeof before / sizeof *before);
     memcpy(before, s.c.params, s.c.n_params * sizeof(float));
     s.x[5] = NAN;
-    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_INPUT);
+    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_OVERFLOW);
     assert_non_null(strstr(e.message, "step 1"));
     assert_non_null(strstr(e.message, "nan"));
     assert_int_equal(s.t.step, 1);
     assert_memory_equal(before, s.c.params, s.c.n_params * sizeof(float));
     s.x[5] = 1e30f; /* the square overflows no double, but the products overflow float */
-    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_INPUT);
+    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_OVERFLOW);
     s.x[5] = 0;
     s.c.w_enc[3] = NAN; /* ReLU must not hide it */
-    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_INPUT);
+    assert_int_equal(train_step(&s.t, s.x, &options, &r, &e), ERR_OVERFLOW);
     close_small(&s);
 }
 

@@ -205,7 +205,8 @@ static void sign(void)
 static int chunk(enum row_dtype dtype)
 {
     reset(NULL);
-    place = (struct chunk_place){.block = 10, .first_sequence = 40, .n_rows = 24, .dtype = dtype};
+    place =
+        (struct chunk_place){.block = 10, .first_sequence = 40, .n_rows = 24, .dtype = dtype, .max_abs = 3.4028235e38};
     memset(&b, 0, sizeof b);
     b.lease = 5;
     b.block = 10;
@@ -250,14 +251,19 @@ static void taken(void)
         fail_msg("%s", e.message);
 }
 
-static void thrown_out(const char *got, const char *expected)
+static void thrown_out_as(int code, const char *got, const char *expected)
 {
     struct err e = {0};
-    if (validate_chunk(&ours, &place, &b, payload, payload_size, &e) != ERR_PEER || e.code != ERR_PEER)
+    if (validate_chunk(&ours, &place, &b, payload, payload_size, &e) != code || e.code != code)
         fail_msg("taken, should be refused: %s", got);
     if (!strstr(e.message, got) || !strstr(e.message, expected))
         fail_msg("'%s' should name '%s' and '%s'", e.message, got, expected);
     chunk(place.dtype);
+}
+
+static void thrown_out(const char *got, const char *expected)
+{
+    thrown_out_as(ERR_PEER, got, expected);
 }
 
 static void sound_chunks_are_taken(void **state)
@@ -319,11 +325,11 @@ static void values_that_are_not_finite(void **state)
         chunk(ROW_BF16);
         memcpy(payload + 2 * at, &halves[i], 2);
         sign();
-        thrown_out("row 7 site 2", "not finite");
+        thrown_out_as(ERR_INPUT, "sequence 40, position 8, site 0:blocks.2.hook_resid_post: value 3", "must be finite");
         chunk(ROW_F32);
         memcpy(payload + 4 * at, &words[i], 4);
         sign();
-        thrown_out("row 7 site 2", "not finite");
+        thrown_out_as(ERR_INPUT, "sequence 40, position 8, site 0:blocks.2.hook_resid_post: value 3", "must be finite");
     }
     /* the largest finite values and subnormals are values */
     chunk(ROW_BF16);
@@ -332,6 +338,31 @@ static void values_that_are_not_finite(void **state)
     taken();
     chunk(ROW_F32);
     memcpy(payload, &(uint32_t[]){0x7f7fffff, 0x00000001}, 8);
+    sign();
+    taken();
+}
+
+/* A value beyond the bound is its rows' fault, not the connection's; one at the bound, or in a masked row, is none. */
+static void values_beyond_the_bound(void **state)
+{
+    (void)state;
+    size_t at = (7 * N_SITES + 2) * D_MODEL + 3;
+    const float values[] = {1010, -1e30f};
+    for (int i = 0; i < 4; i++) {
+        uint16_t half = bf16_from_f32(values[i / 2]);
+        chunk(i % 2 ? ROW_BF16 : ROW_F32);
+        place.max_abs = 1000;
+        memcpy(payload + (i % 2 ? 2 : 4) * at, i % 2 ? (const void *)&half : (const void *)&values[i / 2],
+               i % 2 ? 2 : 4);
+        sign();
+        thrown_out_as(ERR_INPUT, "block 10 chunk 0: sequence 40, position 8, site 0:blocks.2.hook_resid_post: value 3",
+                      "must be at most 1000 in size (--max-abs)");
+    }
+    chunk(ROW_F32);
+    place.max_abs = 1000;
+    memcpy(payload + 4 * at, &(float){-1000}, 4);
+    memcpy(payload, &(float){NAN}, 4);
+    b.origins[0].token = ROW_MASKED;
     sign();
     taken();
 }
@@ -367,7 +398,8 @@ static void several_chunks(void **state)
     free(payload_block);
     payload_block = calloc(2 * row + 1, 1);
     payload = payload_block + 1;
-    place = (struct chunk_place){.block = 7, .first_sequence = 7, .n_rows = 3, .dtype = ROW_BF16};
+    place =
+        (struct chunk_place){.block = 7, .first_sequence = 7, .n_rows = 3, .dtype = ROW_BF16, .max_abs = 3.4028235e38};
     memset(&b, 0, sizeof b);
     b.block = 7;
     b.chunks = 2;
@@ -403,6 +435,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(chunks_out_of_place, chunk_setup, chunk_teardown),
         cmocka_unit_test_setup_teardown(damaged_chunks, chunk_setup, chunk_teardown),
         cmocka_unit_test_setup_teardown(values_that_are_not_finite, chunk_setup, chunk_teardown),
+        cmocka_unit_test_setup_teardown(values_beyond_the_bound, chunk_setup, chunk_teardown),
         cmocka_unit_test_setup_teardown(rows_of_another_place, chunk_setup, chunk_teardown),
         cmocka_unit_test_setup_teardown(several_chunks, chunk_setup, chunk_teardown),
     };

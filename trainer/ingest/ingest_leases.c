@@ -199,6 +199,15 @@ void ingest_check_refusals(struct ingest *in, struct err *e)
     ingest_fail(in, e);
 }
 
+/* Returns whether a producer other than this one is here and has not refused the block. */
+static bool another_may_try(const struct ingest *in, const struct lease_task *t, int index)
+{
+    for (int i = 0; i < PRODUCERS_MAX; i++)
+        if (i != index && in->producers.list[i].here && !leases_refused(t, i))
+            return true;
+    return false;
+}
+
 void ingest_take_error(struct ingest *in, int index, struct err *e)
 {
     const struct message_error *m = &in->message.error;
@@ -218,7 +227,12 @@ void ingest_take_error(struct ingest *in, int index, struct err *e)
     }
     p->failures++;
     log_line("producer %s: block %u: %s: %s; block leased again", p->name, t->block, m->code, m->text);
-    if (in->producers.n > 1) /* another one is asked, so that one broken producer does not end the run */
+    ingest_fail_block(in, index, t, answer, m->text, e);
+}
+
+void ingest_fail_block(struct ingest *in, int index, struct lease_task *t, int answer, const char *why, struct err *e)
+{
+    if (another_may_try(in, t, index)) /* so that one broken producer does not end the run */
         leases_refuse(&in->leases, t, answer);
     else
         leases_give_back(&in->leases, t, answer);
@@ -227,6 +241,6 @@ void ingest_take_error(struct ingest *in, int index, struct err *e)
     err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
             plan_block_first(in->row_store.c.plan, t->block),
             plan_block_first(in->row_store.c.plan, t->block) + plan_block_seqs(in->row_store.c.plan, t->block) - 1,
-            t->failures, p->name, m->text);
+            t->failures, in->producers.list[index].name, why);
     ingest_fail(in, e);
 }

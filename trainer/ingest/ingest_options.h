@@ -26,6 +26,7 @@ struct ingest_options {
     uint32_t credit;        /* the most leases that a producer may hold */
     uint32_t heartbeat_ms;  /* between the pings of a producer */
     uint32_t timeout_ms;    /* a producer that is silent for this long is dropped, and its leases go elsewhere */
+    double max_abs;         /* no value of a row may be greater in size; 0: ROW_MAX_ABS */
     double audit;           /* share of the window's blocks that are computed twice and compared */
     double audit_tolerance; /* how far apart the two may be, relative to a vector's length; beyond it the run fails */
 };

@@ -104,17 +104,22 @@ static void drop_chunk(struct ingest *in, int index, const struct message_batch 
         speed_answered(&p->speed, p->speed.rows, leases_held(&in->leases, index) > 0, clock_ms());
 }
 
-/* Ends the lease, and after too many bad chunks in a row the producer's stay. */
-static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, int answer, const struct err *e)
+/* Ends the lease, and after too many bad chunks in a row the producer's stay; and the run if a block's rows themselves are bad, whoever
+ * computes them. */
+static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, int answer, struct err *e)
 {
     struct producer *p = &in->producers.list[index];
     in->counters.bad_chunks++;
     p->faults++;
     speed_answered(&p->speed, 0, leases_held(&in->leases, index) > 1, clock_ms());
-    leases_give_back(&in->leases, t, answer);
-    log_line("producer %s: %s; block leased again", p->name, e->message);
+    const struct err bad = *e;
+    log_line("producer %s: %s; block leased again", p->name, bad.message);
+    if (bad.code == ERR_INPUT)
+        ingest_fail_block(in, index, t, answer, bad.message, e);
+    else
+        leases_give_back(&in->leases, t, answer);
     if (strikes_add(&in->strikes, strikes_identity(p->name, p->address.key)))
-        ingest_put_out(in, &p->address, e->message, "sent too many bad chunks, dropped");
+        ingest_put_out(in, &p->address, bad.message, "sent too many bad chunks, dropped");
 }
 
 void ingest_take_batch(struct ingest *in, int index, const struct link_payload *payload, struct err *e)
@@ -133,7 +138,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
                                 .n_rows = t->n_rows,
                                 .rows_taken = a->rows_taken,
                                 .chunks_taken = a->chunks_taken,
-                                .dtype = row_store_dtype(&in->row_store, t->purpose)};
+                                .dtype = row_store_dtype(&in->row_store, t->purpose),
+                                .max_abs = in->options.max_abs};
     if (validate_chunk(&in->stream, &place, b, payload->data, payload->size, e)) {
         take_bad_chunk(in, index, t, answer, e);
         return;

@@ -21,7 +21,7 @@ struct ingest_counters {
     uint64_t duplicates_dropped;       /* rows of a lease that somebody else had answered or been given */
     uint64_t blocks_duplicated;        /* leased to a second producer because the first was late */
     uint64_t audits, audits_different; /* blocks compared, and those of them that were not the same to the bit */
-    uint64_t bad_chunks;               /* refused: checksum, order, size, NaN */
+    uint64_t bad_chunks;               /* refused: checksum, order, size, values */
     uint64_t refused[REFUSAL_KINDS];   /* strangers and their connections */
 };
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "finite.h"
+#include "row_bound.h"
 
 int validate_hello(const struct validate_terms *a, const struct message_hello *h, struct err *e)
 {
@@ -49,12 +49,6 @@ int validate_chunk(const struct stream *s, const struct chunk_place *place, cons
     if (checksum != b->checksum)
         return err_set(e, ERR_PEER, "block %u chunk %u: checksum %016llx, payload has %016llx", b->block, b->chunk,
                        (unsigned long long)b->checksum, (unsigned long long)checksum);
-    size_t elements = rows * s->n_sites * s->d_model;
-    size_t bad =
-        place->dtype == ROW_BF16 ? finite_first_bad_bf16(payload, elements) : finite_first_bad_f32(payload, elements);
-    if (bad < elements)
-        return err_set(e, ERR_PEER, "block %u chunk %u: row %zu site %zu has a value that is not finite", b->block,
-                       b->chunk, bad / ((size_t)s->n_sites * s->d_model), bad / s->d_model % s->n_sites);
     for (size_t i = 0; i < rows; i++) {
         struct row_origin o = b->origins[i];
         size_t row = place->rows_taken + i;
@@ -64,5 +58,7 @@ int validate_chunk(const struct stream *s, const struct chunk_place *place, cons
             return err_set(e, ERR_PEER, "block %u row %zu: is sequence %u position %u, expected %zu and %zu", b->block,
                            row, o.sequence, o.position, sequence, position);
     }
+    if (row_bound_check(s, payload, b->origins, rows, place->dtype, place->max_abs, e))
+        return err_prefix(e, "block %u chunk %u", b->block, b->chunk);
     return 0;
 }

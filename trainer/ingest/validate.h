@@ -31,10 +31,12 @@ struct chunk_place {
     size_t n_rows, rows_taken; /* of the block */
     uint32_t chunks_taken;
     enum row_dtype dtype;
+    double max_abs; /* of a value */
 };
 
-/* Judges a chunk by its geometry and checksum, and checks that every value is finite and every row is the (sequence, position) that belongs
- * there: the last is what makes the ledger exact. payload: activations, unaligned. */
+/* Judges a chunk by its geometry and checksum, and checks that every row is the (sequence, position) that belongs there, which is what makes
+ * the ledger exact: ERR_PEER. Then its values (row_bound.h): ERR_INPUT, as whoever computes these rows will have them. payload:
+ * activations, unaligned. */
 int validate_chunk(const struct stream *s, const struct chunk_place *place, const struct message_batch *b,
                    const unsigned char *payload, size_t payload_size, struct err *e);
 

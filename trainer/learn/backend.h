@@ -133,7 +133,7 @@ struct backend_ops {
     int (*open)(struct backend **out, const struct backend_setup *setup, struct err *e);
     void (*close)(struct backend *b); /* NULL is fine */
 
-    /* Trains on x [batch_size, n_inputs], fp32 and scaled. A loss or a gradient norm that is not finite: ERR_INPUT naming step and
+    /* Trains on x [batch_size, n_inputs], fp32 and scaled. A loss or a gradient norm that is not finite: ERR_OVERFLOW naming step and
      * value, and nothing has changed. */
     int (*step)(struct backend *b, const float *x, const struct step_options *o, struct step_report *r, struct err *e);
 
@@ -164,6 +164,8 @@ struct backend {
     uint64_t step; /* steps done; set by whoever loads a checkpoint, as are */
     uint64_t clipped,
         clipped_since; /* steps whose gradient was clipped, counted since that step: 0, but of runs older than the count */
+    uint64_t
+        skipped; /* batches that were passed over and changed nothing, counted in step too by whoever passes one over */
     size_t
         k; /* topk, batchtopk: of the last step, by which encode selects (most_k before the first); set by that one, too */
 };

@@ -51,7 +51,7 @@ static int write_vector(struct safetensors_writer *w, const struct backend *b, c
 
 static int write_state(const char *folder, const struct backend *b, const struct plan_place *next, struct err *e)
 {
-    char path[PATH_SIZE], step[32], rows[32], window[32], position[32], clipped[32], since[32];
+    char path[PATH_SIZE], step[32], rows[32], window[32], position[32], clipped[32], since[32], skipped[32];
     struct safetensors_writer w = {0};
     struct tensor_spec specs[N_STATE];
     for (size_t i = 0; i < N_STATE; i++) {
@@ -66,13 +66,10 @@ static int write_state(const char *folder, const struct backend *b, const struct
     snprintf(position, sizeof position, "%zu", next->position);
     snprintf(clipped, sizeof clipped, "%llu", (unsigned long long)b->clipped);
     snprintf(since, sizeof since, "%llu", (unsigned long long)b->clipped_since);
-    const char *metadata[] = {"step",          step,
-                              "rows",          rows,
-                              "window",        window,
-                              "position",      position,
-                              "clipped",       clipped,
-                              "clipped_since", since,
-                              "software",      CROSSFEED_SOFTWARE};
+    snprintf(skipped, sizeof skipped, "%llu", (unsigned long long)b->skipped);
+    const char *metadata[] = {
+        "step",    step,    "rows",          rows,  "window",  window,  "position", position,
+        "clipped", clipped, "clipped_since", since, "skipped", skipped, "software", CROSSFEED_SOFTWARE};
     void *piece = mem_alloc(1, PIECE_BYTES, "piece of a checkpoint", e);
     int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, "state.safetensors", e);
     if (!rc)
@@ -251,6 +248,12 @@ int checkpoint_load(const char *path, struct backend *b, struct normalisation *n
     if (rc == 0 && (b->clipped_since > b->step || b->clipped > b->step - b->clipped_since))
         rc = err_set(e, ERR_INPUT, "%s: %llu steps clipped since step %llu, there were %llu", file,
                      (unsigned long long)b->clipped, (unsigned long long)b->clipped_since, (unsigned long long)b->step);
+    b->skipped = 0;
+    if (rc == 0 && safetensors_metadata(&s, "skipped")) /* older ones passed no batch over */
+        rc = read_number(&s, "skipped", &b->skipped, e);
+    if (rc == 0 && b->skipped > b->step)
+        rc = err_set(e, ERR_INPUT, "%s: %llu batches passed over in %llu steps", file, (unsigned long long)b->skipped,
+                     (unsigned long long)b->step);
     if (rc == 0 && (rows % batch || rows / batch != b->step))
         rc = err_set(e, ERR_INPUT, "%s: %llu rows, %llu steps of %llu make %llu", file, (unsigned long long)rows,
                      (unsigned long long)b->step, (unsigned long long)batch, (unsigned long long)(b->step * batch));

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "row_bound.h"
+
 #define FIELD(key) FLAG_FIELD(struct config, key)
 #define MANY 1e15
 
@@ -182,6 +184,11 @@ const struct setting config_keys[] = {
            "what is brought to scale_target at each site: the mean norm over sqrt(d_model), or the root of the summed "
            "variance"),
     NUMBER(scale_target, true, 1e-30, 1e30, "1", "what the scale brings it to", .absent = "1"),
+    NUMBER(max_abs, false, ROW_MAX_ABS_LEAST, ROW_MAX_ABS_MOST, ROW_MAX_ABS_TEXT,
+           "a row with a value greater than this in size, as it is sent, is refused; squares of greater ones would "
+           "overflow in a step"),
+    COUNT(skip_bad_batches, false, 0, MANY, "0",
+          "batches that are passed over because their loss or gradient norm is not finite; one more ends the run"),
     SWITCH(center, "subtract from the rows their mean, per site and dimension, over those rows"),
 #undef GROUP
 #define GROUP "Evaluation and checkpoints"

@@ -213,12 +213,20 @@ static void tell_collapse(const struct learner *l)
         status_collapse(l->metrics.status, l->health.collapse);
 }
 
+/* Brings into the status how many batches were passed over. */
+static void tell_skipped(const struct learner *l)
+{
+    if (l->metrics.status)
+        status_skipped(l->metrics.status, l->backend->skipped);
+}
+
 int learner_open_metrics(struct learner *l, struct status *status, struct err *e)
 {
     if (metrics_open(&l->metrics, l->o->out, l->backend->step, l->schedule.total_steps, l->config.batch_size, status,
                      e))
         return e->code;
     tell_collapse(l);
+    tell_skipped(l);
     return 0;
 }
 
@@ -287,6 +295,19 @@ int learner_step(struct learner *l, const float *x, struct err *e)
     return o.want_metrics ? metrics_step(&l->metrics, l->backend, &l->step, e) : 0;
 }
 
+int learner_pass_over(struct learner *l, struct err *e)
+{
+    struct backend *b = l->backend;
+    if (b->skipped >= l->config.skip_bad_batches)
+        return e->code;
+    b->k = recipe_step(&l->config, &l->schedule, b->step).k;
+    b->step++;
+    b->skipped++;
+    tell_skipped(l);
+    learner_step_unknown(l);
+    return due(l, b->step, l->config.log_every) ? metrics_step(&l->metrics, b, &l->step, e) : 0;
+}
+
 bool learner_wants_evaluation(const struct learner *l)
 {
     return due(l, l->backend->step, l->config.eval_every);
@@ -349,10 +370,20 @@ int learner_check_health(const struct learner *l, struct err *e)
 void learner_step_unknown(struct learner *l)
 {
     struct step_report *r = &l->step;
-    *r = (struct step_report){.loss = NAN, .l0 = NAN};
-    r->dead_measurable = l->backend->step * l->config.batch_size >= l->config.dead_rows;
-    fvu_unknown(&r->fvu);
     const struct step_options o = recipe_step(&l->config, &l->schedule, l->backend->step - 1);
+    *r = (struct step_report){.step = l->backend->step - 1,
+                              .loss = NAN,
+                              .l0 = NAN,
+                              .k = o.k,
+                              .lr = o.lr,
+                              .grad_norm = NAN,
+                              .norm_sum = NAN,
+                              .threshold = -1,
+                              .share = {NAN, NAN},
+                              .dead_measurable = l->backend->step * l->config.batch_size >= l->config.dead_rows};
+    fvu_unknown(&r->fvu);
+    for (size_t i = 0; i < l->setup.n_terms; i++)
+        r->term[i] = NAN;
     memcpy(r->weight, o.weight, sizeof r->weight);
     for (size_t j = 0; j < l->setup.d_sae; j++) {
         uint64_t age;

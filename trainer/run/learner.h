@@ -101,8 +101,13 @@ int learner_describe(struct learner *l, const struct stream *stream, const struc
 
 uint64_t learner_steps(const struct learner *l); /* done */
 
-/* Does one step on x [batch_size, n_inputs] and writes its line of metrics if one is due. */
+/* Does one step on x [batch_size, n_inputs] and writes its line of metrics if one is due. ERR_OVERFLOW: the loss or the gradient norm is not
+ * finite, and nothing has changed. */
 int learner_step(struct learner *l, const float *x, struct err *e);
+
+/* After that error: passes the batch over, as a step that changes no weight and of which metrics know no figure, and returns 0; a resampling
+ * that was due is left out. Or returns the error that e holds, if skip_bad_batches have been passed over already. */
+int learner_pass_over(struct learner *l, struct err *e);
 
 /* Returns whether an evaluation or a checkpoint is due after the step just done. */
 bool learner_wants_evaluation(const struct learner *l);
@@ -118,7 +123,8 @@ int learner_evaluation_end(struct learner *l, struct err *e);
 /* Returns ERR_INPUT if the last evaluation found that the run has collapsed and fail_on_collapse is set, else 0. */
 int learner_check_health(const struct learner *l, struct err *e);
 
-/* A finished learner is resumed, of whose last batch there is nothing to say: fills l->step with what is known. */
+/* Fills l->step with what is known of a step of whose batch there is nothing to say: the last one of a finished learner that is resumed, or one
+ * that was passed over. */
 void learner_step_unknown(struct learner *l);
 
 /* Writes a checkpoint, unless the newest is of this step. next: the place of the row after the last batch. */

@@ -8,6 +8,7 @@
 
 #include "log.h"
 #include "mem.h"
+#include "outliers.h"
 #include "report.h"
 #include "trainer.h"
 
@@ -102,9 +103,8 @@ static int take_batch(struct trainer *t, struct feed_batch *b, struct err *e)
     while ((rc = feed_take(t->feed, b, WAIT_MS, e)) == 1 &&
            (rc = waiting_goes_on(&t->waiting, steps_done(t), "activations", e)) == 0)
         ;
-    if (waiting_ends(&t->waiting, rc) == 0)
-        t->next = b->next;
-    if (rc == 0 && t->provenance && fwrite(b->origins, sizeof *b->origins, batch_size, t->provenance) != batch_size)
+    if (waiting_ends(&t->waiting, rc) == 0 && t->provenance &&
+        fwrite(b->origins, sizeof *b->origins, batch_size, t->provenance) != batch_size)
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
     return rc;
 }
@@ -218,12 +218,36 @@ static int check_health(const struct trainer *t, struct err *e)
     return 0;
 }
 
-/* Trains on one batch: every learner's step, then what is due after it. */
-static int train_batch(struct trainer *t, const float *x, struct err *e)
+/* Does a learner's step, or passes the batch over if it gives no finite loss or gradient and that is allowed. Either way the rows that stand
+ * out are named. */
+static int step_or_pass_over(const struct trainer *t, struct learner *l, const struct feed_batch *b, struct err *e)
 {
-    for (size_t i = 0; i < t->n_learners; i++)
-        if (learner_step(&t->learners[i], x, e))
-            return e->code;
+    char rows[400];
+    struct err why;
+    int rc = learner_step(l, b->x, &why);
+    if (rc != ERR_OVERFLOW) {
+        *e = why;
+        return rc;
+    }
+    outliers_describe(b->x, b->origins, l->setup.batch_size, &t->stream, rows, sizeof rows);
+    err_set(e, rc, "%s; %s; skip_bad_batches is %" PRIu64, why.message, rows, l->config.skip_bad_batches);
+    rc = learner_pass_over(l, e);
+    if (rc == 0)
+        log_line("%s: passed over, number %" PRIu64, e->message, l->backend->skipped);
+    return rc;
+}
+
+/* Trains on one batch: every learner's step, then what is due after it. */
+static int train_batch(struct trainer *t, const struct feed_batch *b, struct err *e)
+{
+    uint64_t done = steps_done(t);
+    int rc = 0;
+    for (size_t i = 0; i < t->n_learners && rc == 0; i++)
+        rc = step_or_pass_over(t, &t->learners[i], b, e);
+    if (steps_done(t) > done)
+        t->next = b->next;
+    if (rc)
+        return rc;
     if (evaluate(t, e) || save(t, false, e))
         return e->code;
     for (size_t i = 0; i < t->n_learners; i++)
@@ -277,11 +301,12 @@ static int train(struct trainer *t, bool *stopped, struct err *e)
         if (first)
             say_many_epochs(t);
         first = false;
-        rc = train_batch(t, batch.x, e);
+        rc = train_batch(t, &batch, e);
     }
     *stopped = steps_done(t) < total_steps;
-    if (rc < 0 && (t->waiting.failed || rc == ERR_MEMORY) && described && in_step(t)) {
-        /* A step allocates nothing: the weights are as good as ever, and --resume goes on when there are rows, or memory. */
+    if (rc < 0 && (t->waiting.failed || rc == ERR_MEMORY || rc == ERR_OVERFLOW) && described && in_step(t)) {
+        /* A step allocates nothing, and one that fails changes nothing: the weights are as good as ever, and --resume goes on when there are
+         * rows, or memory, or the batch may be passed over. */
         struct err saving;
         if (save(t, true, &saving))
             log_line("cannot save: %s", saving.message);
@@ -307,6 +332,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .rows_resumed = l->metrics.first_step * batch_size,
                        .rows_trained = served.rows_served,
                        .rows_masked = served.rows_masked,
+                       .batches_skipped = l->backend->skipped,
                        .epoch_rows = served.epoch_rows,
                        .epoch_estimated = served.epoch_estimated,
                        .step = &l->step,

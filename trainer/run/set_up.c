@@ -198,6 +198,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.credit = (uint32_t)c->credit;
     io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
     io.timeout_ms = (uint32_t)c->timeout_ms;
+    io.max_abs = c->max_abs;
     io.audit = c->audit;
     io.audit_tolerance = c->audit_tolerance;
     if (ingest_new(&t->ingest, &io, e))
@@ -287,8 +288,7 @@ static struct row_store_config row_store_config_of(struct trainer *t)
 static struct feed_config feed_config_of(const struct trainer *t)
 {
     return (struct feed_config){.batch_size = stream_config(t)->batch_size,
-                                .row_elements = (size_t)t->stream.n_sites * t->stream.d_model,
-                                .origins = t->o->provenance != NULL};
+                                .row_elements = (size_t)t->stream.n_sites * t->stream.d_model};
 }
 
 /* Returns the bytes that a run takes over the measured rows before its first step. */

@@ -16,7 +16,7 @@ const struct ledger_entry ledger_entries[] = {
     ENTRY("blocks_duplicated", blocks_duplicated, "blocks leased to a second producer, as the first one was late"),
     ENTRY("audits", audits, "blocks computed twice and compared"),
     ENTRY("audits_different", audits_different, "of those, blocks that were not the same to the bit"),
-    ENTRY("bad_chunks", bad_chunks, "chunks and messages refused: checksum, order, size, NaN, protocol"),
+    ENTRY("bad_chunks", bad_chunks, "chunks and messages refused: checksum, order, size, values, protocol"),
     ENTRY("producers_seen", producers_seen, "producers that ever joined"),
     ENTRY("producers_lost", producers_lost, "producers that fell silent or were dropped for what they sent"),
     ENTRY("producers_rejected", rejected, "HELLOs refused"),

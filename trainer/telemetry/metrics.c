@@ -165,6 +165,8 @@ int metrics_step(struct metrics *m, const struct backend *b, const struct step_r
     add_fvu(line, "", &r->fvu, setup->n_sites);
     add(line, "", "rows_per_s", "", json_real_or_null((double)((steps - m->step_at_line) * m->batch_size) / elapsed));
     add(line, "", "waiting", "", json_real_or_null((waited(m) - m->waited_at_line) / elapsed));
+    if (b->skipped)
+        add(line, "", "batches_skipped", "", json_integer((json_int_t)b->skipped));
     m->last_line = now;
     m->step_at_line = steps;
     m->waited_at_line = waited(m);

@@ -4,9 +4,10 @@
  * weights of all terms but the first (l1_coeff), grad_norm, clipped (the share of all steps up to here whose gradient was clipped), dead (null
  * until dead_rows rows are trained on: none can be dead before), of topk and batchtopk k and threshold, norm_sum (mean over latents of the
  * sum of the decoder's norms), of two models model_share (of f times norm, what each one's sites have), fvu, fvu_typical and fvu_token
- * (fvu.h), the same by site (fvu_site and so on), rows_per_s and waiting (the share of time in which training waited for activations since
- * the last line). An evaluation line has step, rows, and eval_loss, eval_l2 and so on over the held-out rows, and eval_silent, the latents
- * that are active in none of them. A value that does not exist is null. A resumed run cuts off the lines after its checkpoint. */
+ * (fvu.h), the same by site (fvu_site and so on), rows_per_s, waiting (the share of time in which training waited for activations since
+ * the last line), and batches_skipped, if any was passed over so far. An evaluation line has step, rows, and eval_loss, eval_l2 and so on over
+ * the held-out rows, and eval_silent, the latents that are active in none of them. A value that does not exist is null. A resumed run cuts off
+ * the lines after its checkpoint. */
 #ifndef CROSSFEED_METRICS_H
 #define CROSSFEED_METRICS_H
 

@@ -117,6 +117,9 @@ static void print_table(const struct report *r, size_t peak)
            r->epoch_rows, r->rows_trained, r->ingest.rows_received, r->rows_masked, r->ingest.duplicates_dropped,
            r->ingest.blocks_leased_again, r->ingest.blocks_leased, r->ingest.blocks_duplicated, r->ingest.bad_chunks,
            r->ingest.producers_seen, r->ingest.producers_lost, r->ingest.rejected);
+    if (r->batches_skipped)
+        printf("%" PRIu64 " of %" PRIu64 " batches passed over, as loss or gradient norm was not finite\n",
+               r->batches_skipped, r->steps);
     if (r->ingest.audits)
         printf("audit: %" PRIu64 " blocks computed twice, %" PRIu64 " of them not the same to the bit\n",
                r->ingest.audits, r->ingest.audits_different);
@@ -147,6 +150,7 @@ int report_write(const struct report *r, struct err *e)
     char path[4096];
     json_t *ledger = ledger_to_json(&r->ingest);
     json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)r->rows_masked));
+    json_object_set_new(ledger, "batches_skipped", json_integer((json_int_t)r->batches_skipped));
     json_object_set_new(ledger, "rows_expected", json_integer((json_int_t)r->rows_expected));
     json_object_set_new(ledger, "rows_trained", json_integer((json_int_t)(r->rows_resumed + r->rows_trained)));
     json_object_set_new(ledger, "rows_this_session", json_integer((json_int_t)r->rows_trained));

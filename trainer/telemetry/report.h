@@ -25,6 +25,7 @@ struct report {
     bool epoch_estimated;                       /* as no epoch has ended in this session */
     uint64_t rows_expected;                     /* steps * batch_size */
     uint64_t rows_trained;                      /* in this session, counted as they left the window, */
+    uint64_t batches_skipped;                   /* of the run: passed over, as loss or gradient norm was not finite */
     uint64_t rows_masked;                       /* dropped from the window in this session: padding */
     uint64_t rows_resumed;                      /* and before it, as its checkpoint says */
     const struct step_report *step;             /* the last one, with metrics */

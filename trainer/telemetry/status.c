@@ -147,6 +147,13 @@ void status_evaluation(struct status *s, const struct evaluation_report *r)
     pthread_mutex_unlock(&s->lock);
 }
 
+void status_skipped(struct status *s, uint64_t batches)
+{
+    pthread_mutex_lock(&s->lock);
+    s->now.batches_skipped = batches;
+    pthread_mutex_unlock(&s->lock);
+}
+
 void status_collapse(struct status *s, const char *why)
 {
     pthread_mutex_lock(&s->lock);

@@ -45,7 +45,8 @@ struct status_snapshot {
     double up_s;
     /* training */
     uint64_t step, total_steps, batch_size;
-    bool has_step; /* there was a step since this start: */
+    uint64_t batches_skipped; /* passed over since the run began */
+    bool has_step;            /* there was a step since this start: */
     enum step_path path;
     double loss, l0, dead;            /* of that step; dead: latents. NaN if they are not known */
     double fvu, fvu_typical, clipped; /* of the last line of metrics.jsonl; */
@@ -84,6 +85,9 @@ void status_evaluation(struct status *s, const struct evaluation_report *r);
 
 /* Tells why the run counts as collapsed; "" if it does not. */
 void status_collapse(struct status *s, const char *why);
+
+/* Tells how many batches were passed over since the run began. */
+void status_skipped(struct status *s, uint64_t batches);
 
 /* Tells that the training thread has waited so long for rows since it last told. */
 void status_waited(struct status *s, double seconds);

@@ -37,6 +37,7 @@ json_t *status_to_json(const struct status_snapshot *s)
     json_t *producers = json_array(), *ledger = ledger_to_json(&s->ingest.counters);
     for (size_t i = 0; i < s->ingest.n_producers; i++)
         json_array_append_new(producers, producer_to_json(&s->ingest.producers[i], &s->producer_rates[i]));
+    json_object_set_new(ledger, "batches_skipped", json_integer((json_int_t)s->batches_skipped));
     json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)s->ingest.rows_masked));
     const char *path = !s->has_step ? NULL : s->path == STEP_SPARSE ? "sparse" : "dense";
     return json_pack(

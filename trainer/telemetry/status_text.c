@@ -56,6 +56,8 @@ static void write_ledger(FILE *f, const struct status_snapshot *s)
         snprintf(name, sizeof name, "%s_total", ledger_entries[i].name);
         counter(f, name, ledger_entries[i].help, ledger_value(&s->ingest.counters, i));
     }
+    counter(f, "batches_skipped_total", "batches passed over, as loss or gradient norm was not finite",
+            s->batches_skipped);
     counter(f, "rows_masked_total", "padding dropped from the window", s->ingest.rows_masked);
 }
 

@@ -34,8 +34,9 @@ struct feed {
 
 int feed_memory(const struct feed_config *c, size_t *bytes, struct err *e)
 {
-    size_t x, row = c->origins ? sizeof(struct row_origin) : 0;
-    if (!size_mul(c->row_elements, sizeof(float), &x) || !size_mul(2 * c->batch_size, x + row, bytes))
+    size_t x;
+    if (!size_mul(c->row_elements, sizeof(float), &x) ||
+        !size_mul(2 * c->batch_size, x + sizeof(struct row_origin), bytes))
         return err_set(e, ERR_MEMORY, "two batches of %zu rows of %zu values do not fit in memory", c->batch_size,
                        c->row_elements);
     return 0;
@@ -55,7 +56,7 @@ int feed_new(struct feed **out, const struct feed_config *c, struct err *e)
     clock_init_condition(&f->changed);
     for (int i = 0; i < 2; i++)
         if (!(f->x[i] = mem_alloc(c->batch_size, c->row_elements * sizeof(float), "batch", e)) ||
-            (c->origins && !(f->origins[i] = mem_alloc(c->batch_size, sizeof *f->origins[i], "batch origins", e)))) {
+            !(f->origins[i] = mem_alloc(c->batch_size, sizeof *f->origins[i], "batch origins", e))) {
             feed_free(f);
             return ERR_MEMORY;
         }

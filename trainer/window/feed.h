@@ -19,12 +19,11 @@ struct feed;
 
 struct feed_config {
     size_t batch_size, row_elements;
-    bool origins; /* wanted */
 };
 
 struct feed_batch {
     float *x;                         /* [batch_size, row_elements] fp32 */
-    const struct row_origin *origins; /* [batch_size], or NULL: not wanted */
+    const struct row_origin *origins; /* [batch_size] */
     struct plan_place next;           /* of the row after the batch */
 };
 

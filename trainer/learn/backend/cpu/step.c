@@ -328,7 +328,7 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     if (!isfinite(loss)) {
         char values[256];
         backend_describe_terms(setup, term, values, sizeof values);
-        return err_set(e, ERR_INPUT, "step %" PRIu64 ": loss %g (%s)", t->step, loss, values);
+        return err_set(e, ERR_OVERFLOW, "step %" PRIu64 ": loss %g (%s)", t->step, loss, values);
     }
     *r = (struct step_report){.step = t->step,
                               .path = path,
@@ -348,7 +348,7 @@ int train_step(struct train_state *t, const float *x, const struct step_options 
     double scale = output_factor(t, path, &in);
     r->grad_norm = gradients(t, path, x, scale);
     if (!isfinite(r->grad_norm))
-        return err_set(e, ERR_INPUT, "step %" PRIu64 ": gradient norm %g (loss %g)", t->step, r->grad_norm, loss);
+        return err_set(e, ERR_OVERFLOW, "step %" PRIu64 ": gradient norm %g (loss %g)", t->step, r->grad_norm, loss);
     clock[4] = clock_s();
 
     float clip = (float)fmin(1, o->max_norm / (r->grad_norm + 1e-6));
