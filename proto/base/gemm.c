@@ -16,6 +16,8 @@
 
 #include "cpu.h"
 
+#define REGISTERS ((size_t)64) /* rows or columns that a kernel computes at a time, at most */
+
 static int n_threads = 1;
 static pthread_once_t kernels_chosen = PTHREAD_ONCE_INIT;
 
@@ -42,6 +44,20 @@ void gemm_set_threads(int threads)
 int gemm_threads(void)
 {
     return n_threads;
+}
+
+/* Each thread's product packs [mc, kc] of one operand and [kc, nc] of the other, rounded up to the kernel's registers. */
+size_t gemm_memory(size_t most)
+{
+    pthread_once(&kernels_chosen, choose_kernels);
+    cntx_t *context = bli_gks_query_cntx();
+    size_t block[3];
+    const bszid_t ids[] = {BLIS_MC, BLIS_KC, BLIS_NC};
+    for (int i = 0; i < 3; i++) {
+        size_t greatest = (size_t)bli_cntx_get_blksz_max_dt(BLIS_FLOAT, ids[i], context);
+        block[i] = greatest < most + REGISTERS ? greatest : most + REGISTERS;
+    }
+    return (size_t)n_threads * (block[0] + block[2]) * block[1] * sizeof(float);
 }
 
 /* Computes one product on one thread. small: BLIS may take its path for small products. */

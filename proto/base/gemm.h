@@ -13,6 +13,10 @@ void gemm_set_threads(int threads);
 /* Returns that number. */
 int gemm_threads(void);
 
+/* Returns the most bytes that BLIS takes for packed pieces of the operands, in products of which no dimension is greater than `most`. Call it
+ * after gemm_set_threads. */
+size_t gemm_memory(size_t most);
+
 /* Computes C [m, n] (row stride ldc) = alpha * op(A) [m, k] * op(B) [k, n] + beta * C.
  * op(A) is A, stored [m, k] with row stride lda, or with transpose_a A stored [k, m]; the same for B.
  * beta = 0 never reads C (so NaN there does no harm). Any of m, n, k may be 0. */

@@ -3,6 +3,7 @@
  * calloc gives large blocks as untouched zero pages, so peak RSS counts what was used, not what was reserved. */
 #include "mem.h"
 
+#include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +18,22 @@
 
 #define LARGE ((size_t)4 << 20)
 #define ALIGNMENT ((size_t)64)
+#define MAPPED (1 << 20)
 
 /* What lies just before a block that mem_alloc returned. */
 struct head {
     void *raw;    /* what calloc returned */
     size_t bytes; /* of the block */
 };
+
+/* Blocks of MAPPED bytes and more are mappings of their own for the whole run: they go back to the kernel when they are freed, and a new one is
+ * not touched. Left to itself, glibc raises that size to the largest block that was ever freed, and takes the next one out of the heap, where
+ * it sets all of it to zero and keeps it. Messages are smaller: they stay in the heap, which is trimmed only when much of it is free. */
+__attribute__((constructor)) static void keep_large_blocks_apart(void)
+{
+    mallopt(M_MMAP_THRESHOLD, MAPPED);
+    mallopt(M_TRIM_THRESHOLD, MAPPED);
+}
 
 static _Thread_local size_t raw_failed; /* bytes that the last mem_raw_alloc could not get; 0: none since it was told */
 

@@ -43,6 +43,26 @@ static void copies_text(void **state)
     mem_free(text);
 }
 
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ /* which keep what was freed */
+/* A large block goes back when it is freed, and the next one is not touched, also after still larger ones were freed. */
+static void large_blocks_go_back(void **state)
+{
+    (void)state;
+    enum { MB = 1 << 20 };
+    size_t before = mem_rss();
+    for (size_t size = 16 * MB; size >= 2 * MB; size /= 2) {
+        unsigned char *p = mem_alloc(size, 1, "block", NULL), *q = mem_alloc(64, 1, "small block", NULL);
+        assert_non_null(p);
+        assert_in_range(mem_rss(), 0, before + MB);
+        memset(p, 1, size);
+        assert_in_range(mem_rss(), before + size - MB, SIZE_MAX);
+        mem_free(p);
+        assert_in_range(mem_rss(), 0, before + MB);
+        mem_free(q);
+    }
+}
+#endif
+
 #ifdef __SANITIZE_ADDRESS__ /* which else ends the program when malloc is asked for too much */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
@@ -116,6 +136,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grows_and_shrinks),
         cmocka_unit_test(copies_text),
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+        cmocka_unit_test(large_blocks_go_back),
+#endif
         cmocka_unit_test(failure_is_told_once),
         cmocka_unit_test(incomplete_json_is_refused),
     };

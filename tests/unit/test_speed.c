@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "credit.h"
 #include "speed.h"
 
 #define ROWS 100
@@ -96,11 +97,27 @@ static void remaining(void **state)
     assert_int_equal((int)speed_remaining_ms(&p, ROWS, 0.5, 1700), 300); /* late by 300 */
 }
 
+/* All leases together are bounded in bytes: 32 MB where blocks are small, the first two of eight producers where they are large. */
+static void leases_are_bounded_in_bytes(void **state)
+{
+    (void)state;
+    enum { MB = 1 << 20 };
+    assert_int_equal(credit_bytes(1000, 64), 64 * 8 * 1000);
+    assert_int_equal(credit_bytes(MB, 64), 32 * MB);
+    assert_int_equal(credit_bytes(10 * MB, 64), 2 * 8 * 10 * MB);
+    assert_int_equal(credit_bytes(10 * MB, 1), 8 * 10 * MB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(in_proportion_to_speed), cmocka_unit_test(unknown_it_gets_two), cmocka_unit_test(a_long_way),
-        cmocka_unit_test(it_gets_faster_again),   cmocka_unit_test(the_block_in_hand),   cmocka_unit_test(remaining),
+        cmocka_unit_test(leases_are_bounded_in_bytes),
+        cmocka_unit_test(in_proportion_to_speed),
+        cmocka_unit_test(unknown_it_gets_two),
+        cmocka_unit_test(a_long_way),
+        cmocka_unit_test(it_gets_faster_again),
+        cmocka_unit_test(the_block_in_hand),
+        cmocka_unit_test(remaining),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

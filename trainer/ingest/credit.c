@@ -50,6 +50,15 @@ uint32_t credit_now(const struct producer *p, double fastest_row_ms, size_t unpr
     return speed_credit(&p->speed, fastest_row_ms, p->credit, now_ms);
 }
 
+size_t credit_bytes(size_t block_bytes, uint32_t most)
+{
+    size_t first = (most < INGEST_FIRST_CREDIT ? most : INGEST_FIRST_CREDIT) * CREDIT_PRODUCERS * block_bytes;
+    size_t all = most * CREDIT_PRODUCERS * block_bytes;
+    if (all > CREDIT_BYTES_ON_THE_WAY)
+        all = CREDIT_BYTES_ON_THE_WAY;
+    return first > all ? first : all;
+}
+
 size_t credit_unproven(const struct producers *producers, const struct leases *l, const struct probation *probation,
                        int64_t now_ms)
 {

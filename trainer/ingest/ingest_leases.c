@@ -126,25 +126,38 @@ static uint64_t bytes_to_come(const struct ingest *in, int index)
                                  leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }
 
+/* Returns the bytes of the largest block's rows and origins. */
+static size_t block_bytes_of(const struct ingest *in)
+{
+    const struct row_store_config *c = &in->row_store.c;
+    return c->plan->max_block_rows * (stream_row_bytes(c->stream, c->dtype) + sizeof(struct row_origin));
+}
+
 void ingest_lease_blocks(struct ingest *in)
 {
     struct producers *producers = &in->producers;
     int64_t now = clock_ms();
     double fastest = fastest_row_ms(producers);
     size_t idle = 0; /* places in a row that could take no lease */
+    size_t block_bytes = block_bytes_of(in), leased = 0;
+    for (int i = 0; i < PRODUCERS_MAX; i++)
+        leased += producers->list[i].here ? leases_held(&in->leases, i) : 0;
+    size_t most_leased = credit_bytes(block_bytes, in->options.credit) / block_bytes;
     size_t unproven = credit_unproven(producers, &in->leases, &in->probation, now);
     while (producers->n && idle < PRODUCERS_MAX) {
         int i = (int)producers->next, answer;
         producers->next = (producers->next + 1) % PRODUCERS_MAX;
         struct producer *p = &producers->list[i];
         struct lease_task *t = NULL;
-        if (leases_held(&in->leases, i) < credit_now(p, fastest, unproven, now))
+        size_t held = leases_held(&in->leases, i);
+        if (held < credit_now(p, fastest, unproven, now) && (held < INGEST_FIRST_CREDIT || leased < most_leased))
             t = next_task(in, i, fastest, now, &answer);
         if (!t) {
             idle++;
             continue;
         }
         unproven -= p->blocks == 0;
+        leased++;
         leases_grant(&in->leases, t, answer, i);
         speed_leased(&p->speed, t->n_rows, now);
         listener_vouch(in->listener, &p->address, bytes_to_come(in, i));

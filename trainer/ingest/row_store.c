@@ -26,6 +26,7 @@ void row_store_memory(const struct row_store_config *c, size_t *evaluation_bytes
     *evaluation_bytes = rows_of(c->plan, c->plan->eval_blocks, c->plan->n_eval) * (row + sizeof(bool));
     *first_bytes = rows * (stream_row_bytes(c->stream, first_dtype(c)) + sizeof(struct row_origin) + row +
                            c->stream->n_sites * sizeof(float));
+    *first_bytes += rows ? c->plan->max_block_rows * row : 0; /* one block at a time is scaled */
     *kept_bytes = c->keep ? rows * row : 0;
 }
 

@@ -12,6 +12,13 @@ static size_t n_inputs(const struct evaluation *v)
     return v->b->setup.n_sites * v->b->setup.d_model;
 }
 
+size_t evaluation_memory(const struct backend_setup *s)
+{
+    size_t means, row;
+    fvu_means_memory(s->n_sites, s->d_model, &means, &row);
+    return means + s->batch_size * row + s->d_sae * sizeof(bool);
+}
+
 int evaluation_init(struct evaluation *v, struct backend *b, struct err *e)
 {
     memset(v, 0, sizeof *v);

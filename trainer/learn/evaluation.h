@@ -41,6 +41,9 @@ struct evaluation_report {
     struct fvu threshold_fvu;
 };
 
+/* Returns the bytes that evaluation_init takes. */
+size_t evaluation_memory(const struct backend_setup *s);
+
 /* Allocates; b must outlive it. */
 int evaluation_init(struct evaluation *v, struct backend *b, struct err *e);
 void evaluation_release(struct evaluation *v); /* safe on a zeroed struct */

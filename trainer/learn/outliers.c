@@ -39,7 +39,7 @@ static size_t insert(struct peak *greatest, size_t n, struct peak p)
 void outliers_describe(const float *x, const struct row_origin *origins, size_t rows, const struct stream *s,
                        char *text, size_t size)
 {
-    struct peak greatest[OUTLIERS_NAMED];
+    struct peak greatest[OUTLIERS_NAMED] = {0};
     size_t width = (size_t)s->n_sites * s->d_model, n = 0, more = 0;
     double logs = 0;
     for (size_t row = 0; row < rows; row++) {

@@ -24,18 +24,30 @@ static int32_t only_model(const float *v, size_t width)
     return in[0] == in[1] ? -1 : in[1];
 }
 
-static int load(struct recovery *r, const struct safetensors *truth, size_t n_sites, size_t d_model, struct err *e)
+/* Finds the tensors of a truth about these sites. width: the bytes of a latent's vector. */
+static int find(const struct safetensors *truth, size_t n_sites, size_t d_model, const struct tensor_view **kind,
+                const struct tensor_view **directions, size_t *width, struct err *e)
 {
-    const struct tensor_view *kind = safetensors_find(truth, "kind"), *directions;
-    if (!kind || kind->dtype != TENSOR_I32 || kind->n_dims != 1 || kind->shape[0] == 0)
+    const struct tensor_view *k = *kind = safetensors_find(truth, "kind");
+    if (!k || k->dtype != TENSOR_I32 || k->n_dims != 1 || k->shape[0] == 0)
         return err_set(e, ERR_INPUT, "%s: no tensor kind, I32 [n_latents]: not a planted truth", truth->path);
-    size_t n = kind->shape[0], shape[3] = {n, n_sites, d_model}, width;
-    if (!(directions = safetensors_require(truth, "directions", 3, shape, e)))
+    size_t shape[3] = {k->shape[0], n_sites, d_model};
+    if (!(*directions = safetensors_require(truth, "directions", 3, shape, e)))
         return ERR_INPUT;
-    *r = (struct recovery){.n_latents = n, .n_sites = n_sites, .d_model = d_model};
-    if (!size_product((size_t[]){n_sites, d_model, sizeof(float)}, 3, &width))
+    if (!size_product((size_t[]){n_sites, d_model, sizeof(float)}, 3, width))
         return err_set(e, ERR_MEMORY, "%s: %zu sites x d_model %zu does not fit in memory", truth->path, n_sites,
                        d_model);
+    return 0;
+}
+
+static int load(struct recovery *r, const struct safetensors *truth, size_t n_sites, size_t d_model, struct err *e)
+{
+    const struct tensor_view *kind, *directions;
+    size_t width;
+    if (find(truth, n_sites, d_model, &kind, &directions, &width, e))
+        return e->code;
+    size_t n = kind->shape[0];
+    *r = (struct recovery){.n_latents = n, .n_sites = n_sites, .d_model = d_model};
     if (!(r->planted = mem_alloc(n, width, "planted directions", e)) ||
         !(r->unit = mem_alloc(n, width, "planted directions", e)) ||
         !(r->kind = mem_alloc(n, sizeof *r->kind, "planted kinds", e)) ||
@@ -58,6 +70,23 @@ static int load(struct recovery *r, const struct safetensors *truth, size_t n_si
     for (size_t l = 0; l < n; l++)
         r->only_in[l] = only_model(r->planted + l * n_sites * d_model, n_sites * d_model);
     return 0;
+}
+
+int recovery_memory(const char *truth_path, size_t n_sites, size_t d_model, size_t *bytes, struct err *e)
+{
+    struct safetensors truth;
+    const struct tensor_view *kind, *directions;
+    size_t width, each, all;
+    if (safetensors_open(&truth, truth_path, e))
+        return e->code;
+    int rc = find(&truth, n_sites, d_model, &kind, &directions, &width, e);
+    const size_t of_latent = TILE * sizeof(float) + sizeof(float) + 2 * sizeof(int32_t) + sizeof(uint32_t) + 1;
+    if (rc == 0 && (!size_mul(2, width, &each) || __builtin_add_overflow(each, of_latent, &each) ||
+                    !size_mul(each, kind->shape[0], &all) || !size_mul(TILE, width, &each) ||
+                    __builtin_add_overflow(all, each, bytes)))
+        rc = err_set(e, ERR_MEMORY, "%s: %zu planted latents do not fit in memory", truth_path, kind->shape[0]);
+    safetensors_close(&truth);
+    return rc;
 }
 
 int recovery_init(struct recovery *r, const char *truth_path, size_t n_sites, size_t d_model, struct err *e)

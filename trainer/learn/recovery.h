@@ -59,6 +59,9 @@ struct recovery_result {
     size_t found_exclusive; /* and of these those that a live latent matches which is called exclusive to that model */
 };
 
+/* Finds the bytes that recovery_init takes, from the file's header. */
+int recovery_memory(const char *truth_path, size_t n_sites, size_t d_model, size_t *bytes, struct err *e);
+
 /* Reads the truth and takes all memory; safe to release after a failure. */
 int recovery_init(struct recovery *r, const char *truth_path, size_t n_sites, size_t d_model, struct err *e);
 void recovery_release(struct recovery *r); /* safe on a zeroed struct */

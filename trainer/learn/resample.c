@@ -112,6 +112,19 @@ static int start_anew(struct backend *b, const struct work *w, size_t j, const f
     return 0;
 }
 
+/* Latents whose vectors are read at a time. */
+static size_t strip_rows(const struct backend_setup *s)
+{
+    size_t rows = STRIP_FLOATS / (s->n_sites * s->d_model) + 1;
+    return rows < s->d_sae ? rows : s->d_sae;
+}
+
+size_t resample_memory(const struct backend_setup *s)
+{
+    return s->d_sae * sizeof(uint64_t) + (strip_rows(s) + 2) * s->n_sites * s->d_model * sizeof(float) +
+           s->batch_size * sizeof(double);
+}
+
 int resample(struct backend *b, const float *x, uint64_t dead_rows, uint64_t seed, size_t *n, struct err *e)
 {
     const struct backend_setup *s = &b->setup;
@@ -119,8 +132,7 @@ int resample(struct backend *b, const float *x, uint64_t dead_rows, uint64_t see
     float *v = NULL;
     struct rng r;
     *n = 0;
-    w.strip_rows = STRIP_FLOATS / w.n_inputs + 1;
-    w.strip_rows = w.strip_rows < s->d_sae ? w.strip_rows : s->d_sae;
+    w.strip_rows = strip_rows(s);
     rng_init(&r, seed, RNG_RESAMPLE, b->step);
     int rc = ERR_MEMORY;
     if (!(w.ages = mem_alloc(s->d_sae, sizeof *w.ages, "ages of the latents", e)) ||

@@ -10,6 +10,9 @@
 #include "backend.h"
 #include "err.h"
 
+/* Returns the bytes that resample takes for a moment. */
+size_t resample_memory(const struct backend_setup *s);
+
 /* Resamples the latents that have not fired for dead_rows rows. x: [batch_size, n_inputs], the batch of the step just done; rows are drawn
  * from (seed, RNG_RESAMPLE, step). *n is how many there were; if no latent is alive, nothing is done and *n is 0. */
 int resample(struct backend *b, const float *x, uint64_t dead_rows, uint64_t seed, size_t *n, struct err *e);

@@ -62,15 +62,26 @@ static float *of_rows(const struct entry *m, struct normalisation *n)
     return strcmp(m->spec.name, "scale") == 0 ? n->scale : n->mean;
 }
 
-/* Allocates a strip that is large enough for every tensor. */
-static float *new_strip(const struct entry *entries, size_t n, struct err *e)
+/* Returns the floats of a strip that is large enough for every tensor. */
+static size_t strip_floats(const struct entry *entries, size_t n)
 {
     size_t most = 0;
     for (size_t i = 0; i < n; i++) {
         size_t floats = strip_rows(&entries[i]) * entries[i].columns;
         most = floats > most ? floats : most;
     }
-    return mem_alloc(most, sizeof(float), "strip of weights", e);
+    return most;
+}
+
+static float *new_strip(const struct entry *entries, size_t n, struct err *e)
+{
+    return mem_alloc(strip_floats(entries, n), sizeof(float), "strip of weights", e);
+}
+
+size_t weights_file_memory(const struct backend_setup *s, bool centred)
+{
+    struct entry entries[MAX_ENTRIES];
+    return strip_floats(entries, describe(s, centred, entries)) * sizeof(float);
 }
 
 static int write_matrix(struct safetensors_writer *w, const struct backend *b, const struct entry *m, float *strip,

@@ -11,6 +11,9 @@
 #include "err.h"
 #include "normalisation.h"
 
+/* Returns the bytes that writing or loading takes, of a setup and of centred rows. */
+size_t weights_file_memory(const struct backend_setup *s, bool centred);
+
 /* Writes atomically (file.h). */
 int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows, struct err *e);
 

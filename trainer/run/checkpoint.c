@@ -34,6 +34,22 @@ static size_t piece_of(const struct backend_tensor *t, size_t first)
     return t->rows - first < piece ? t->rows - first : piece;
 }
 
+/* Returns the bytes of the largest piece. No vector of the state is longer than the moments. */
+static size_t piece_bytes(const struct backend_setup *s)
+{
+    size_t n_params = 0;
+    backend_n_params(s->n_sites, s->d_model, s->d_sae, &n_params,
+                     NULL); /* they fit: the backend is open, or was sized */
+    n_params += backend_has_thresholds(s) ? s->d_sae : 0;
+    return n_params < PIECE_BYTES / sizeof(float) ? n_params * sizeof(float) : PIECE_BYTES;
+}
+
+size_t checkpoint_memory(const struct backend_setup *s, bool centred)
+{
+    size_t weights = weights_file_memory(s, centred), piece = piece_bytes(s);
+    return weights > piece ? weights : piece;
+}
+
 static int write_vector(struct safetensors_writer *w, const struct backend *b, const char *name, void *piece,
                         struct err *e)
 {
@@ -70,7 +86,7 @@ static int write_state(const char *folder, const struct backend *b, const struct
     const char *metadata[] = {
         "step",    step,    "rows",          rows,  "window",  window,  "position", position,
         "clipped", clipped, "clipped_since", since, "skipped", skipped, "software", CROSSFEED_SOFTWARE};
-    void *piece = mem_alloc(1, PIECE_BYTES, "piece of a checkpoint", e);
+    void *piece = mem_alloc(1, piece_bytes(&b->setup), "piece of a checkpoint", e);
     int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, "state.safetensors", e);
     if (!rc)
         rc = safetensors_write_begin(&w, path, specs, N_STATE, metadata, sizeof metadata / sizeof *metadata / 2, e);

@@ -16,6 +16,9 @@
 #include "normalisation.h"
 #include "plan.h"
 
+/* Returns the bytes that saving or loading takes, of a setup and of centred rows. */
+size_t checkpoint_memory(const struct backend_setup *s, bool centred);
+
 /* Saves the weights and state of b, and then removes all but the newest `keep`. next: the place of the row after the
  * last batch; cfg is borrowed. path [4096] (may be NULL) is told. */
 int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,

@@ -155,18 +155,25 @@ int learner_plan_steps(struct learner *l, struct err *e)
     return recipe_check(c, e);
 }
 
-int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
-                   size_t *workspace_bytes, struct err *e)
+int learner_size(struct learner *l, const struct stream *stream, size_t machine_bytes, struct learner_memory *m,
+                 struct err *e)
 {
-    size_t kept;
+    size_t kept, truth = 0;
     if (recipe_settle(&l->config, stream, e))
         return e->code;
     l->setup = recipe_setup(&l->config, stream);
     l->setup.keep_gradients = true;
-    if (backend_cpu.memory(&l->setup, &kept, workspace_bytes, e))
+    if (backend_cpu.memory(&l->setup, &kept, &m->workspace, e))
         return e->code;
     l->setup.keep_gradients = kept / 4 <= machine_bytes / 10; /* the same results, faster */
-    return backend_cpu.memory(&l->setup, params_bytes, workspace_bytes, e);
+    if (backend_cpu.memory(&l->setup, &m->parameters, &m->workspace, e) ||
+        (l->o->truth && recovery_memory(l->o->truth, l->setup.n_sites, l->setup.d_model, &truth, e)))
+        return e->code;
+    m->workspace += evaluation_memory(&l->setup) + truth;
+    m->rare = checkpoint_memory(&l->setup, l->config.center);
+    size_t resampling = *l->config.resample_steps ? resample_memory(&l->setup) : 0;
+    m->rare = resampling > m->rare ? resampling : m->rare;
+    return 0;
 }
 
 bool learner_wants_rows(const struct learner *l)

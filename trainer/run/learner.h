@@ -38,6 +38,12 @@ struct learner_options {
     const char *truth; /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
 };
 
+struct learner_memory { /* bytes */
+    size_t parameters;  /* weights, moments, kept gradients */
+    size_t workspace;   /* of a step and an evaluation, and what is kept to measure what was recovered */
+    size_t rare;        /* for a moment: saving or resampling */
+};
+
 struct learner {
     const struct learner_options *o;
     struct config config;       /* o's; of a resumed learner, the checkpoint's */
@@ -77,12 +83,12 @@ int learner_is_finished(const struct learner *l, bool *finished, struct err *e);
 /* Takes results that a finished learner's folder lacks (weights, cfg.json) from its checkpoint, which has the same. */
 int learner_put_back(const struct learner *l, struct err *e);
 
-/* Settles the backend's setup for a stream's shape and computes the bytes that learner_open takes; nothing is allocated. machine_bytes: the
+/* Settles the backend's setup for a stream's shape and computes the bytes that the learner will take; nothing is allocated. machine_bytes: the
  * machine's memory, of which kept gradients may take a tenth. */
-int learner_memory(struct learner *l, const struct stream *stream, size_t machine_bytes, size_t *params_bytes,
-                   size_t *workspace_bytes, struct err *e);
+int learner_size(struct learner *l, const struct stream *stream, size_t machine_bytes, struct learner_memory *m,
+                 struct err *e);
 
-/* Returns whether learner_begin has something to do: initial weights that depend on rows. After learner_memory. */
+/* Returns whether learner_begin has something to do: initial weights that depend on rows. After learner_size. */
 bool learner_wants_rows(const struct learner *l);
 
 /* Allocates, and loads or draws the weights. Resuming fills n (its scale, and its mean if that is not NULL) and next. n->centred: whether the

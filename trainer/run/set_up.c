@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "credit.h"
 #include "gemm.h"
 #include "log.h"
 #include "mem.h"
@@ -225,15 +226,18 @@ static int make_plan(struct trainer *t, struct err *e)
                      c->batch_size * c->buffer_mult, e);
 }
 
-/* Settles the learners' sizes. */
+/* Settles the learners' sizes. They save one after another, and have the products' memory in turns. */
 static int size_learners(struct trainer *t, struct err *e)
 {
+    struct budget *b = &t->budget;
     for (size_t i = 0; i < t->n_learners; i++) {
-        size_t parameters, workspace;
-        if (learner_memory(&t->learners[i], &t->stream, budget_machine(), &parameters, &workspace, e))
+        struct learner *l = &t->learners[i];
+        struct learner_memory m;
+        if (learner_size(l, &t->stream, budget_machine(), &m, e))
             return e->code;
-        t->budget.parameters += parameters;
-        t->budget.workspace += workspace;
+        b->parameters += m.parameters;
+        b->workspace += m.workspace;
+        b->rare = m.rare > b->rare ? m.rare : b->rare;
     }
     return 0;
 }
@@ -291,6 +295,24 @@ static struct feed_config feed_config_of(const struct trainer *t)
                                 .row_elements = (size_t)t->stream.n_sites * t->stream.d_model};
 }
 
+/* Returns the greatest dimension of a matrix product. */
+static size_t greatest_dimension(const struct trainer *t)
+{
+    const struct config *c = stream_config(t);
+    size_t most = (size_t)t->stream.n_sites * t->stream.d_model;
+    if (c->batch_size > most)
+        most = c->batch_size;
+    if (t->wants_rows && c->scale_rows > most)
+        most = c->scale_rows;
+    for (size_t i = 0; i < t->n_learners; i++) {
+        if (t->learners[i].config.dict_size > most)
+            most = t->learners[i].config.dict_size;
+        if (t->learners[i].o->truth)
+            return SIZE_MAX / 2; /* planted latents, of any number */
+    }
+    return most;
+}
+
 /* Returns the bytes that a run takes over the measured rows before its first step. */
 static size_t beginning_bytes(const struct trainer *t, size_t row_bytes)
 {
@@ -314,13 +336,18 @@ static int print_budget(struct trainer *t, struct err *e)
     size_t feed_bytes, kept_bytes;
     if (feed_memory(&fc, &feed_bytes, e) || shuffle_memory(&sc, &b->window, &b->window_index, e))
         return e->code;
-    b->workspace += feed_bytes;
-    b->program = mem_rss();
+    b->workspace += feed_bytes + gemm_memory(greatest_dimension(t));
+    b->window_index += t->plan.n_train * sizeof *t->plan.order; /* which is filled later */
+    b->program = mem_rss() + budget_growth(gemm_threads());
     row_store_memory(&ic, &b->evaluation, &b->raw, &kept_bytes);
     if (t->wants_rows)
         b->beginning = beginning_bytes(t, kept_bytes);
     size_t block_bytes = t->plan.max_block_rows * (stream_row_bytes(&t->stream, c->dtype) + sizeof(struct row_origin));
-    b->wire = (c->credit < INGEST_FIRST_CREDIT ? c->credit : INGEST_FIRST_CREDIT) * block_bytes;
+    b->wire = credit_bytes(block_bytes, (uint32_t)c->credit);
+    b->wire += b->wire / 8;                    /* messages in the heap: their frames, and gaps between them */
+    if (b->wire > b->window + b->window_index) /* no more is leased than the window has room for */
+        b->wire = b->window + b->window_index;
+    b->wire_each = (c->credit < INGEST_FIRST_CREDIT ? c->credit : INGEST_FIRST_CREDIT) * block_bytes;
     return budget_print(b, e);
 }
 
