@@ -6,7 +6,7 @@ of the trainer), the budget is the line that the trainer prints at start; it mus
 sizes worked out here, and summary.json must have the same figures. A run killed and resumed keeps to the same budget: reading the
 checkpoint does not add to it.
 
-The long form has runs of 100 MB to 2 GB, each with one producer and with eight, in six minutes:
+The long form has runs of 100 MB to 2 GB, each with one producer and with eight, in nine minutes on two busy cores:
     LONG=1 XCTRAIN=build/xctrain ACTGEN=build/actgen tests/e2e/test_memory.py Long
 """
 import os
@@ -17,6 +17,7 @@ import harness
 
 LONG = os.environ.get("LONG")
 D_MODEL, N_SITES, BATCH, BLOCK_ROWS = 1024, 8, 128, 128
+PYTHON = 50e6  # more than this process had when it forked: below that, the kernel's figure may be its own
 
 
 @unittest.skipIf(harness.SANITIZED, "a sanitizer's memory is its own")
@@ -62,12 +63,15 @@ class MemoryTest(harness.ProgramTest):
 
         summary = harness.summary(self.path("out"))
         self.assertAlmostEqual(summary["budget"], budget, delta=0.06e6)
-        self.assertAlmostEqual(summary["peak_rss"], trainer.peak_rss, delta=1e6 + 0.01 * trainer.peak_rss)
+        peak = summary["peak_rss"]
+        if peak > PYTHON:
+            self.assertAlmostEqual(peak / trainer.peak_rss, 1, delta=0.01)
+            peak = trainer.peak_rss
         self.assertGreater(summary["ledger"]["rows_this_session"], 1.5 * window / row_bytes, "the window was not refilled")
         sure = budget - parts["wire"]
-        print(f"budget {budget / 1e6:.1f} MB ({parts['wire'] / 1e6:.1f} the wire), peak {trainer.peak_rss / 1e6:.1f} MB ", end="", flush=True)
-        self.assertLessEqual(trainer.peak_rss, budget, trainer.stderr)
-        self.assertGreater(trainer.peak_rss, least * sure, trainer.stderr)
+        print(f"budget {budget / 1e6:.1f} MB ({parts['wire'] / 1e6:.1f} the wire), peak {peak / 1e6:.1f} MB ", end="", flush=True)
+        self.assertLessEqual(peak, budget, trainer.stderr)
+        self.assertGreater(peak, least * sure, trainer.stderr)
 
     @staticmethod
     def activation(flags):
@@ -77,10 +81,10 @@ class MemoryTest(harness.ProgramTest):
 class Memory(MemoryTest):
     def test_nothing(self):
         """What is left is the program and its libraries."""
-        for producers in 1, 8:
-            with self.subTest(producers=producers):
-                self.run_case(dict_size=16, window_batches=8, steps=200, d_model=16, n_sites=1, producers=producers, least=0.7)
-                os.rename(self.path("out"), self.path(f"out{producers}"))
+        self.run_case(dict_size=16, window_batches=8, steps=200, d_model=16, n_sites=1, least=0.7)
+
+    def test_nothing_of_eight(self):
+        self.run_case(dict_size=16, window_batches=8, steps=200, d_model=16, n_sites=1, producers=8, least=0.7)
 
     def test_both(self):
         self.run_case(dict_size=512, window_batches=40, steps=70, dtype="fp32")
@@ -116,9 +120,8 @@ class Memory(MemoryTest):
 class Long(MemoryTest):
     def run_both(self, **sizes):
         for producers in 1, 8:
-            with self.subTest(producers=producers):
-                self.run_case(**sizes, producers=producers)
-                os.rename(self.path("out"), self.path(f"out{producers}"))
+            self.run_case(**sizes, producers=producers)
+            os.rename(self.path("out"), self.path(f"out{producers}"))
 
     def test_100_mb(self):
         self.run_both(dict_size=64, window_batches=20, steps=60, least=0.75)
