@@ -44,7 +44,9 @@ struct arguments {
 static const struct flag flags[] = {
 #define GROUP "Run"
     FLAG("out", FLAG_STRING, learner.out, "DIR", "folder of the run: metrics, checkpoints, weights (required)"),
-    FLAG("resume", FLAG_SWITCH, learner.resume, NULL, "go on from the newest checkpoint in DIR"),
+    FLAG("resume", FLAG_SWITCH, learner.resume, NULL, "go on from the newest sound checkpoint in DIR"),
+    FLAG("resume-from", FLAG_COUNT, learner.resume_from, "STEP",
+         "go on from that step's checkpoint; newer ones are set aside", .low = 1, .high = 1e15),
     FLAG("init", FLAG_STRING, learner.init, "FILE", "start from these weights (crosscoder.safetensors)", .input = true),
     FLAG("truth", FLAG_STRING, learner.truth, "FILE",
          "ground truth of a synthetic source: say at the end how much was recovered", .input = true),
@@ -73,9 +75,9 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--out is required");
     if (!a->run.door.curve_secret != !a->run.door.curve_allow)
         return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
-    if (a->learner.resume && a->learner.init)
+    if ((a->learner.resume || a->learner.resume_from) && a->learner.init)
         return err_set(e, ERR_INPUT, "--resume and --init exclude each other");
-    if (a->learner.resume && a->force)
+    if ((a->learner.resume || a->learner.resume_from) && a->force)
         return err_set(e, ERR_INPUT, "--resume and --force exclude each other: what is in --out is the run's");
     static const char *const start[] = {"dec_init_norm", "b_dec_init", "init_tied_models", "log_threshold_init"};
     for (size_t i = 0; a->learner.init && i < sizeof start / sizeof start[0]; i++)
@@ -113,6 +115,7 @@ int main(int argc, char **argv)
     a.run.n_endpoints = a.listen.n;
     if (a.force)
         overwrite_force();
+    a.learner.resume |= a.learner.resume_from != 0;
     preset_apply(&a.learner.config);
     a.learner.seed = a.learner.config.seed;
     cli_catch_signals();

@@ -4,14 +4,13 @@
  * continued has the same one. */
 #include "recorder.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "file.h"
 #include "log.h"
 #include "mem.h"
 #include "recording.h"
@@ -41,16 +40,14 @@ static int measure(struct source *source, const struct record_options *o, struct
 /* Prints the disk budget. *need becomes the bytes still to write, *available those free on the disk. */
 static int disk_budget(const struct recording *r, size_t *need, size_t *available, struct err *e)
 {
-    struct statvfs fs;
     size_t total = 0;
     *need = 0;
     for (uint32_t i = 0; i < r->n_shards; i++) {
         total += recording_shard_bytes(r, i);
         *need += recording_has(r, i) ? 0 : recording_shard_bytes(r, i);
     }
-    if (statvfs(r->folder, &fs) != 0)
-        return err_errno(e, errno, "%s: cannot ask for free space", r->folder);
-    *available = (size_t)fs.f_bavail * fs.f_frsize;
+    if (file_free_bytes(r->folder, available, e))
+        return e->code;
     log_line("disk budget: %.1f MB in %" PRIu32 " shards, %.1f MB of it still to write; %.1f MB free",
              (double)total / 1e6, r->n_shards, (double)*need / 1e6, (double)*available / 1e6);
     return 0;

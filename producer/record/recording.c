@@ -269,21 +269,6 @@ static int origins_to_columns(const struct rows *rows, int32_t **tokens, int32_t
     return 0;
 }
 
-static int file_checksum(const char *path, char hex[FINGERPRINT_SIZE], struct err *e)
-{
-    struct file_map m;
-    struct fingerprint f;
-    if (file_map(&m, path, e))
-        return e->code;
-    int rc = fingerprint_init(&f, e);
-    if (rc == 0) {
-        fingerprint_add(&f, m.data, m.size);
-        fingerprint_finish(&f, hex);
-    }
-    file_unmap(&m);
-    return rc;
-}
-
 int recording_write(struct recording *r, uint32_t shard, struct rows *rows, struct err *e)
 {
     char path[PATH_SIZE];
@@ -313,22 +298,25 @@ int recording_write(struct recording *r, uint32_t shard, struct rows *rows, stru
     mem_free(tokens);
     mem_free(positions);
     mem_free(sequence);
-    char checksum[FINGERPRINT_SIZE];
-    if (rc || (rc = file_checksum(path, checksum, e)) != 0)
+    if (rc)
         return rc;
     r->n_recorded += !recording_has(r, shard);
-    memcpy(r->checksums[shard], checksum, sizeof checksum);
+    memcpy(r->checksums[shard], w.out.digest.fingerprint, FINGERPRINT_SIZE);
     r->unnamed = true;
     return clock_s() < r->next_manifest ? 0 : recording_flush(r, e);
 }
 
 int recording_verify_shard(const struct recording *r, uint32_t shard, struct err *e)
 {
-    char path[PATH_SIZE], checksum[FINGERPRINT_SIZE];
-    if (shard_path(r, shard, path, e) || file_checksum(path, checksum, e))
+    char path[PATH_SIZE];
+    struct file_digest d;
+    if (shard_path(r, shard, path, e))
         return e->code;
-    if (strcmp(checksum, r->checksums[shard]) != 0)
-        return err_set(e, ERR_INPUT, "%s: checksum %s, the manifest has %s", path, checksum, r->checksums[shard]);
+    int rc = file_digest_read(path, &d, e);
+    if (rc) /* not ERR_ABSENT: it was recorded, nobody else has it */
+        return rc == ERR_ABSENT ? err_set(e, ERR_INPUT, "%s: is missing, the manifest has it", path) : rc;
+    if (strcmp(d.fingerprint, r->checksums[shard]) != 0)
+        return err_set(e, ERR_INPUT, "%s: checksum %s, the manifest has %s", path, d.fingerprint, r->checksums[shard]);
     return 0;
 }
 

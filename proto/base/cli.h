@@ -40,7 +40,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e);
 uint64_t cli_whole(const char *text, uint64_t low, uint64_t high, const char *what, struct argp_state *state);
 double cli_number(const char *text, double low, double high, const char *what, struct argp_state *state);
 
-/* Set once SIGINT, SIGTERM or SIGHUP has come, after cli_catch_signals; SIGPIPE is ignored from then on. SIGHUP, a terminal that is closed,
+/* Set once SIGINT, SIGTERM or SIGHUP has come, after cli_catch_signals; SIGPIPE and SIGXFSZ are ignored from then on. SIGHUP, a terminal that is closed,
  * is left alone where the program was started with it ignored (nohup). */
 extern volatile sig_atomic_t cli_stop;
 void cli_catch_signals(void);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "bus_error.h"
@@ -111,29 +112,44 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
         return err_set(e, ERR_INPUT, "%s: exists and is not a regular file", path);
     if (overwrite_check_input(path, e))
         return e->code;
-    o->f = fopen(o->temporary, "wbe");
-    if (!o->f)
-        return err_errno(e, errno, "%s: cannot create", o->path);
-    return 0;
+    unlink(o->temporary); /* of a process that had our id, or somebody's link: neither is written through */
+    int fd = open(o->temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+    o->f = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (!o->f) {
+        int rc = err_errno(e, errno, "%s: cannot create", o->path);
+        if (fd >= 0) {
+            close(fd);
+            unlink(o->temporary);
+        }
+        return rc;
+    }
+    if (fingerprint_init(&o->hash, e) == 0)
+        return 0;
+    file_out_abandon(o);
+    return ERR_MEMORY;
 }
 
 int file_out_write(struct file_out *o, const void *data, size_t size, struct err *e)
 {
-    if (size && fwrite(data, 1, size, o->f) != size)
-        return err_errno(e, errno, "%s: cannot write %zu bytes", o->path, size);
+    if (size && fwrite(data, 1, size, o->f) != size) {
+        o->failed = o->failed ? o->failed : errno;
+        return err_errno(e, o->failed, "%s: cannot write %zu bytes", o->path, size);
+    }
+    o->digest.bytes += size;
+    fingerprint_add(&o->hash, data, size);
     return 0;
 }
 
 int file_out_commit(struct file_out *o, struct err *e)
 {
-    bool failed = fflush(o->f) != 0 || ferror(o->f) || fsync(fileno(o->f)) != 0;
-    int saved = errno;
-    if (fclose(o->f) != 0 && !failed) {
-        failed = true;
+    int saved = o->failed; /* each errno is taken at its own call: stdio remembers that one failed, not why */
+    if (!saved && (fflush(o->f) != 0 || fsync(fileno(o->f)) != 0))
         saved = errno;
-    }
+    if (fclose(o->f) != 0 && !saved)
+        saved = errno;
     o->f = NULL;
-    if (failed) {
+    fingerprint_finish(&o->hash, o->digest.fingerprint);
+    if (saved) {
         unlink(o->temporary);
         return err_errno(e, saved, "%s: cannot write", o->path);
     }
@@ -151,6 +167,8 @@ void file_out_abandon(struct file_out *o)
 {
     if (!o->f)
         return;
+    if (o->hash.state)
+        fingerprint_finish(&o->hash, o->digest.fingerprint);
     fclose(o->f);
     o->f = NULL;
     unlink(o->temporary);
@@ -210,6 +228,23 @@ int file_make_folder(const char *path, struct err *e)
     struct stat st;
     if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
         return err_set(e, ERR_SYSTEM, "%s: exists and is not a folder", path);
+    return 0;
+}
+
+int file_make_folder_in(const char *path, struct err *e)
+{
+    struct stat st;
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)))
+        return 0;
+    return err_errno(e, errno, "%s: cannot make folder", path);
+}
+
+int file_free_bytes(const char *folder, size_t *available, struct err *e)
+{
+    struct statvfs fs;
+    if (statvfs(folder, &fs) != 0)
+        return err_errno(e, errno, "%s: cannot ask for free space", folder);
+    *available = fs.f_blocks ? (size_t)fs.f_bavail * fs.f_frsize : SIZE_MAX;
     return 0;
 }
 

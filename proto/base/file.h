@@ -1,7 +1,7 @@
 /* file.h - whole files: read-only memory maps, and outputs that appear complete or not at all.
  *
  * An output is written to "<path>.tmp.<pid>", fsynced, renamed over <path>, and its folder fsynced. A full disk or a
- * kill leaves the old file as it was; a leftover temporary is never read. */
+ * kill leaves the old file as it was; a leftover temporary is never read, and a link in its place never followed. */
 #ifndef CROSSFEED_FILE_H
 #define CROSSFEED_FILE_H
 
@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "err.h"
+#include "file_digest.h"
 
 struct file_map {
     const unsigned char *data; /* valid until file_unmap; NULL for an empty file */
@@ -28,11 +29,14 @@ void file_map_passed(const void *p, size_t n);
 /* Reads a small text file whole (at most max bytes) into a NUL-terminated string owned by the caller (mem_free). */
 int file_read_text(const char *path, size_t max, char **text, size_t *size, struct err *e);
 
-/* An output on its way: write to f with stdio or file_out_write, then commit or abandon. */
+/* An output on its way: write with file_out_write, then commit or abandon. */
 struct file_out {
     FILE *f;
     char path[4096];
     char temporary[4096 + 32];
+    struct file_digest digest; /* once committed: of what was written, in the order in which it was */
+    struct fingerprint hash;   /* of it so far */
+    int failed;                /* errno of the first write that failed */
 };
 
 /* Opens the temporary. Refuses a path at which something other than a regular file, or an input of this process
@@ -55,6 +59,10 @@ int file_write_new(const char *path, mode_t mode, const void *data, size_t size,
 
 /* Makes a folder and those above it; one that is there is fine. */
 int file_make_folder(const char *path, struct err *e);
+/* Makes a folder in one that exists; one that is there is fine. */
+int file_make_folder_in(const char *path, struct err *e);
+/* Finds the bytes that may still be written to the folder's file system; SIZE_MAX if it does not say. */
+int file_free_bytes(const char *folder, size_t *available, struct err *e);
 /* Syncs a folder, so that names made or removed in it last. */
 int file_sync_folder(const char *path, struct err *e);
 /* Removes a file, or a folder of plain files (one level); a missing one is fine. */

@@ -49,3 +49,8 @@ void fingerprint_finish(struct fingerprint *f, char hex[FINGERPRINT_SIZE])
     mem_free(f->state);
     f->state = NULL;
 }
+
+bool fingerprint_is(const char *text)
+{
+    return strlen(text) == FINGERPRINT_SIZE - 1 && strspn(text, "0123456789abcdef") == FINGERPRINT_SIZE - 1;
+}

@@ -2,6 +2,7 @@
 #ifndef CROSSFEED_FINGERPRINT_H
 #define CROSSFEED_FINGERPRINT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,5 +26,8 @@ void fingerprint_add(struct fingerprint *f, const void *data, size_t size);
 void fingerprint_add_text(struct fingerprint *f, const char *text);
 /* Writes the hex digits and frees the state; also call it to give up. */
 void fingerprint_finish(struct fingerprint *f, char hex[FINGERPRINT_SIZE]);
+
+/* Returns whether the text is one: 32 lower-case hex digits. */
+bool fingerprint_is(const char *text);
 
 #endif

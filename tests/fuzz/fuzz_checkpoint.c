@@ -46,7 +46,7 @@ static void set_up(void)
     MUST(backend_cpu.open(&backend, &setup, &e) == 0);
     MUST(plan_init(&plan, &stream, 1, 2, 1, 12, &e) == 0);
     MUST(initial_weights(backend, &(struct initial_weights){.seed = 1, .dec_init_norm = 0.1}, &e) == 0);
-    json_t *cfg = json_object();
+    json_t *cfg = json_pack("{s:s}", "run", "0123456789abcdef0123456789abcdef");
     MUST(cfg && checkpoint_save(fuzz_folder(), backend, &normalisation, &next, cfg, 1, NULL, &e) == 0);
     json_decref(cfg);
     fuzz_link("step", "checkpoints/step_0000000000");

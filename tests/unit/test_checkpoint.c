@@ -14,6 +14,7 @@
 
 #include "backend_problem.h"
 #include "checkpoint.h"
+#include "checkpoint_folder.h"
 #include "mem.h"
 #include "rng.h"
 #include "safetensors.h"
@@ -24,6 +25,7 @@
 #define D_MODEL 5
 #define D_SAE 17
 #define BATCH 8
+#define RUN "0123456789abcdef0123456789abcdef"
 
 /* A backend, and what is or shall be in it. */
 struct training {
@@ -107,7 +109,7 @@ static int open_both(void **state)
     snprintf(out, sizeof out, "%s/run%d", scratch_folder, run++);
     training_open(&a, D_SAE, BATCH);
     training_open(&b, D_SAE, BATCH);
-    cfg = json_pack("{s:i, s:f}", "batch_size", BATCH, "lr", 0.1);
+    cfg = json_pack("{s:i, s:f, s:s}", "batch_size", BATCH, "lr", 0.1, "run", RUN);
     return file_make_folder(out, NULL);
 }
 
@@ -464,10 +466,210 @@ static void unwritable(void **state)
     a.b->step = 7; /* its place is taken by a folder that cannot be removed: it has a folder in it */
     snprintf(file, sizeof file, "%s/checkpoints/step_0000000007/kept", out);
     assert_int_equal(file_make_folder(file, NULL), 0);
-    assert_int_equal(checkpoint_save(out, a.b, &a.normalisation, &place, cfg, 1, path, &e), ERR_SYSTEM);
-    assert_non_null(strstr(e.message, "step_0000000007"));
-    assert_string_equal(names(), "step_0000000006 step_0000000007"); /* the old one stays, no tmp is left */
+    save(1);
+    assert_string_equal(names(), "other_step_0000000007 step_0000000007"); /* it is nobody's to remove */
+    snprintf(file, sizeof file, "%s/checkpoints/other_step_0000000007/kept", out);
     assert_int_equal(rmdir(file), 0);
+    snprintf(file, sizeof file, "%s/checkpoints/tmp/kept", out); /* in the way of the next */
+    assert_int_equal(file_make_folder(file, NULL), 0);
+    a.b->step = 8;
+    assert_int_equal(checkpoint_save(out, a.b, &a.normalisation, &place, cfg, 1, path, &e), ERR_SYSTEM);
+    assert_string_equal(names(), "other_step_0000000007 step_0000000007 tmp");
+    assert_int_equal(rmdir(file), 0);
+}
+
+/* An old checkpoint that cannot be removed ends nothing, and what is left of a removal is removed later. */
+static void old_ones_that_stay(void **state)
+{
+    (void)state;
+    char file[1024];
+    training_fill(&a, 4, 6);
+    save(1);
+    snprintf(file, sizeof file, "%s/checkpoints/removed/kept", out);
+    assert_int_equal(file_make_folder(file, NULL), 0);
+    a.b->step = 7;
+    save(1);
+    assert_string_equal(names(), "removed step_0000000006 step_0000000007");
+    assert_int_equal(rmdir(file), 0);
+    a.b->step = 8;
+    save(1);
+    assert_string_equal(names(), "step_0000000008");
+}
+
+/* ---- what is verified ---- */
+
+/* Returns what verifying the checkpoint at folder says. */
+static int verify(const char *folder, struct err *e)
+{
+    struct checkpoint_id id;
+    int rc = checkpoint_identify(folder, &id, e);
+    return rc ? rc : checkpoint_verify(folder, &id, e);
+}
+
+/* Writes a file of the checkpoint anew and looks at whether it passes; sound: it should. */
+static void try_bytes(const char *file, const char *bytes, size_t size, bool sound, const char *what, size_t where)
+{
+    struct err e = {0};
+    FILE *f = fopen(file, "wb");
+    assert_true(f && fwrite(bytes, 1, size, f) == size && fclose(f) == 0);
+    int rc = verify(path, &e);
+    if (rc != (sound ? 0 : ERR_DAMAGED))
+        fail_msg("%s, %s at %zu: %d, %s", file, what, where, rc, e.message);
+    if (!sound && !strstr(e.message, strrchr(file, '/') + 1) && !strstr(e.message, "manifest"))
+        fail_msg("'%s' does not name %s", e.message, file);
+}
+
+/* Every byte of every file with one bit flipped, cut at many places, with something behind: none passes. */
+static void every_damage_is_found(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct rng r;
+    static const char *const files[] = {"crosscoder.safetensors", "state.safetensors", "cfg.json", "manifest.json"};
+    rng_init(&r, 1, RNG_TEST, 0);
+    training_fill(&a, 4, 6);
+    save(1);
+    assert_int_equal(verify(path, &e), 0);
+    for (size_t i = 0; i < 4; i++) {
+        const char *file = in_checkpoint(files[i]);
+        char *text;
+        size_t size;
+        assert_int_equal(file_read_text(file, 1 << 20, &text, &size, &e), 0);
+        for (size_t at = 0; at < size; at += i < 2 ? 13 : 1) {
+            char bit = (char)(1 << rng_u32(&r) % 8);
+            text[at] ^= bit;
+            try_bytes(file, text, size, false, "a bit", at);
+            text[at] ^= bit;
+            if (at % 5 == 0)
+                try_bytes(file, text, at, false, "cut", at);
+        }
+        try_bytes(file, text, size + 1, false, "a byte behind", size); /* the NUL of file_read_text */
+        try_bytes(file, text, size, true, "nothing", 0);
+        assert_int_equal(unlink(file), 0);
+        assert_int_equal(verify(path, &e), ERR_DAMAGED);
+        try_bytes(file, text, size, true, "nothing", 0);
+        mem_free(text);
+    }
+}
+
+/* Files of another step's checkpoint, one, two or all of them: none passes. */
+static void swapped_files(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    static const char *const files[] = {"crosscoder.safetensors", "state.safetensors", "cfg.json", "manifest.json"};
+    char *mine[4], other[4096];
+    size_t size[4];
+    training_fill(&a, 4, 6);
+    save(2);
+    memcpy(other, path, sizeof other);
+    training_fill(&a, 5, 7);
+    json_object_set_new(cfg, "lr", json_real(0.2));
+    save(2);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(file_read_text(in_checkpoint(files[i]), 1 << 20, &mine[i], &size[i], &e), 0);
+    memcpy(path, other, sizeof other);
+    for (unsigned which = 1; which < 16; which++) {
+        char *theirs[4];
+        size_t their_size[4];
+        for (unsigned i = 0; i < 4; i++) {
+            const char *file = in_checkpoint(files[i]);
+            assert_int_equal(file_read_text(file, 1 << 20, &theirs[i], &their_size[i], &e), 0);
+            FILE *f = which >> i & 1 ? fopen(file, "wb") : NULL;
+            assert_true(!f || (fwrite(mine[i], 1, size[i], f) == size[i] && fclose(f) == 0));
+        }
+        if (verify(path, &e) != ERR_DAMAGED)
+            fail_msg("files %x swapped: %s", which, e.message);
+        for (unsigned i = 0; i < 4; i++) {
+            FILE *f = fopen(in_checkpoint(files[i]), "wb");
+            assert_true(f && fwrite(theirs[i], 1, their_size[i], f) == their_size[i] && fclose(f) == 0);
+            mem_free(theirs[i]);
+        }
+        assert_int_equal(verify(path, &e), 0);
+    }
+    for (size_t i = 0; i < 4; i++)
+        mem_free(mine[i]);
+}
+
+/* ---- which one is resumed ---- */
+
+/* Damages a step's weights. */
+static void damage(unsigned long long step)
+{
+    snprintf(path, sizeof path, "%s/checkpoints/step_%010llu", out, step);
+    FILE *f = fopen(in_checkpoint("crosscoder.safetensors"), "r+b");
+    assert_true(f && fseek(f, -3, SEEK_END) == 0 && fputc(0x55, f) == 0x55 && fclose(f) == 0);
+}
+
+static void choose(const char *run, uint64_t from, uint64_t step, uint64_t n_damaged)
+{
+    struct checkpoint_choice c;
+    struct err e = {0};
+    if (checkpoint_choose(out, run, from, &c, &e))
+        fail_msg("%s", e.message);
+    assert_int_equal(c.step, step);
+    assert_int_equal(c.n_damaged, n_damaged);
+    assert_string_equal(c.run, RUN);
+    assert_true(c.verified);
+    if (checkpoint_set_aside(out, &c, &e))
+        fail_msg("%s", e.message);
+}
+
+static void choose_refuses(const char *run, uint64_t from, const char *why)
+{
+    struct checkpoint_choice c;
+    struct err e = {0};
+    assert_int_equal(checkpoint_choose(out, run, from, &c, &e), ERR_INPUT);
+    if (!strstr(e.message, why))
+        fail_msg("'%s' should say '%s'", e.message, why);
+}
+
+static void the_newest_sound_one(void **state)
+{
+    (void)state;
+    choose_refuses(RUN, 0, "no checkpoint");
+    training_fill(&a, 4, 1);
+    for (a.b->step = 10; a.b->step < 60; a.b->step += 10)
+        save(9);
+    choose(RUN, 0, 50, 0);
+    damage(50);
+    damage(40);
+    choose_refuses(RUN, 40, "crosscoder.safetensors: checksum");
+    choose_refuses(RUN, 45, "no checkpoint of step 45; those that there are: 10, 20, 30, 40, 50");
+    choose("", 0, 30, 2);
+    assert_string_equal(names(), "damaged_step_0000000040 damaged_step_0000000050 step_0000000010 step_0000000020 step_0000000030");
+    choose(RUN, 20, 20, 0);
+    assert_string_equal(names(), "damaged_step_0000000040 damaged_step_0000000050 later_step_0000000030 step_0000000010 step_0000000020");
+    a.b->step = 30; /* again, and damaged again: nothing is overwritten */
+    save(9);
+    choose(RUN, 20, 20, 0);
+    assert_non_null(strstr(names(), "later_step_0000000030 later_step_0000000030.2 "));
+    damage(10);
+    damage(20);
+    choose_refuses(RUN, 0, "none of its 2 checkpoints is sound");
+    assert_non_null(strstr(names(), "step_0000000010 step_0000000020")); /* nothing changes before there is one to go on from */
+}
+
+/* Another run's checkpoint is neither resumed nor counted nor removed. */
+static void another_runs(void **state)
+{
+    (void)state;
+    static const char other[] = "fedcba9876543210fedcba9876543210";
+    training_fill(&a, 4, 10);
+    save(9);
+    json_object_set_new(cfg, "run", json_string(other));
+    a.b->step = 20;
+    save(9);
+    json_object_set_new(cfg, "run", json_string(RUN));
+    choose(RUN, 0, 10, 0);
+    choose_refuses(RUN, 20, "is of run fedc");
+    a.b->step = 30;
+    save(1);
+    assert_string_equal(names(), "step_0000000020 step_0000000030");
+    assert_int_equal(checkpoint_count(out, RUN), 1);
+    a.b->step = 20;
+    save(1);
+    assert_non_null(strstr(names(), "other_step_0000000020"));
 }
 
 int main(void)
@@ -480,6 +682,11 @@ int main(void)
         TEST(missing_files),        TEST(another_shape),
         TEST(clipped_steps),        TEST(a_state_of_something_else),
         TEST(batches_passed_over),  TEST(unwritable),
+        TEST(old_ones_that_stay),
+        TEST(every_damage_is_found),
+        TEST(swapped_files),
+        TEST(the_newest_sound_one),
+        TEST(another_runs),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -51,7 +51,7 @@ static int write_centred(const char *path, const struct crosscoder *c, const flo
     const struct backend_setup setup = relu_setup(c->n_sites, c->d_model, c->d_sae, 1, STEP_AUTO, false);
     struct backend *b = open_cpu(&setup);
     put_params(b, c->params);
-    int rc = weights_file_write(path, b, &n, &e);
+    int rc = weights_file_write(path, b, &n, &(struct file_digest){0}, &e);
     backend_cpu.close(b);
     return rc;
 }

@@ -118,7 +118,17 @@ static size_t metadata_of(const struct backend_setup *s, const char *out[8])
     return n;
 }
 
-int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows, struct err *e)
+size_t weights_file_bytes(const struct backend_setup *s, bool centred)
+{
+    struct entry entries[MAX_ENTRIES];
+    size_t n = describe(s, centred, entries), floats = 0;
+    for (size_t i = 0; i < n; i++)
+        floats += entries[i].rows * entries[i].columns;
+    return floats * sizeof(float);
+}
+
+int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows,
+                       struct file_digest *digest, struct err *e)
 {
     struct normalisation from = *rows;
     struct entry entries[MAX_ENTRIES];
@@ -141,6 +151,7 @@ int weights_file_write(const char *path, const struct backend *b, const struct n
                  : safetensors_write_data(&w, of_rows(&entries[i], &from), entries[i].rows * sizeof(float), e);
     if (rc || (rc = safetensors_write_commit(&w, e)))
         safetensors_write_abandon(&w);
+    *digest = w.out.digest;
 out:
     mem_free(strip);
     return rc;

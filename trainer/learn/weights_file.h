@@ -9,13 +9,18 @@
 
 #include "backend.h"
 #include "err.h"
+#include "file_digest.h"
 #include "normalisation.h"
 
 /* Returns the bytes that writing or loading takes, of a setup and of centred rows. */
 size_t weights_file_memory(const struct backend_setup *s, bool centred);
 
-/* Writes atomically (file.h). */
-int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows, struct err *e);
+/* Writes atomically (file.h), and tells the file's digest. */
+int weights_file_write(const char *path, const struct backend *b, const struct normalisation *rows,
+                       struct file_digest *digest, struct err *e);
+
+/* Returns the bytes of the tensors in such a file; a header of less than a page comes on top. */
+size_t weights_file_bytes(const struct backend_setup *s, bool centred);
 
 /* Fills the weights of b and rows->scale, and if rows->centred also rows->mean unless that is NULL. Refuses another activation than the setup's, a
  * file with a mean unless rows->centred and one without if it is, a missing tensor, another shape (both named), NaN/Inf. F16 and BF16 are

@@ -1,13 +1,12 @@
-/* checkpoint.c - saves, finds and loads checkpoints; see checkpoint.h. */
+/* checkpoint.c - saves, verifies and loads checkpoints; see checkpoint.h. */
 #include "checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "checkpoint_folder.h"
 #include "file.h"
 #include "json_file.h"
 #include "mem.h"
@@ -16,7 +15,10 @@
 #include "weights_file.h"
 
 #define PATH_SIZE 4096
-#define NAME_FORMAT "step_%010llu"
+#define WEIGHTS "crosscoder.safetensors"
+#define STATE "state.safetensors"
+#define CONFIG "cfg.json"
+#define SMALL_FILES ((size_t)32 << 10) /* room for headers, cfg.json, the manifest and what blocks round up to */
 #define NUMBER_MAX 1000000000000000ull
 #define PIECE_BYTES ((size_t)4 << 20)
 
@@ -65,7 +67,8 @@ static int write_vector(struct safetensors_writer *w, const struct backend *b, c
     return 0;
 }
 
-static int write_state(const char *folder, const struct backend *b, const struct plan_place *next, struct err *e)
+static int write_state(const char *folder, const struct backend *b, const struct plan_place *next,
+                       struct file_digest *digest, struct err *e)
 {
     char path[PATH_SIZE], step[32], rows[32], window[32], position[32], clipped[32], since[32], skipped[32];
     struct safetensors_writer w = {0};
@@ -83,11 +86,17 @@ static int write_state(const char *folder, const struct backend *b, const struct
     snprintf(clipped, sizeof clipped, "%llu", (unsigned long long)b->clipped);
     snprintf(since, sizeof since, "%llu", (unsigned long long)b->clipped_since);
     snprintf(skipped, sizeof skipped, "%llu", (unsigned long long)b->skipped);
-    const char *metadata[] = {
-        "step",    step,    "rows",          rows,  "window",  window,  "position", position,
-        "clipped", clipped, "clipped_since", since, "skipped", skipped, "software", CROSSFEED_SOFTWARE};
+    const char *metadata[] = {"step",          step,
+                              "rows",          rows,
+                              "window",        window,
+                              "position",      position,
+                              "clipped",       clipped,
+                              "clipped_since", since,
+                              "skipped",       skipped,
+                              "software",      CROSSFEED_SOFTWARE,
+                              "manifest",      MANIFEST_NAME};
     void *piece = mem_alloc(1, piece_bytes(&b->setup), "piece of a checkpoint", e);
-    int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, "state.safetensors", e);
+    int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, STATE, e);
     if (!rc)
         rc = safetensors_write_begin(&w, path, specs, N_STATE, metadata, sizeof metadata / sizeof *metadata / 2, e);
     for (size_t i = 0; !rc && i < N_STATE; i++)
@@ -96,70 +105,65 @@ static int write_state(const char *folder, const struct backend *b, const struct
         rc = safetensors_write_commit(&w, e);
     if (rc)
         safetensors_write_abandon(&w);
+    *digest = w.out.digest;
     mem_free(piece);
     return rc;
 }
 
-/* Names of finished checkpoints below folder, ascending; only "step_" and digits, so never a half-written one. */
-static int is_checkpoint(const struct dirent *entry)
+size_t checkpoint_bytes(const struct backend *b, bool centred)
 {
-    return strncmp(entry->d_name, "step_", 5) == 0 && entry->d_name[5] &&
-           strspn(entry->d_name + 5, "0123456789") == strlen(entry->d_name + 5);
+    size_t bytes = weights_file_bytes(&b->setup, centred) + SMALL_FILES;
+    for (size_t i = 0; i < N_STATE; i++) {
+        struct backend_tensor t;
+        if (backend_find(b, state_tensors[i].name, &t, NULL) == 0)
+            bytes += t.rows * tensor_dtype_size(state_tensors[i].dtype);
+    }
+    return bytes;
 }
 
-static int list(const char *folder, struct dirent ***names, int *n, struct err *e)
+/* Refuses to begin what will not fit. */
+static int check_room(const char *folder, size_t bytes, struct err *e)
 {
-    *n = scandir(folder, names, is_checkpoint, alphasort);
-    if (*n < 0)
-        return err_errno(e, errno, "%s: cannot list checkpoints", folder);
+    size_t available;
+    if (file_free_bytes(folder, &available, e))
+        return e->code;
+    if (available < bytes)
+        return err_set(e, ERR_SYSTEM, "%s: a checkpoint takes %.1f MB, %.1f MB are free", folder, (double)bytes / 1e6,
+                       (double)available / 1e6);
     return 0;
 }
 
-static void free_list(struct dirent **names, int n)
+/* Writes the files, and last the manifest that makes them a checkpoint. */
+static int write_files(const char *folder, const struct backend *b, const struct normalisation *n,
+                       const struct plan_place *next, const json_t *cfg, const char *run, struct err *e)
 {
-    for (int i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
-}
-
-static int remove_old(const char *folder, size_t keep, struct err *e)
-{
-    struct dirent **names;
-    int n, result = list(folder, &names, &n, e);
-    if (result)
-        return result;
-    char path[PATH_SIZE];
-    for (int i = 0; (size_t)i + keep < (size_t)n && result == 0; i++) {
-        result = file_join(path, sizeof path, folder, names[i]->d_name, e);
-        if (result == 0)
-            result = file_remove_tree(path, e);
-    }
-    free_list(names, n);
-    return result;
+    char file[PATH_SIZE];
+    struct checkpoint_manifest m = {.step = b->step};
+    snprintf(m.run, sizeof m.run, "%s", run);
+    if (file_join(file, sizeof file, folder, WEIGHTS, e) ||
+        weights_file_write(file, b, n, checkpoint_manifest_add(&m, WEIGHTS), e) ||
+        write_state(folder, b, next, checkpoint_manifest_add(&m, STATE), e) ||
+        file_join(file, sizeof file, folder, CONFIG, e) ||
+        json_write_digest(file, cfg, checkpoint_manifest_add(&m, CONFIG), e) ||
+        checkpoint_manifest_write(folder, &m, e))
+        return e->code;
+    return file_sync_folder(folder, e);
 }
 
 int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
                     const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
 {
-    char folder[PATH_SIZE], name[64], final[PATH_SIZE], temporary[PATH_SIZE], file[PATH_SIZE];
-    snprintf(name, sizeof name, NAME_FORMAT, (unsigned long long)b->step);
-    if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder(folder, e) ||
+    char folder[PATH_SIZE], name[CHECKPOINT_NAME_SIZE], final[PATH_SIZE], temporary[PATH_SIZE];
+    const char *run = json_string_value(json_object_get(cfg, "run"));
+    checkpoint_name(name, b->step);
+    if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder_in(folder, e) ||
         file_join(final, sizeof final, folder, name, e) || file_join(temporary, sizeof temporary, folder, "tmp", e) ||
-        file_remove_tree(temporary, e) || file_make_folder(temporary, e))
+        file_remove_tree(temporary, e) || check_room(folder, checkpoint_bytes(b, n->centred), e) ||
+        file_make_folder(temporary, e))
         return e->code;
-    int rc = file_join(file, sizeof file, temporary, "crosscoder.safetensors", e);
+    int rc = write_files(temporary, b, n, next, cfg, run, e);
     if (rc == 0)
-        rc = weights_file_write(file, b, n, e);
-    if (rc == 0)
-        rc = write_state(temporary, b, next, e);
-    if (rc == 0)
-        rc = file_join(file, sizeof file, temporary, "cfg.json", e);
-    if (rc == 0)
-        rc = json_write(file, cfg, e);
-    if (rc == 0)
-        rc = file_sync_folder(temporary, e);
-    if (rc == 0)
-        rc = file_remove_tree(final, e); /* the same step saved before (a run resumed and stopped at once) */
+        rc = checkpoint_make_place(final, run, e);
     if (rc == 0 && rename(temporary, final) < 0)
         rc = err_errno(e, errno, "%s: cannot rename the finished checkpoint into place", final);
     if (rc == 0)
@@ -170,38 +174,88 @@ int checkpoint_save(const char *out, const struct backend *b, const struct norma
     }
     if (path)
         memcpy(path, final, sizeof final);
-    return remove_old(folder, keep, e);
+    checkpoint_remove_old(folder, run, keep);
+    return 0;
 }
 
-int checkpoint_latest(const char *out, char *path, struct err *e)
+/* ---- verifying ---- */
+
+/* Reads the run's id from cfg.json. */
+static int read_run(const char *path, char run[FINGERPRINT_SIZE], struct err *e)
 {
-    char folder[PATH_SIZE];
-    struct dirent **names;
-    int n, result = file_join(folder, sizeof folder, out, "checkpoints", e);
-    if (result)
-        return result;
-    if (access(folder, F_OK) != 0)
-        return err_set(e, ERR_ABSENT, "%s: no checkpoint to resume from", folder);
-    if (list(folder, &names, &n, e))
-        return e->code;
-    if (n == 0)
-        result = err_set(e, ERR_ABSENT, "%s: no checkpoint to resume from", folder);
-    else
-        result = file_join(path, PATH_SIZE, folder, names[n - 1]->d_name, e);
-    free_list(names, n);
-    return result;
+    json_t *cfg;
+    int rc = checkpoint_config(path, &cfg, e);
+    if (rc == 0) {
+        const char *text = json_string_value(json_object_get(cfg, "run"));
+        snprintf(run, FINGERPRINT_SIZE, "%s", text ? text : "");
+    }
+    json_decref(cfg);
+    return rc;
 }
 
-uint64_t checkpoint_step(const char *path)
+/* Returns what it means that a file of a checkpoint without a manifest cannot be parsed, or is not there. */
+static int broken(struct err *e)
 {
-    return strtoull(strrchr(path, '_') + 1, NULL, 10); /* the name is NAME_FORMAT */
+    if (e->code != ERR_MEMORY)
+        e->code = ERR_DAMAGED;
+    return e->code;
 }
+
+/* Fills the id of a checkpoint without a manifest. Whoever wrote one says so in the state, too. */
+static int identify_old(const char *path, struct checkpoint_id *id, struct err *e)
+{
+    char file[PATH_SIZE];
+    struct safetensors s = {0};
+    if (file_join(file, sizeof file, path, WEIGHTS, e) || safetensors_open(&s, file, e))
+        return broken(e);
+    safetensors_close(&s);
+    if (file_join(file, sizeof file, path, STATE, e) || safetensors_open(&s, file, e) || read_run(path, id->run, e)) {
+        safetensors_close(&s);
+        return broken(e);
+    }
+    int rc =
+        !safetensors_metadata(&s, "manifest") ? 0 : err_set(e, ERR_DAMAGED, "%s: its manifest.json is missing", path);
+    safetensors_close(&s);
+    return rc;
+}
+
+int checkpoint_identify(const char *path, struct checkpoint_id *id, struct err *e)
+{
+    *id = (struct checkpoint_id){.step = checkpoint_step(path)};
+    int rc = checkpoint_manifest_read(path, &id->manifest, e);
+    id->has_manifest = rc == 0;
+    if (rc == ERR_ABSENT)
+        return identify_old(path, id, e);
+    if (rc)
+        return rc;
+    memcpy(id->run, id->manifest.run, sizeof id->run);
+    if (id->manifest.step != id->step)
+        return err_set(e, ERR_DAMAGED, "%s: its manifest is of step %llu", path, (unsigned long long)id->manifest.step);
+    return 0;
+}
+
+int checkpoint_verify(const char *path, const struct checkpoint_id *id, struct err *e)
+{
+    static const char *const names[] = {WEIGHTS, STATE, CONFIG};
+    if (!id->has_manifest)
+        return 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t k = 0;
+        while (k < id->manifest.n_files && strcmp(id->manifest.files[k].name, names[i]) != 0)
+            k++;
+        if (k == id->manifest.n_files)
+            return err_set(e, ERR_DAMAGED, "%s: its manifest does not name %s", path, names[i]);
+    }
+    return checkpoint_manifest_verify(path, &id->manifest, e);
+}
+
+/* ---- loading ---- */
 
 int checkpoint_config(const char *path, json_t **cfg, struct err *e)
 {
     char file[PATH_SIZE];
     *cfg = NULL;
-    return file_join(file, sizeof file, path, "cfg.json", e) ? e->code : json_read_object(file, cfg, e);
+    return file_join(file, sizeof file, path, CONFIG, e) ? e->code : json_read_object(file, cfg, e);
 }
 
 static int read_vector(const struct safetensors *s, size_t i, struct backend *b, struct err *e)
@@ -245,8 +299,8 @@ int checkpoint_load(const char *path, struct backend *b, struct normalisation *n
 {
     char file[PATH_SIZE];
     struct safetensors s = {0};
-    if (file_join(file, sizeof file, path, "crosscoder.safetensors", e) || weights_file_load(file, b, n, e) ||
-        file_join(file, sizeof file, path, "state.safetensors", e) || safetensors_open(&s, file, e))
+    if (file_join(file, sizeof file, path, WEIGHTS, e) || weights_file_load(file, b, n, e) ||
+        file_join(file, sizeof file, path, STATE, e) || safetensors_open(&s, file, e))
         return e->code;
     uint64_t rows = 0, position = 0, batch = b->setup.batch_size;
     int rc = read_number(&s, "step", &b->step, e);

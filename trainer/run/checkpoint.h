@@ -5,32 +5,49 @@
  *                           window, position (of the next row, plan.h), clipped and clipped_since (backend.h)
  *                           in its metadata; checkpoints older than the last two count from their step on
  *   cfg.json                configuration and stream
- * Written to a folder of another name, synced, renamed. */
+ *   manifest.json           run, step, and what the other files hold (checkpoint_manifest.h)
+ * Written to a folder of another name, the manifest last; synced, renamed. Files are hashed as they are written, and all of them before
+ * anything of them is used; runs that are older than the manifest have none. checkpoint_folder.h says which checkpoint is resumed. */
 #ifndef CROSSFEED_CHECKPOINT_H
 #define CROSSFEED_CHECKPOINT_H
+
+#include <stdbool.h>
 
 #include <jansson.h>
 
 #include "backend.h"
+#include "checkpoint_manifest.h"
 #include "err.h"
 #include "normalisation.h"
 #include "plan.h"
 
-/* Returns the bytes that saving or loading takes, of a setup and of centred rows. */
+/* Returns the bytes of memory that saving or loading takes, of a setup and of centred rows. */
 size_t checkpoint_memory(const struct backend_setup *s, bool centred);
 
-/* Saves the weights and state of b, and then removes all but the newest `keep`. next: the place of the row after the
- * last batch; cfg is borrowed. path [4096] (may be NULL) is told. */
+/* Returns the most bytes on disk that a checkpoint takes. */
+size_t checkpoint_bytes(const struct backend *b, bool centred);
+
+/* Saves the weights and state of b, and then removes all of this run but the newest `keep`; that it cannot remove one is said, no more. next:
+ * the place of the row after the last batch; cfg is borrowed and has the run's id. path [4096] (may be NULL) is told. ERR_SYSTEM if it does
+ * not fit, or cannot be written; what was there stays. out must exist. */
 int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
                     const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
 
-/* Finds the newest checkpoint below out, path [4096]; ERR_ABSENT if there is none. */
-int checkpoint_latest(const char *out, char *path, struct err *e);
+struct checkpoint_id {
+    char run[FINGERPRINT_SIZE]; /* "": not known */
+    uint64_t step;              /* as its name says */
+    bool has_manifest;
+    struct checkpoint_manifest manifest;
+};
 
-/* Returns the steps done at a checkpoint that checkpoint_latest found. */
-uint64_t checkpoint_step(const char *path);
+/* Tells what the checkpoint at path (its name step_ and digits) says that it is. ERR_DAMAGED if its manifest does not hold, is of another step,
+ * or is missing where there was one. */
+int checkpoint_identify(const char *path, struct checkpoint_id *id, struct err *e);
 
-/* Reads cfg.json of a checkpoint; owned by the caller (json_decref). */
+/* Reads all its files and compares them with its manifest: ERR_DAMAGED. One without a manifest passes. */
+int checkpoint_verify(const char *path, const struct checkpoint_id *id, struct err *e);
+
+/* Reads cfg.json of a checkpoint; owned by the caller (json_decref), NULL after an error. */
 int checkpoint_config(const char *path, json_t **cfg, struct err *e);
 
 /* Fills the opened b (weights, moments, ages, step), n as weights_file_load does, and next. */

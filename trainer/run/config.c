@@ -207,6 +207,7 @@ const struct setting config_keys[] = {
     COUNT(log_every, false, 1, MANY, "100", "steps between lines of metrics.jsonl"),
     COUNT(save_every, false, 1, MANY, "10000", "steps between checkpoints"),
     COUNT(keep, false, 1, 1e6, "3", "checkpoints kept"),
+    COUNT(save_retries, false, 0, 1e6, "10", "times that a failed save is tried again before the run ends"),
 #undef GROUP
 #define GROUP "Producers"
     COUNT(credit, false, 1, 64, "64",

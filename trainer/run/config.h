@@ -62,8 +62,8 @@ struct config {
     double audit, audit_tolerance, max_abs;
     bool fail_on_collapse; /* but that the run ends, as does the next: */
     uint64_t skip_bad_batches;
-    uint64_t log_every, eval_every, save_every, keep, lookahead_blocks, credit, heartbeat_ms, timeout_ms, wait_timeout,
-        threads;
+    uint64_t log_every, eval_every, save_every, keep, save_retries, lookahead_blocks, credit, heartbeat_ms, timeout_ms,
+        wait_timeout, threads;
     bool given[CONFIG_MAX_KEYS]; /* [i]: a flag set key i */
 };
 

@@ -20,6 +20,7 @@
 #include "recipe.h"
 #include "report.h"
 #include "resample.h"
+#include "run_identity.h"
 #include "safetensors.h"
 #include "stream_json.h"
 #include "version.h"
@@ -61,6 +62,8 @@ static int check_results(const struct learner_options *o, struct err *e)
         struct file_kind kind;
     } results[] = {{"crosscoder.safetensors", {"weights of a crosscoder", safetensors_file_has, "W_dec"}},
                    {"cfg.json", {"a run's configuration", json_file_has, "run"}},
+                   {"manifest.json", {"checksums of a run's results", json_file_has, "files"}},
+                   {"run.json", {"a run's name", json_file_has, "run"}},
                    {"status.json", {"a run's status", json_file_has, "run"}},
                    {"summary.json", {"a run's summary", json_file_has, "ledger"}}};
     char path[PATH_SIZE];
@@ -100,10 +103,18 @@ int learner_claim(struct learner *l, const struct learner_options *o, struct err
 
 int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e)
 {
-    if (checkpoint_latest(l->o->out, l->checkpoint, e) || checkpoint_config(l->checkpoint, saved, e))
+    struct checkpoint_choice *c = &l->choice;
+    char run[FINGERPRINT_SIZE] = "";
+    int rc = run_identity_read(l->o->out, run, e);
+    if (rc == ERR_DAMAGED)
+        log_line("%s; the newest sound checkpoint says which run this is", e->message);
+    else if (rc && rc != ERR_ABSENT)
+        return rc;
+    if (checkpoint_choose(l->o->out, run, l->o->resume_from, c, e) || checkpoint_config(c->path, saved, e))
         return e->code;
+    memcpy(l->checkpoint, c->path, sizeof l->checkpoint);
     const char *collapse = json_string_value(json_object_get(*saved, "collapse"));
-    int rc = config_resume(&l->config, *saved, l->checkpoint, e);
+    rc = config_resume(&l->config, *saved, l->checkpoint, e);
     if (rc == 0 && collapse && l->config.fail_on_collapse)
         rc = err_set(e, ERR_INPUT, "%s: the run has collapsed: %s (--fail-on-collapse=false goes on)", l->checkpoint,
                      collapse);
@@ -205,11 +216,40 @@ int learner_open(struct learner *l, struct normalisation *n, struct plan_place *
                                e);
     if (checkpoint_load(l->checkpoint, l->backend, n, next, e))
         return e->code;
+    if (l->backend->step != l->choice.step)
+        return err_set(e, ERR_INPUT, "%s: its state is of step %" PRIu64, l->checkpoint, l->backend->step);
     l->saved_step = l->backend->step;
     if (l->backend->step > 0)
         l->backend->k = recipe_step(c, &l->schedule, l->backend->step - 1).k;
-    log_line("resuming from %s, step %" PRIu64 " of %" PRIu64, l->checkpoint, l->backend->step,
-             l->schedule.total_steps);
+    log_line("resuming from %s, step %" PRIu64 " of %" PRIu64 "%s", l->checkpoint, l->backend->step,
+             l->schedule.total_steps, l->choice.verified ? "" : "; it has no manifest, so that it cannot be verified");
+    if (checkpoint_set_aside(o->out, &l->choice, e))
+        return e->code;
+    l->tally = (struct checkpoint_tally){.resumed = true,
+                                         .verified = l->choice.verified,
+                                         .resumed_from = l->choice.step,
+                                         .damaged = l->choice.n_damaged};
+    snprintf(l->tally.set_aside, sizeof l->tally.set_aside, "%s", l->choice.damaged);
+    return 0;
+}
+
+int learner_check_room(struct learner *l, bool centred, struct err *e)
+{
+    size_t bytes = checkpoint_bytes(l->backend, centred), results = weights_file_bytes(&l->setup, centred), available;
+    uint64_t steps = l->schedule.total_steps - l->backend->step, every = l->config.save_every;
+    uint64_t to_come = steps / every + (steps % every != 0), most = l->config.keep + 1;
+    uint64_t have = l->o->resume ? checkpoint_count(l->o->out, l->choice.run) : 0, more = most > have ? most - have : 1;
+    more = more < to_come ? more : to_come;
+    if (file_free_bytes(l->o->out, &available, e))
+        return e->code;
+    log_line("disk budget: %" PRIu64 " more checkpoints of %.1f MB at a time, results of %.1f MB; %.1f MB are free",
+             more, (double)bytes / 1e6, (double)results / 1e6, (double)available / 1e6);
+    if ((double)more * (double)bytes + (double)results > (double)available)
+        return err_set(e, ERR_SYSTEM,
+                       "%s: %" PRIu64 " checkpoints of %.1f MB (--keep %" PRIu64
+                       " and one being written) and results of %.1f MB do not fit: %.1f MB are free",
+                       l->o->out, more, (double)bytes / 1e6, l->config.keep, (double)results / 1e6,
+                       (double)available / 1e6);
     return 0;
 }
 
@@ -248,6 +288,13 @@ static json_t *float_list(const float *x, size_t n)
 int learner_describe(struct learner *l, const struct stream *stream, const struct normalisation *n, const char *run_id,
                      struct err *e)
 {
+    char found[FINGERPRINT_SIZE] = "";
+    if (run_identity_check(l->o->out, l->lock, NULL, e))
+        return e->code;
+    struct err unknown;
+    if ((run_identity_read(l->o->out, found, &unknown) || strcmp(found, run_id) != 0) &&
+        run_identity_write(l->o->out, run_id, e))
+        return e->code;
     l->rows = n;
     l->cfg = config_to_json(&l->config);
     json_object_set_new(l->cfg, "run_scale", float_list(n->scale, stream->n_sites));
@@ -417,8 +464,17 @@ int learner_save(struct learner *l, const struct normalisation *n, const struct 
     char path[PATH_SIZE];
     if (l->saved_step == l->backend->step)
         return 0; /* it is there already: a run stopped just after it was saved, or resumed and stopped at once */
-    if (settle_cfg(l, e) || checkpoint_save(l->o->out, l->backend, n, next, l->cfg, l->config.keep, path, e))
-        return e->code;
+    const char *run = json_string_value(json_object_get(l->cfg, "run"));
+    int rc = run_identity_check(l->o->out, l->lock, run, e);
+    if (rc == 0)
+        rc = settle_cfg(l, e);
+    if (rc == 0)
+        rc = checkpoint_save(l->o->out, l->backend, n, next, l->cfg, l->config.keep, path, e);
+    snprintf(l->tally.failure, sizeof l->tally.failure, "%s", rc ? e->message : "");
+    l->tally.failed += rc != 0;
+    l->tally.saved += rc == 0;
+    if (rc)
+        return rc;
     l->saved_step = l->backend->step;
     log_line("step %" PRIu64 ": saved %s", l->backend->step, path);
     return 0;
@@ -426,12 +482,17 @@ int learner_save(struct learner *l, const struct normalisation *n, const struct 
 
 int learner_write_weights(struct learner *l, const struct normalisation *n, struct err *e)
 {
+    static const char weights[] = "crosscoder.safetensors", config[] = "cfg.json";
     char path[PATH_SIZE];
-    if (settle_cfg(l, e) || file_join(path, sizeof path, l->o->out, "crosscoder.safetensors", e) ||
-        weights_file_write(path, l->backend, n, e) || file_join(path, sizeof path, l->o->out, "cfg.json", e) ||
-        json_write(path, l->cfg, e))
+    struct checkpoint_manifest m = {.step = l->backend->step};
+    snprintf(m.run, sizeof m.run, "%s", json_string_value(json_object_get(l->cfg, "run")));
+    if (settle_cfg(l, e) || run_identity_check(l->o->out, l->lock, m.run, e) ||
+        file_join(path, sizeof path, l->o->out, weights, e) ||
+        weights_file_write(path, l->backend, n, checkpoint_manifest_add(&m, weights), e) ||
+        file_join(path, sizeof path, l->o->out, config, e) ||
+        json_write_digest(path, l->cfg, checkpoint_manifest_add(&m, config), e))
         return e->code;
-    return 0;
+    return checkpoint_manifest_write(l->o->out, &m, e);
 }
 
 int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e)

@@ -13,6 +13,8 @@
 #include <jansson.h>
 
 #include "backend.h"
+#include "checkpoint_folder.h"
+#include "checkpoint_tally.h"
 #include "config.h"
 #include "err.h"
 #include "evaluation.h"
@@ -33,9 +35,10 @@ struct learner_options {
     uint64_t seed;        /* of the initial weights */
     const char
         *out;    /* folder: metrics.jsonl, checkpoints/, at the end crosscoder.safetensors, cfg.json, summary.json */
-    bool resume; /* from the newest checkpoint in out */
-    const char *init;  /* crosscoder.safetensors to start from instead of random weights; or NULL */
-    const char *truth; /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
+    bool resume; /* from the newest sound checkpoint in out, */
+    uint64_t resume_from; /* or that of this step; 0: none in particular */
+    const char *init;     /* crosscoder.safetensors to start from instead of random weights; or NULL */
+    const char *truth;    /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
 };
 
 struct learner_memory { /* bytes */
@@ -48,7 +51,9 @@ struct learner {
     const struct learner_options *o;
     struct config config;       /* o's; of a resumed learner, the checkpoint's */
     char checkpoint[PATH_SIZE]; /* resumed from; "" = none */
-    int lock;                   /* of the folder; -1: none */
+    struct checkpoint_choice choice;
+    struct checkpoint_tally tally;
+    int lock; /* of the folder; -1: none */
     struct schedule schedule;
     struct backend_setup setup;
     struct backend *backend;
@@ -69,8 +74,8 @@ struct learner {
  * too, l is to be released. */
 int learner_claim(struct learner *l, const struct learner_options *o, struct err *e);
 
-/* Resuming: finds the newest checkpoint and takes the configuration from it. *saved is its cfg.json, owned by the caller (json_decref). One
- * of a run that has collapsed is refused if fail_on_collapse is set. */
+/* Resuming: chooses the checkpoint (checkpoint_folder.h), all of which is verified, and takes the configuration from it. *saved is its
+ * cfg.json, owned by the caller (json_decref). One of a run that has collapsed is refused if fail_on_collapse is set. */
 int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e);
 
 /* Makes the schedule; refuses settings that do not go together. */
@@ -101,7 +106,10 @@ int learner_begin(struct learner *l, const struct row_sample *rows, struct err *
 /* Opens metrics.jsonl. status: borrowed, hears of steps; NULL for all learners of a run but one. */
 int learner_open_metrics(struct learner *l, struct status *status, struct err *e);
 
-/* Makes cfg once it is known what the rows are like; n must outlive the learner. */
+/* Refuses a disk without room for what is still to be saved: after a save there are `keep` checkpoints, and one more before the oldest goes. */
+int learner_check_room(struct learner *l, bool centred, struct err *e);
+
+/* Makes cfg once it is known what the rows are like, and lets the folder say whose it is; n must outlive the learner. */
 int learner_describe(struct learner *l, const struct stream *stream, const struct normalisation *n, const char *run_id,
                      struct err *e);
 
@@ -133,10 +141,11 @@ int learner_check_health(const struct learner *l, struct err *e);
  * that was passed over. */
 void learner_step_unknown(struct learner *l);
 
-/* Writes a checkpoint, unless the newest is of this step. next: the place of the row after the last batch. */
+/* Writes a checkpoint, unless the newest is of this step. next: the place of the row after the last batch. ERR_SYSTEM: it was not written, and
+ * a later try may succeed. */
 int learner_save(struct learner *l, const struct normalisation *n, const struct plan_place *next, struct err *e);
 
-/* Writes crosscoder.safetensors and cfg.json at the end. */
+/* Writes crosscoder.safetensors and cfg.json at the end, and the manifest.json of both. */
 int learner_write_weights(struct learner *l, const struct normalisation *n, struct err *e);
 
 /* Measures the share of the ground truth that was recovered; o->truth is given. */

@@ -175,20 +175,39 @@ static int evaluate(struct trainer *t, struct err *e)
     return 0;
 }
 
-/* Saves the learners that want it, or all of them. */
-static int save(struct trainer *t, bool all, struct err *e)
+/* Tries to save the learners that want it, or all of them. */
+static int try_to_save(struct trainer *t, bool all, struct err *e)
 {
-    bool wanted = all;
-    for (size_t i = 0; i < t->n_learners; i++)
-        wanted = wanted || learner_wants_save(&t->learners[i]);
-    if (!wanted)
-        return 0;
     if (t->provenance && (fflush(t->provenance) != 0 || fsync(fileno(t->provenance)) != 0))
         return err_errno(e, errno, "%s: cannot write", t->o->provenance);
     for (size_t i = 0; i < t->n_learners; i++)
         if ((all || learner_wants_save(&t->learners[i])) &&
             learner_save(&t->learners[i], &t->normalisation, &t->next, e))
             return e->code;
+    return 0;
+}
+
+/* Saves the learners that want it, or all of them, or what could not be saved before. A save that fails does not end the run while a later one
+ * may succeed: it is tried again after some steps, at the end after a pause. */
+static int save(struct trainer *t, bool all, struct err *e)
+{
+    bool last = all || steps_done(t) == t->learners[0].schedule.total_steps, again = saving_is_due(&t->saving),
+         wanted = all || again;
+    for (size_t i = 0; i < t->n_learners; i++)
+        wanted = wanted || learner_wants_save(&t->learners[i]);
+    if (t->saving.failures && !again && !last)
+        return 0; /* it is not time yet */
+    while (wanted) {
+        int rc = try_to_save(t, all || again, e);
+        status_checkpoints(t->status, &t->learners[0].tally);
+        if (rc == 0)
+            t->saving = (struct saving){0};
+        else if (!saving_failed(&t->saving, steps_done(t), stream_config(t)->save_retries, *t->o->stop, e))
+            return rc;
+        wanted = rc != 0 && last;
+        if (wanted)
+            saving_pause(&t->saving);
+    }
     return 0;
 }
 
@@ -344,6 +363,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
                        .has_k = backend_has_k(&l->setup),
                        .rows_per_s = metrics_rows_per_s(&l->metrics, learner_steps(l)),
                        .waiting_share = metrics_waiting_share(&l->metrics, learner_steps(l)),
+                       .checkpoints = &l->tally,
                        .budget_bytes = budget_total(&t->budget)};
     ingest_counters(t->ingest, &r.ingest);
     struct recovery_result recovered;

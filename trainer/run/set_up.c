@@ -362,7 +362,7 @@ static int open_learners(struct trainer *t, struct err *e)
         struct learner *l = &t->learners[i];
         struct plan_place next = {0};
         struct normalisation loaded = {.centred = n->centred, .mean = i == 0 ? n->mean : NULL};
-        if (learner_open(l, &loaded, &next, e))
+        if (learner_open(l, &loaded, &next, e) || learner_check_room(l, n->centred, e))
             return e->code;
         if (i == 0)
             t->next = next;
@@ -457,6 +457,7 @@ int set_up(struct trainer *t, const struct learner_options *options, struct err 
         return e->code;
     const struct learner *first = &t->learners[0];
     status_run(t->status, t->run_id, learner_steps(first), first->schedule.total_steps, first->config.batch_size);
+    status_checkpoints(t->status, &first->tally);
     struct shuffle_config sc = shuffle_config_of(t);
     sc.start_row = learner_steps(first) * first->config.batch_size;
     sc.start = t->next;

@@ -14,6 +14,7 @@
 #include "metrics_endpoint.h"
 #include "plan.h"
 #include "run_options.h"
+#include "saving.h"
 #include "shuffle.h"
 #include "status.h"
 #include "status_writer.h"
@@ -42,6 +43,7 @@ struct trainer {
     bool wants_rows; /* of these blocks: for the mean, or for initial weights */
     struct feed *feed;
     struct plan_place next; /* of the row after the batch trained on last */
+    struct saving saving;
     FILE *provenance;
     char run_id[FINGERPRINT_SIZE];
 };

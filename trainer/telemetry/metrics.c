@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -14,6 +15,8 @@
 #include "json_file.h"
 #include "log.h"
 #include "mem.h"
+
+#define UNWRITTEN_MAX ((size_t)16 << 20)
 
 static json_t *real_list(const double *x, size_t n)
 {
@@ -68,13 +71,33 @@ int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64
     return 0;
 }
 
+/* Writes what is unwritten; all of it, or nothing. Returns 0 or an errno. */
+static int write_out(struct metrics *m)
+{
+    int fd = fileno(m->f);
+    off_t end = lseek(fd, 0, SEEK_END);
+    for (size_t done = 0; done < m->unwritten_size;) {
+        ssize_t n = write(fd, m->unwritten + done, m->unwritten_size - done);
+        if (n < 0) {
+            int failed = errno;
+            return ftruncate(fd, end) == 0 ? failed : errno;
+        }
+        done += (size_t)n;
+    }
+    m->unwritten_size = 0;
+    return 0;
+}
+
 int metrics_close(struct metrics *m, struct err *e)
 {
     FILE *f = m->f;
+    int failed = f ? write_out(m) : 0;
     m->f = NULL;
-    if (f && fclose(f) != 0)
-        return err_errno(e, errno, "%s: cannot write", m->path);
-    return 0;
+    mem_free(m->unwritten);
+    m->unwritten = NULL;
+    if (f && fclose(f) != 0 && !failed)
+        failed = errno;
+    return failed ? err_errno(e, failed, "%s: cannot write its last %zu bytes", m->path, m->unwritten_size) : 0;
 }
 
 /* Returns the seconds spent waiting so far. */
@@ -104,10 +127,23 @@ static int write_line(struct metrics *m, json_t *line, struct err *e)
     json_decref(line);
     if (!text)
         return ERR_MEMORY;
-    bool failed = fprintf(m->f, "%s\n", text) < 0 || fflush(m->f) != 0;
-    int saved = errno;
+    size_t n = strlen(text), before = m->unwritten_size;
+    char *lines = mem_realloc(m->unwritten, before + n + 1, 1, m->path, e);
+    if (lines) {
+        memcpy(lines + before, text, n);
+        lines[before + n] = '\n';
+        m->unwritten = lines;
+        m->unwritten_size = before + n + 1;
+    }
     mem_free(text);
-    return failed ? err_errno(e, saved, "%s: cannot write", m->path) : 0;
+    if (!lines)
+        return ERR_MEMORY;
+    int failed = write_out(m);
+    if (failed && m->unwritten_size > UNWRITTEN_MAX)
+        return err_errno(e, failed, "%s: cannot write, and has %zu bytes to", m->path, m->unwritten_size);
+    if (failed && before == 0)
+        log_line("%s: cannot write: %s; its lines wait in memory", m->path, strerror(failed));
+    return 0;
 }
 
 /* Adds a value under a name made of up to three parts; takes the value over. */

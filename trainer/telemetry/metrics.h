@@ -20,7 +20,9 @@
 #include "status.h"
 
 struct metrics {
-    FILE *f;
+    FILE *f;         /* open at its end; what it holds ends with a whole line */
+    char *unwritten; /* lines for which there was no room on the disk yet; NULL: none */
+    size_t unwritten_size;
     struct status *status;       /* borrowed; is told of steps and waits. NULL: nobody is */
     const struct metrics *waits; /* whose waits are told: those of the run's first learner; NULL: its own */
     char path[4096];
@@ -38,7 +40,7 @@ struct metrics {
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
                  struct status *status, struct err *e);
 
-/* Closes the file. A zeroed struct is fine. */
+/* Writes what is left and closes the file. A zeroed struct is fine. */
 int metrics_close(struct metrics *m, struct err *e);
 
 /* Time a wait for activations: one is called before it, one after it, and metrics_waiting now and then while it lasts, with what is being

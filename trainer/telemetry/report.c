@@ -123,6 +123,11 @@ static void print_table(const struct report *r, size_t peak)
     if (r->ingest.audits)
         printf("audit: %" PRIu64 " blocks computed twice, %" PRIu64 " of them not the same to the bit\n",
                r->ingest.audits, r->ingest.audits_different);
+    if (r->checkpoints->damaged)
+        printf("resumed from step %" PRIu64 ": %" PRIu64 " newer checkpoints were damaged, the newest is now %s\n",
+               r->checkpoints->resumed_from, r->checkpoints->damaged, r->checkpoints->set_aside);
+    if (r->checkpoints->failed)
+        printf("%" PRIu64 " saves failed and were tried again\n", r->checkpoints->failed);
     printf("wrote %s/crosscoder.safetensors, cfg.json, metrics.jsonl, summary.json, checkpoints/\n", r->out);
     fflush(stdout);
 }
@@ -167,6 +172,7 @@ int report_write(const struct report *r, struct err *e)
         json_real_or_null(r->clipped), "collapse", *r->collapse ? json_string(r->collapse) : json_null(), "rows_per_s",
         json_real_or_null(r->rows_per_s), "waiting", json_real_or_null(r->waiting_share), "peak_rss", (json_int_t)peak,
         "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
+    json_object_set_new(summary, "checkpoints", checkpoint_tally_to_json(r->checkpoints));
     if (r->evaluation && r->evaluation->has_threshold) {
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));

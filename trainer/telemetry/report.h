@@ -15,6 +15,7 @@
 #include "ingest_snapshot.h"
 #include "recovery.h"
 #include "backend.h"
+#include "checkpoint_tally.h"
 #include "stream.h"
 
 struct report {
@@ -36,6 +37,7 @@ struct report {
     size_t d_sae;
     uint64_t dead_rows;               /* trained on before any latent can be dead */
     bool has_k;                       /* topk, batchtopk */
+    const struct checkpoint_tally *checkpoints;
     double rows_per_s, waiting_share; /* of this session; NaN if it trained on nothing */
     size_t budget_bytes;
     struct ingest_counters ingest;

@@ -161,6 +161,13 @@ void status_collapse(struct status *s, const char *why)
     pthread_mutex_unlock(&s->lock);
 }
 
+void status_checkpoints(struct status *s, const struct checkpoint_tally *t)
+{
+    pthread_mutex_lock(&s->lock);
+    s->now.checkpoints = *t;
+    pthread_mutex_unlock(&s->lock);
+}
+
 void status_waited(struct status *s, double seconds)
 {
     pthread_mutex_lock(&s->lock);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "backend.h"
+#include "checkpoint_tally.h"
 #include "err.h"
 #include "evaluation.h"
 #include "ingest_snapshot.h"
@@ -53,6 +54,7 @@ struct status_snapshot {
     double silent;      /* and latents that were active in none of the held-out rows, at the last evaluation */
     char collapse[256]; /* why the run counts as collapsed; "" if it does not */
     struct rate rows_rate, waiting_rate;
+    struct checkpoint_tally checkpoints;
     /* ingest */
     struct ingest_snapshot ingest;
     struct rate producer_rates[PRODUCERS_MAX]; /* rows of each of ingest.producers */
@@ -88,6 +90,9 @@ void status_collapse(struct status *s, const char *why);
 
 /* Tells how many batches were passed over since the run began. */
 void status_skipped(struct status *s, uint64_t batches);
+
+/* Tells what has become of the first learner's checkpoints. */
+void status_checkpoints(struct status *s, const struct checkpoint_tally *t);
 
 /* Tells that the training thread has waited so long for rows since it last told. */
 void status_waited(struct status *s, double seconds);

@@ -40,7 +40,7 @@ json_t *status_to_json(const struct status_snapshot *s)
     json_object_set_new(ledger, "batches_skipped", json_integer((json_int_t)s->batches_skipped));
     json_object_set_new(ledger, "rows_masked", json_integer((json_int_t)s->ingest.rows_masked));
     const char *path = !s->has_step ? NULL : s->path == STEP_SPARSE ? "sparse" : "dense";
-    return json_pack(
+    json_t *status = json_pack(
         "{s:o, s:s, s:o, s:I, s:s, s:I, s:f, s:I, s:I, s:I, s:o, s:o, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
         "s:{s:I, s:I}, s:{s:o, s:o, s:o}, s:o, s:o}",
         "run", text_or_null(s->run), "phase", status_phase_names[s->phase], "reason", text_or_null(s->reason),
@@ -54,4 +54,6 @@ json_t *status_to_json(const struct status_snapshot *s)
         (json_int_t)s->ingest.window_slots, "waiting", "trainer", json_real_or_null(status_waiting(s)), "producers",
         json_real_or_null(status_mean_share(s, STATUS_WAITING)), "producers_sending",
         json_real_or_null(status_mean_share(s, STATUS_SENDING)), "ledger", ledger, "producers", producers);
+    json_object_set_new(status, "checkpoints", checkpoint_tally_to_json(&s->checkpoints));
+    return status;
 }

@@ -152,6 +152,10 @@ char *status_to_text(const struct status_snapshot *s, size_t *size)
     gauge(f, "collapsed", "1: the last evaluation found L0 0 or FVU above 1 after the warm-up", *s->collapse != 0);
     gauge(f, "sparse_step", "1: the last step took the sparse path, 0: the dense one",
           !s->has_step ? NAN : s->path == STEP_SPARSE);
+    counter(f, "checkpoints_saved_total", "checkpoints that were written", s->checkpoints.saved);
+    counter(f, "checkpoint_failures_total", "saves that failed", s->checkpoints.failed);
+    gauge(f, "checkpoints_damaged", "newer than the one that this session resumed from, and set aside",
+          (double)s->checkpoints.damaged);
     gauge(f, "window_rows", "slots of the window that are filled or reserved", (double)s->ingest.window_rows);
     gauge(f, "window_slots", "all slots of the window", (double)s->ingest.window_slots);
     gauge(f, "trainer_waiting_ratio", "share of its time in which training waits for rows", status_waiting(s));

@@ -2,6 +2,7 @@
 #include "status_writer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,10 @@
 #include "status.h"
 #include "status_json.h"
 
+#define NAME "status.json"
+#define TEMPORARY \
+    ".status.json.tmp" /* one name, unlike other outputs': one trainer has the folder, and a killed one leaves nothing that would stay */
+
 struct status_writer {
     struct status *status;
     pthread_t thread;
@@ -26,7 +31,8 @@ struct status_writer {
     struct ingest *ingest; /* NULL: there is none yet */
     bool stopping;
     /* the thread's own: */
-    char path[4096], temporary[4096];
+    char path[4096]; /* for messages */
+    int folder; /* the run's, open: if it is renamed, the file goes with it, and not into another that takes its name */
     bool write_failed; /* it was said already */
     struct ingest_snapshot taken;
     struct status_snapshot snapshot;
@@ -35,21 +41,25 @@ struct status_writer {
 /* Returns whether the file was written and renamed; errno says why not. */
 static bool replace_file(const struct status_writer *w, const char *text)
 {
-    FILE *f = fopen(w->temporary, "we");
-    if (!f)
+    unlinkat(w->folder, TEMPORARY, 0); /* a link that somebody has put there is not written through */
+    int fd = openat(w->folder, TEMPORARY, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!f) {
+        int saved = errno;
+        if (fd >= 0)
+            close(fd);
+        errno = saved;
         return false;
-    bool written = fputs(text, f) >= 0 && fputc('\n', f) >= 0;
-    int saved = errno;
-    if (fclose(f) != 0) {
-        saved = written ? errno : saved;
-        written = false;
     }
-    if (written && rename(w->temporary, w->path) == 0)
-        return true;
-    saved = written ? errno : saved;
-    unlink(w->temporary);
-    errno = saved;
-    return false;
+    int failed = fputs(text, f) < 0 || fputc('\n', f) < 0 ? errno : 0;
+    if (fclose(f) != 0 && !failed)
+        failed = errno;
+    if (!failed && renameat(w->folder, TEMPORARY, w->folder, NAME) != 0)
+        failed = errno;
+    if (failed)
+        unlinkat(w->folder, TEMPORARY, 0);
+    errno = failed;
+    return !failed;
 }
 
 static void write_file(struct status_writer *w)
@@ -92,6 +102,8 @@ static void release(struct status_writer *w)
 {
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
+    if (w->folder >= 0)
+        close(w->folder);
     mem_free(w);
 }
 
@@ -104,10 +116,10 @@ int status_writer_start(struct status_writer **out, struct status *status, const
     w->status = status;
     pthread_mutex_init(&w->lock, NULL);
     clock_init_condition(&w->changed);
-    /* The temporary has one name, unlike other outputs': one trainer has the folder, and a killed one leaves nothing that would stay. */
-    int rc = file_join(w->path, sizeof w->path, folder, "status.json", e);
-    if (rc == 0)
-        rc = file_join(w->temporary, sizeof w->temporary, folder, ".status.json.tmp", e);
+    int rc = file_join(w->path, sizeof w->path, folder, NAME, e);
+    w->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (rc == 0 && w->folder < 0)
+        rc = err_errno(e, errno, "%s: cannot open folder", folder);
     if (rc == 0 && (rc = pthread_create(&w->thread, NULL, writer_thread, w)) != 0)
         rc = err_errno(e, rc, "cannot start the status writer's thread");
     if (rc) {

@@ -15,7 +15,7 @@ struct status;
 struct ingest;
 struct status_writer;
 
-/* Starts the thread, which writes FOLDER/status.json at once. The writer borrows the status until it is stopped. */
+/* Starts the thread, which writes FOLDER/status.json at once, and from then on into that folder, whatever name it has. The writer borrows the status until it is stopped. */
 int status_writer_start(struct status_writer **w, struct status *status, const char *folder, struct err *e);
 
 /* From now on each status.json has a snapshot of the ingest, which the writer borrows until it is stopped. */
