@@ -16,7 +16,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BUILD", ROOT / "build"))
-PROGRAMS = ["xctrain", "actgen", "xctok", "xckeys", "actcat", "bench", "bench_replay"]
+PROGRAMS = ["xctrain", "actgen", "xctok", "xckeys", "xcverify", "actcat", "bench", "bench_replay"]
 SOURCE = re.compile(r"^[\w./*@-]+\.(c|h|py|sh|pml|svg|service|sbatch|txt|md)$")
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)

@@ -8,7 +8,7 @@ import unittest
 
 BUILD = os.environ["BUILD"]
 MADE = BUILD + "/tools/package"
-PROGRAMS = ("actgen", "xctrain", "xckeys", "xctok", "actcat")
+PROGRAMS = ("actgen", "xctrain", "xckeys", "xcverify", "xctok", "actcat")
 
 
 def flags_of(program):

@@ -29,7 +29,7 @@ class Install(unittest.TestCase):
 
     def test_files(self):
         found = {os.path.relpath(os.path.join(folder, name), self.prefix) for folder, _, names in os.walk(self.prefix) for name in names}
-        programs = {"actgen", "xctrain", "xckeys"}
+        programs = {"actgen", "xctrain", "xckeys", "xcverify"}
         expected = {f"bin/{p}" for p in programs | {"crossfeed-trainer"}}
         expected |= {f"share/man/man1/{p}.1" for p in programs | {"crossfeed-trainer"}}
         expected |= {f"share/bash-completion/completions/{p}" for p in programs} | {f"share/zsh/site-functions/_{p}" for p in programs}
@@ -40,7 +40,7 @@ class Install(unittest.TestCase):
         self.assertEqual({f for f in found if f.startswith("bin/")}, {f for f in expected if f.startswith("bin/")})
 
     def test_programs(self):
-        for name in ("actgen", "xctrain", "xckeys"):
+        for name in ("actgen", "xctrain", "xckeys", "xcverify"):
             p = run(f"{self.prefix}/bin/{name}", "--version")
             self.assertEqual((p.returncode, p.stdout.split()[0]), (0, name))
 
@@ -63,7 +63,7 @@ class Install(unittest.TestCase):
                                                        "was built without it (CROSSFEED_METRICS=OFF)\n"))
 
     def test_hardened(self):
-        for name in ("actgen", "xctrain", "xckeys"):
+        for name in ("actgen", "xctrain", "xckeys", "xcverify"):
             said = run("readelf", "-hdlW", f"{self.prefix}/bin/{name}").stdout
             for words in ("DYN (Position-Independent Executable file)", "GNU_RELRO", "BIND_NOW"):
                 self.assertIn(words, said)

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 BUILD, CPACK = os.environ["BUILD"], os.environ["CPACK"]
-PROGRAMS = ("actgen", "xctrain", "xckeys", "xctok", "actcat")
+PROGRAMS = ("actgen", "xctrain", "xckeys", "xcverify", "xctok", "actcat")
 
 
 def output(*args):
