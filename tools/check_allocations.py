@@ -21,8 +21,8 @@ ALLOWED = {
     ("trainer/telemetry/status_text.c", "open_memstream"): "a text of any length, which libmicrohttpd releases with free",
     ("trainer/telemetry/status_text.c", "free"): "what open_memstream returns",
     ("trainer/telemetry/metrics_endpoint.c", "free"): "what open_memstream returned, where libmicrohttpd does not take it",
-    ("trainer/run/checkpoint.c", "scandir"): "names in order",
-    ("trainer/run/checkpoint.c", "free"): "what scandir returns",
+    ("trainer/run/checkpoint_folder.c", "scandir"): "names in order",
+    ("trainer/run/checkpoint_folder.c", "free"): "what scandir returns",
 }
 
 

@@ -15,7 +15,8 @@ enum err_code {
     ERR_PEER = -5,     /* the other side is missing, silent, or broke the protocol */
     ERR_STOPPED = -6,  /* asked to stop (signal, END) before it was done */
     ERR_ABSENT = -7,   /* what was asked for is not here, but may be elsewhere: sequences that are not recorded */
-    ERR_DAMAGED = -8,  /* what came or was read is not what was sent or written: it was changed on the way, which is nobody's fault */
+    ERR_DAMAGED =
+        -8, /* what came or was read is not what was sent or written: it was changed on the way, which is nobody's fault */
     ERR_OVERFLOW = -9, /* what was computed is infinite or NaN */
 };
 

@@ -61,7 +61,8 @@ class OldCheckpoint(harness.ProgramTest):
     def resume(self, *flags):
         trainer, producer = self.trainer(["--resume", *flags]), self.producer(SOURCE)
         self.succeed(trainer, producer)
-        self.assertIn("step 70 of 200", trainer.stderr)
+        self.assertIn("step 70 of 200; it has no manifest, so that it cannot be verified", trainer.stderr)
+        self.assertFalse(harness.summary(self.path("out"))["checkpoints"]["verified"])
 
     def test_goes_on(self):
         self.copy()
@@ -87,6 +88,29 @@ class OldCheckpoint(harness.ProgramTest):
         self.check_end()
         cfg = harness.read_json(self.path("out", "cfg.json"))
         self.assertEqual([cfg[key] for key in NEWER], [0, 0.5, 0.02])
+
+    def test_a_scale_that_no_producer_would_take(self):
+        """It is refused by file, index and value before anybody is waited for. In a newer checkpoint the checksum would say so."""
+        self.copy()
+        path = self.path("out", STEP, "cfg.json")
+        cfg = harness.read_json(path)
+        good = cfg["run_scale"]
+        for bad, text in (([good[0], -1], "run_scale[1] is -1, must be positive"), ([0, good[1]], "run_scale[0] is 0, must be positive"),
+                          ([1e300, 1], "run_scale[0] is 1e+300, must be positive and finite"), ([1e-300, 1], "run_scale[0] is 1e-300"),
+                          ([None, 1], "run_scale[0] is not a number"), ([1, "1"], "run_scale[1] is not a number"),
+                          ([1], "run_scale has 1 values, must be 2"), ([1, 1, 1], "run_scale has 3 values"), (None, "run_scale has 0 values")):
+            with open(path, "w") as f:
+                json.dump({**cfg, "run_scale": bad}, f)
+            trainer = self.trainer(["--resume"])
+            self.assertEqual(trainer.wait(), 1)
+            self.assertIn(f"{path}: {text}", trainer.stderr)
+        for bad, text in (([1, -1], "median_norm[1] is -1, must be 0 or more"), ([1], "median_norm has 1 values, must be 2"),
+                          (["1", 1], "median_norm[0] is not a number")):
+            with open(path, "w") as f:
+                json.dump({**cfg, "median_norm": bad}, f)
+            trainer = self.trainer(["--resume"])
+            self.assertEqual(trainer.wait(), 1)
+            self.assertIn(f"{path}: {text}", trainer.stderr)
 
     def test_a_key_that_every_run_has(self):
         self.copy(["beta2"])

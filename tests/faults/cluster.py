@@ -251,7 +251,7 @@ class Cluster:
             if marked and int(pid) != os.getpid():
                 found.append(f"process {pid} {name}")
         results = re.compile(r"(crosscoder\.safetensors|(cfg|manifest|run|status|summary)\.json|metrics\.jsonl|"
-                             r"checkpoints/step_\d{10}/(crosscoder\.safetensors|state\.safetensors|(cfg|manifest)\.json))")
+                             r"checkpoints/(damaged_)?step_\d{10}(\.\d+)?/(crosscoder\.safetensors|state\.safetensors|(cfg|manifest)\.json))")
         for folder, folders, names in os.walk(self.out):
             for name in names if names or folders else ["(empty folder)"]:
                 path = os.path.relpath(os.path.join(folder, name), self.out)

@@ -121,15 +121,12 @@ def step_folder(out, step):
     return os.path.join(out, "checkpoints", f"step_{step:010d}")
 
 
-def corrupt(rng, out, done):
-    """Damages one to three files; returns the steps whose checkpoints are hit. The oldest one is spared, so that there is one to go on from."""
-    steps = harness.checkpoints(out)
-    hit = set()
-    while not hit or rng.random() < 0.3 and len(hit) < 3:
-        step = rng.choice(steps[-2:] if not hit else steps[1:])
+def damage(rng, out, step):
+    """Damages a file of a step's checkpoint; returns how and which."""
+    others = [s for s in harness.checkpoints(out) if s != step]
+    while True:
         name, kind = rng.choice(FILES), rng.choice(KINDS)
-        path = os.path.join(step_folder(out, step), name)
-        other = os.path.join(step_folder(out, rng.choice([s for s in steps if s != step])), name)
+        path, other = (os.path.join(step_folder(out, s), name) for s in (step, rng.choice(others)))
         if not os.path.exists(path) or not os.path.exists(other):
             continue
         try:
@@ -141,8 +138,16 @@ def corrupt(rng, out, done):
         os.remove(path)
         if new is not None:
             write(path, new)
+        return f"{kind.__name__} {name}"
+
+
+def corrupt(rng, out, done):
+    """Damages one to three files; returns the steps whose checkpoints are hit. The oldest one is spared, so that there is one to go on from."""
+    steps, hit = harness.checkpoints(out), set()
+    while not hit or rng.random() < 0.3 and len(hit) < 3:
+        step = rng.choice(steps[-2:] if not hit else steps[1:])
+        done[damage(rng, out, step)] += 1
         hit.add(step)
-        done[f"{kind.__name__} {name}"] += 1
     return hit
 
 

@@ -2,7 +2,7 @@
 
 Four producers, each behind a TCP proxy (proxy.py), serve one trainer that trains on the bundled base/chat pair for several
 epochs. Faults come by progress, in bursts, from a seed: kill -9 of producers and of the trainer (resumed; half of them while
-it is saving), SIGSTOP of either, connections cut and reset, and bytes delayed, stalled, truncated and with bits flipped, both
+it is saving; and before it resumes, a file of its newest checkpoint is damaged), SIGSTOP of either, connections cut and reset, and bytes delayed, stalled, truncated and with bits flipped, both
 ways. A second run without any says what must come out: crosscoder.safetensors, the last checkpoint's state and the provenance
 are the same, every row was trained exactly once an epoch, and no process, file or temporary is left. With --keys the run
 under fire has CURVE keys: a flipped bit then ends the connection, or its handshake, instead of being found in a message.
@@ -22,6 +22,7 @@ import tempfile
 import time
 
 import cluster
+import corruption
 import harness
 from proxy import TO_PRODUCER, TO_TRAINER
 
@@ -33,7 +34,7 @@ STUCK = 120  # seconds without progress, with nobody paused, that are taken for 
 MAX_FDS = 64
 
 # Weights of the kinds, and how long the kinds that last do so.
-KINDS = {"kill-producer": 14, "kill-trainer": 6, "pause-producer": 10, "pause-trainer": 4, "reset": 11, "cut": 9, "stall": 8,
+KINDS = {"kill-producer": 14, "kill-trainer": 6, "corrupt-checkpoint": 4, "pause-producer": 10, "pause-trainer": 4, "reset": 11, "cut": 9, "stall": 8,
          "delay": 10, "truncate": 12, "flip": 16}
 
 
@@ -57,6 +58,7 @@ class Faults:
         self.plan += self.rng.choices(kinds, [KINDS[k] for k in kinds], k=args.faults - len(self.plan))
         self.rng.shuffle(self.plan)
         self.done = collections.Counter()
+        self.damaged = set()  # inodes of the checkpoints that were; they are set aside when the trainer resumes
         self.n = 0
 
     def pause(self):
@@ -67,9 +69,25 @@ class Faults:
     def possible(self):
         """Whether there is whom the next fault could hit."""
         kind = self.plan[self.n]
-        if kind.endswith("-trainer"):
+        if kind == "corrupt-checkpoint" and len(self.sound_steps()) < 2:
+            return False
+        if kind.endswith(("-trainer", "-checkpoint")):
             return self.c.trainer and self.c.trainer.running() and not self.c.trainer_paused
         return self.slots_for(kind)
+
+    def folder(self, step):
+        return corruption.step_folder(self.c.out, step)
+
+    def sound_steps(self):
+        return [s for s in harness.checkpoints(self.c.out) if os.stat(self.folder(s)).st_ino not in self.damaged]
+
+    def corrupt(self):
+        """Kills the trainer and damages its newest checkpoint, if there is another one to go on from."""
+        self.c.end_trainer(signal.SIGKILL)
+        steps = self.sound_steps()
+        if len(steps) > 1:
+            self.damaged.add(os.stat(self.folder(steps[-1])).st_ino)
+            corruption.damage(self.rng, self.c.out, steps[-1])
 
     def slots_for(self, kind):
         if kind.endswith("-producer"):
@@ -86,6 +104,8 @@ class Faults:
             if self.rng.random() < 0.5:
                 self.await_saving()
             self.c.end_trainer(signal.SIGKILL)
+        elif kind == "corrupt-checkpoint":
+            self.corrupt()
         elif kind == "pause-producer":
             self.c.pause_producer(slot, self.pause())
         elif kind == "pause-trainer":

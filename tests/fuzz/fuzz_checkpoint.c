@@ -2,6 +2,7 @@
  * crosscoder.safetensors, cfg.json). What loads goes on as a resumed run would: rows of the open window, one more step.
  */
 #include "checkpoint.h"
+#include "checkpoint_folder.h"
 #include "config.h"
 #include "cpu_backend.h"
 #include "file.h"

@@ -637,9 +637,12 @@ static void the_newest_sound_one(void **state)
     choose_refuses(RUN, 40, "crosscoder.safetensors: checksum");
     choose_refuses(RUN, 45, "no checkpoint of step 45; those that there are: 10, 20, 30, 40, 50");
     choose("", 0, 30, 2);
-    assert_string_equal(names(), "damaged_step_0000000040 damaged_step_0000000050 step_0000000010 step_0000000020 step_0000000030");
+    assert_string_equal(
+        names(), "damaged_step_0000000040 damaged_step_0000000050 step_0000000010 step_0000000020 step_0000000030");
     choose(RUN, 20, 20, 0);
-    assert_string_equal(names(), "damaged_step_0000000040 damaged_step_0000000050 later_step_0000000030 step_0000000010 step_0000000020");
+    assert_string_equal(
+        names(),
+        "damaged_step_0000000040 damaged_step_0000000050 later_step_0000000030 step_0000000010 step_0000000020");
     a.b->step = 30; /* again, and damaged again: nothing is overwritten */
     save(9);
     choose(RUN, 20, 20, 0);
@@ -647,7 +650,8 @@ static void the_newest_sound_one(void **state)
     damage(10);
     damage(20);
     choose_refuses(RUN, 0, "none of its 2 checkpoints is sound");
-    assert_non_null(strstr(names(), "step_0000000010 step_0000000020")); /* nothing changes before there is one to go on from */
+    assert_non_null(
+        strstr(names(), "step_0000000010 step_0000000020")); /* nothing changes before there is one to go on from */
 }
 
 /* Another run's checkpoint is neither resumed nor counted nor removed. */

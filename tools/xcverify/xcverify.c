@@ -109,7 +109,8 @@ static int verify_run(struct found *f, const char *folder, struct err *e)
 {
     char path[PATH_SIZE];
     int rc = run_identity_read(folder, f->run, e);
-    if (rc && rc != ERR_ABSENT && (file_join(path, sizeof path, folder, RUN_IDENTITY_NAME, e) || tell(f, path, rc, "", e)))
+    if (rc && rc != ERR_ABSENT &&
+        (file_join(path, sizeof path, folder, RUN_IDENTITY_NAME, e) || tell(f, path, rc, "", e)))
         return e->code;
     return verify_results(f, folder, e) ? e->code : checkpoint_for_each(folder, verify_checkpoint, f, e);
 }
@@ -148,10 +149,10 @@ static int verify(struct found *f, const char *folder, struct err *e)
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     bool step = strncmp(base, "step_", 5) == 0 && base[5] && !base[5 + strspn(base + 5, "0123456789")];
     *f->run = '\0';
-    int rc = step                                                            ? verify_checkpoint(f, path, e)
+    int rc = step                                                       ? verify_checkpoint(f, path, e)
              : has(path, "checkpoints") || has(path, RUN_IDENTITY_NAME) ? verify_run(f, path, e)
-             : has(path, "manifest.json")                                    ? verify_recording(f, path, e)
-                                                                             : 0;
+             : has(path, "manifest.json")                               ? verify_recording(f, path, e)
+                                                                        : 0;
     if (rc == 0 && f->sound + f->damaged == before)
         rc = err_set(e, ERR_INPUT, "%s: has no checkpoint, no results and no recording", folder);
     return rc;

@@ -1,12 +1,10 @@
-/* checkpoint.c - saves, verifies and loads checkpoints; see checkpoint.h. */
+/* checkpoint.c - writes, verifies and loads a checkpoint; see checkpoint.h. */
 #include "checkpoint.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint_folder.h"
 #include "file.h"
 #include "json_file.h"
 #include "mem.h"
@@ -110,6 +108,16 @@ static int write_state(const char *folder, const struct backend *b, const struct
     return rc;
 }
 
+void checkpoint_name(char name[CHECKPOINT_NAME_SIZE], uint64_t step)
+{
+    snprintf(name, CHECKPOINT_NAME_SIZE, "step_%010llu", (unsigned long long)step);
+}
+
+uint64_t checkpoint_step(const char *path)
+{
+    return strtoull(strrchr(path, '_') + 1, NULL, 10);
+}
+
 size_t checkpoint_bytes(const struct backend *b, bool centred)
 {
     size_t bytes = weights_file_bytes(&b->setup, centred) + SMALL_FILES;
@@ -121,25 +129,12 @@ size_t checkpoint_bytes(const struct backend *b, bool centred)
     return bytes;
 }
 
-/* Refuses to begin what will not fit. */
-static int check_room(const char *folder, size_t bytes, struct err *e)
-{
-    size_t available;
-    if (file_free_bytes(folder, &available, e))
-        return e->code;
-    if (available < bytes)
-        return err_set(e, ERR_SYSTEM, "%s: a checkpoint takes %.1f MB, %.1f MB are free", folder, (double)bytes / 1e6,
-                       (double)available / 1e6);
-    return 0;
-}
-
-/* Writes the files, and last the manifest that makes them a checkpoint. */
-static int write_files(const char *folder, const struct backend *b, const struct normalisation *n,
-                       const struct plan_place *next, const json_t *cfg, const char *run, struct err *e)
+int checkpoint_write(const char *folder, const struct backend *b, const struct normalisation *n,
+                     const struct plan_place *next, const json_t *cfg, struct err *e)
 {
     char file[PATH_SIZE];
     struct checkpoint_manifest m = {.step = b->step};
-    snprintf(m.run, sizeof m.run, "%s", run);
+    snprintf(m.run, sizeof m.run, "%s", json_string_value(json_object_get(cfg, "run")));
     if (file_join(file, sizeof file, folder, WEIGHTS, e) ||
         weights_file_write(file, b, n, checkpoint_manifest_add(&m, WEIGHTS), e) ||
         write_state(folder, b, next, checkpoint_manifest_add(&m, STATE), e) ||
@@ -148,34 +143,6 @@ static int write_files(const char *folder, const struct backend *b, const struct
         checkpoint_manifest_write(folder, &m, e))
         return e->code;
     return file_sync_folder(folder, e);
-}
-
-int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
-                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
-{
-    char folder[PATH_SIZE], name[CHECKPOINT_NAME_SIZE], final[PATH_SIZE], temporary[PATH_SIZE];
-    const char *run = json_string_value(json_object_get(cfg, "run"));
-    checkpoint_name(name, b->step);
-    if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder_in(folder, e) ||
-        file_join(final, sizeof final, folder, name, e) || file_join(temporary, sizeof temporary, folder, "tmp", e) ||
-        file_remove_tree(temporary, e) || check_room(folder, checkpoint_bytes(b, n->centred), e) ||
-        file_make_folder(temporary, e))
-        return e->code;
-    int rc = write_files(temporary, b, n, next, cfg, run, e);
-    if (rc == 0)
-        rc = checkpoint_make_place(final, run, e);
-    if (rc == 0 && rename(temporary, final) < 0)
-        rc = err_errno(e, errno, "%s: cannot rename the finished checkpoint into place", final);
-    if (rc == 0)
-        rc = file_sync_folder(folder, e);
-    if (rc) {
-        file_remove_tree(temporary, NULL);
-        return rc;
-    }
-    if (path)
-        memcpy(path, final, sizeof final);
-    checkpoint_remove_old(folder, run, keep);
-    return 0;
 }
 
 /* ---- verifying ---- */

@@ -1,4 +1,4 @@
-/* checkpoint.h - a run's state on disk: OUT/checkpoints/step_0000001000/, complete or not there at all.
+/* checkpoint.h - a run's state on disk: a folder step_0000001000.
  *
  *   crosscoder.safetensors  weights, scale and mean in the reference's layout (weights_file.h): usable by itself
  *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows,
@@ -6,8 +6,8 @@
  *                           in its metadata; checkpoints older than the last two count from their step on
  *   cfg.json                configuration and stream
  *   manifest.json           run, step, and what the other files hold (checkpoint_manifest.h)
- * Written to a folder of another name, the manifest last; synced, renamed. Files are hashed as they are written, and all of them before
- * anything of them is used; runs that are older than the manifest have none. checkpoint_folder.h says which checkpoint is resumed. */
+ * Files are hashed as they are written, and all of them before anything of them is used; runs that are older than the manifest have none.
+ * checkpoint_folder.h gives it its name when it is whole. */
 #ifndef CROSSFEED_CHECKPOINT_H
 #define CROSSFEED_CHECKPOINT_H
 
@@ -21,17 +21,24 @@
 #include "normalisation.h"
 #include "plan.h"
 
+#define CHECKPOINT_NAME_SIZE 64
+
+/* Writes the name of a step's checkpoint. */
+void checkpoint_name(char name[CHECKPOINT_NAME_SIZE], uint64_t step);
+
+/* Returns the step in a checkpoint's path or name. */
+uint64_t checkpoint_step(const char *path);
+
 /* Returns the bytes of memory that saving or loading takes, of a setup and of centred rows. */
 size_t checkpoint_memory(const struct backend_setup *s, bool centred);
 
 /* Returns the most bytes on disk that a checkpoint takes. */
 size_t checkpoint_bytes(const struct backend *b, bool centred);
 
-/* Saves the weights and state of b, and then removes all of this run but the newest `keep`; that it cannot remove one is said, no more. next:
- * the place of the row after the last batch; cfg is borrowed and has the run's id. path [4096] (may be NULL) is told. ERR_SYSTEM if it does
- * not fit, or cannot be written; what was there stays. out must exist. */
-int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
-                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
+/* Writes the files of a checkpoint of b into a folder that exists, the manifest last; all is synced. next: the place of the row after the last
+ * batch; cfg is borrowed and has the run's id. */
+int checkpoint_write(const char *folder, const struct backend *b, const struct normalisation *n,
+                     const struct plan_place *next, const json_t *cfg, struct err *e);
 
 struct checkpoint_id {
     char run[FINGERPRINT_SIZE]; /* "": not known */

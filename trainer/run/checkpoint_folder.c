@@ -18,16 +18,6 @@
 
 /* ---- names ---- */
 
-void checkpoint_name(char name[CHECKPOINT_NAME_SIZE], uint64_t step)
-{
-    snprintf(name, CHECKPOINT_NAME_SIZE, "step_%010" PRIu64, step);
-}
-
-uint64_t checkpoint_step(const char *path)
-{
-    return strtoull(strrchr(path, '_') + 1, NULL, 10);
-}
-
 /* Only "step_" and digits, so never a half-written one. */
 static int is_checkpoint(const struct dirent *entry)
 {
@@ -230,7 +220,10 @@ int checkpoint_set_aside(const char *out, struct checkpoint_choice *c, struct er
     return rc;
 }
 
-int checkpoint_make_place(const char *path, const char *run, struct err *e)
+/* ---- saving ---- */
+
+/* Makes place for a finished checkpoint at path: one of the same run that is there is removed, anything else set aside. */
+static int make_place(const char *path, const char *run, struct err *e)
 {
     char name[CHECKPOINT_ASIDE_SIZE];
     if (access(path, F_OK) != 0)
@@ -238,7 +231,8 @@ int checkpoint_make_place(const char *path, const char *run, struct err *e)
     return is_of_run(path, run) ? file_remove_tree(path, e) : rename_aside(path, "other", name, e);
 }
 
-void checkpoint_remove_old(const char *folder, const char *run, size_t keep)
+/* Removes all of the run's checkpoints in folder but the newest `keep`. What cannot be removed is said, and stays. */
+static void remove_old(const char *folder, const char *run, size_t keep)
 {
     char path[PATH_SIZE], removed[PATH_SIZE];
     struct list l = {0};
@@ -257,4 +251,44 @@ void checkpoint_remove_old(const char *folder, const char *run, size_t keep)
     if (e.code)
         log_line("old checkpoints stay: %s", e.message);
     list_close(&l);
+}
+
+/* Refuses to begin what will not fit. */
+static int check_room(const char *folder, size_t bytes, struct err *e)
+{
+    size_t available;
+    if (file_free_bytes(folder, &available, e))
+        return e->code;
+    if (available < bytes)
+        return err_set(e, ERR_SYSTEM, "%s: a checkpoint takes %.1f MB, %.1f MB are free", folder, (double)bytes / 1e6,
+                       (double)available / 1e6);
+    return 0;
+}
+
+int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e)
+{
+    char folder[PATH_SIZE], name[CHECKPOINT_NAME_SIZE], final[PATH_SIZE], temporary[PATH_SIZE];
+    const char *run = json_string_value(json_object_get(cfg, "run"));
+    checkpoint_name(name, b->step);
+    if (file_join(folder, sizeof folder, out, "checkpoints", e) || file_make_folder_in(folder, e) ||
+        file_join(final, sizeof final, folder, name, e) || file_join(temporary, sizeof temporary, folder, "tmp", e) ||
+        file_remove_tree(temporary, e) || check_room(folder, checkpoint_bytes(b, n->centred), e) ||
+        file_make_folder(temporary, e))
+        return e->code;
+    int rc = checkpoint_write(temporary, b, n, next, cfg, e);
+    if (rc == 0)
+        rc = make_place(final, run, e);
+    if (rc == 0 && rename(temporary, final) < 0)
+        rc = err_errno(e, errno, "%s: cannot rename the finished checkpoint into place", final);
+    if (rc == 0)
+        rc = file_sync_folder(folder, e);
+    if (rc) {
+        file_remove_tree(temporary, NULL);
+        return rc;
+    }
+    if (path)
+        memcpy(path, final, sizeof final);
+    remove_old(folder, run, keep);
+    return 0;
 }

@@ -1,5 +1,6 @@
 /* checkpoint_folder.h - OUT/checkpoints: which of the checkpoints in it a run resumes from, and which it keeps.
  *
+ * A new one is written to a folder of another name, synced and renamed: it is there complete or not at all.
  * A run resumes from the newest one that is sound. Newer ones that are not are set aside, which is a rename and never a removal:
  * damaged_step_0000000240; those beyond --resume-from as later_step_0000000240. A checkpoint of another run is nobody's here: it is named,
  * ignored, not counted and not removed. */
@@ -10,17 +11,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "checkpoint.h"
 #include "err.h"
-#include "fingerprint.h"
 
-#define CHECKPOINT_NAME_SIZE 64
 #define CHECKPOINT_ASIDE_SIZE (CHECKPOINT_NAME_SIZE + 32)
 
-/* Writes the name of a step's checkpoint. */
-void checkpoint_name(char name[CHECKPOINT_NAME_SIZE], uint64_t step);
-
-/* Returns the step in a checkpoint's path or name. */
-uint64_t checkpoint_step(const char *path);
+/* Saves the weights and state of b, and then removes all of this run but the newest `keep`; that it cannot remove one is said, no more. next:
+ * the place of the row after the last batch; cfg is borrowed and has the run's id. path [4096] (may be NULL) is told. ERR_SYSTEM if it does
+ * not fit, or cannot be written; what was there stays. out must exist. */
+int checkpoint_save(const char *out, const struct backend *b, const struct normalisation *n,
+                    const struct plan_place *next, const json_t *cfg, size_t keep, char *path, struct err *e);
 
 /* Finds the newest checkpoint below out, sound or not, path [4096]; ERR_ABSENT if there is none. */
 int checkpoint_latest(const char *out, char *path, struct err *e);
@@ -46,12 +46,6 @@ int checkpoint_choose(const char *out, const char *run, uint64_t from, struct ch
 
 /* Sets aside what is newer than the choice, now that the run goes on from there. */
 int checkpoint_set_aside(const char *out, struct checkpoint_choice *c, struct err *e);
-
-/* Makes place for a finished checkpoint at path: one of the same run that is there is removed, anything else set aside. */
-int checkpoint_make_place(const char *path, const char *run, struct err *e);
-
-/* Removes all of the run's checkpoints in folder but the newest `keep`. What cannot be removed is said, and stays. */
-void checkpoint_remove_old(const char *folder, const char *run, size_t keep);
 
 /* Returns how many checkpoints of the run there are below out. */
 size_t checkpoint_count(const char *out, const char *run);

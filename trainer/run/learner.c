@@ -9,7 +9,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "checkpoint.h"
 #include "cpu_backend.h"
 #include "file.h"
 #include "initial_weights.h"
