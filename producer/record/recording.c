@@ -21,14 +21,16 @@
 
 #define PATH_SIZE 4096
 #define FORMAT "crossfeed-recording"
-#define FORMAT_VERSION 1
-#define MANIFEST_SHARE 20 /* At most one part in so many of a writer's time goes into manifests. */
+#define FORMAT_VERSION 2
+#define UNSEALED_VERSION 1 /* of recordings whose manifest has no checksum of itself */
+#define MANIFEST_SHARE 20  /* At most one part in so many of a writer's time goes into manifests. */
 
 /* A mapped shard. */
 struct recording_shard {
     uint32_t shard;
     uint64_t used; /* recording.uses when it was used last; 0: the place is free */
     struct safetensors file;
+    bool *verified; /* [chunks]: it has been compared with its checksum */
 };
 
 static int manifest_path(const struct recording *r, char path[PATH_SIZE], struct err *e)
@@ -52,7 +54,8 @@ static int allocate(struct recording *r, struct err *e)
                        r->folder, r->stream.n_seq, r->shard_seqs, r->n_shards, RECORDING_MAX_SHARDS);
     r->checksums = mem_alloc(r->n_shards, sizeof *r->checksums, "shard list", e);
     r->open = mem_alloc(RECORDING_MAX_OPEN, sizeof *r->open, "open shards", e);
-    return r->checksums && r->open ? 0 : ERR_MEMORY;
+    r->origins = mem_alloc(stream_chunk_rows(&r->stream, r->dtype), sizeof *r->origins, "origins of a chunk", e);
+    return r->checksums && r->open && r->origins ? 0 : ERR_MEMORY;
 }
 
 static int set_folder(struct recording *r, const char *folder, struct err *e)
@@ -93,7 +96,7 @@ static int write_manifest(const struct recording *r, struct err *e)
                                  (json_int_t)r->shard_seqs, "n_shards", (json_int_t)r->n_shards, "shards", shards);
     int rc = manifest_path(r, path, e);
     if (rc == 0)
-        rc = json_write(path, manifest, e);
+        rc = json_write_sealed(path, manifest, e);
     json_decref(manifest);
     return rc;
 }
@@ -168,20 +171,28 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
     json_t *manifest, *stream, *scale, *shards;
     const char *format, *dtype;
     int version;
+    bool sealed;
     json_int_t shard_seqs;
     *r = (struct recording){0};
-    if (set_folder(r, folder, e) || manifest_path(r, path, e) || json_read_object(path, &manifest, e))
+    if (set_folder(r, folder, e) || manifest_path(r, path, e))
         return e->code;
+    int rc = json_read_sealed(path, &manifest, &sealed, e);
+    if (rc) /* not ERR_ABSENT, which says that somebody else may have it */
+        return rc == ERR_ABSENT ? err_errno(e, ENOENT, "%s: cannot open", path) : rc;
     int lacking =
         json_unpack(manifest, "{s:s, s:i, s:o, s:s, s:o, s:I, s:o}", "format", &format, "version", &version, "stream",
                     &stream, "dtype", &dtype, "scale", &scale, "shard_seqs", &shard_seqs, "shards", &shards);
-    int rc = mem_raw_failed(path, e);
+    rc = mem_raw_failed(path, e);
     if (rc)
         ; /* memory is short, whatever was unpacked */
     else if (lacking || strcmp(format, FORMAT) != 0 || !json_is_array(scale) || !json_is_object(shards))
         rc = err_set(e, ERR_INPUT, "%s: not the manifest of a recording", path);
-    else if (version != FORMAT_VERSION)
-        rc = err_set(e, ERR_INPUT, "%s: version %d, this program reads %d", path, version, FORMAT_VERSION);
+    else if (version != FORMAT_VERSION && version != UNSEALED_VERSION)
+        rc = err_set(e, ERR_INPUT, "%s: version %d, this program reads %d and %d", path, version, UNSEALED_VERSION,
+                     FORMAT_VERSION);
+    else if (sealed != (version == FORMAT_VERSION))
+        rc = err_set(e, ERR_DAMAGED, "%s: version %d %s a checksum at its end", path, version,
+                     sealed ? "has not" : "has");
     else if (stream_from_json(&r->stream, stream, path, e))
         rc = e->code;
     else if (row_dtype_parse(&r->dtype, dtype, e))
@@ -191,6 +202,7 @@ int recording_open(struct recording *r, const char *folder, struct err *e)
                      (long long)shard_seqs, json_array_size(scale), r->stream.n_sites);
     if (rc == 0) {
         r->shard_seqs = (uint32_t)shard_seqs;
+        r->sealed = sealed;
         for (uint32_t i = 0; i < r->stream.n_sites; i++)
             r->stream.scale[i] = (float)json_number_value(json_array_get(scale, i));
         r->stream.has_scale = true;
@@ -220,8 +232,12 @@ int recording_continue(struct recording *r, const char *folder, struct err *e)
 
 void recording_close(struct recording *r)
 {
-    for (uint32_t i = 0; r->open && i < RECORDING_MAX_OPEN; i++)
+    for (uint32_t i = 0; r->open && i < RECORDING_MAX_OPEN; i++) {
         safetensors_close(&r->open[i].file);
+        mem_free(r->open[i].verified);
+    }
+    mem_free(r->origins);
+    r->origins = NULL;
     if (r->writing && r->lock >= 0)
         close(r->lock);
     mem_free(r->open);
@@ -351,25 +367,48 @@ static int open_shard(const struct recording *r, uint32_t shard, struct safetens
     return rc;
 }
 
-/* Returns the shard's map, opened if it is not open yet; NULL with e filled. */
-static const struct safetensors *find_shard(struct recording *r, uint32_t shard, struct err *e)
+/* Returns the shard, opened if it is not open yet; NULL with e filled. */
+static struct recording_shard *find_shard(struct recording *r, uint32_t shard, struct err *e)
 {
     struct recording_shard *oldest = &r->open[0];
     for (struct recording_shard *s = r->open; s < r->open + RECORDING_MAX_OPEN; s++) {
         if (s->used && s->shard == shard) {
             s->used = ++r->uses;
-            return &s->file;
+            return s;
         }
         if (s->used < oldest->used)
             oldest = s;
     }
     safetensors_close(&oldest->file);
+    mem_free(oldest->verified);
+    size_t rows = stream_block_rows(&r->stream, recording_shard_count(r, shard));
     oldest->used = 0;
-    if (open_shard(r, shard, &oldest->file, e))
+    oldest->verified = mem_alloc(stream_chunk_count(&r->stream, r->dtype, rows), sizeof *oldest->verified, "shard", e);
+    if (!oldest->verified || open_shard(r, shard, &oldest->file, e))
         return NULL;
     oldest->shard = shard;
     oldest->used = ++r->uses;
-    return &oldest->file;
+    return oldest;
+}
+
+/* Returns where rows lie in a mapped shard, from one on. */
+static struct recording_rows rows_at(const struct recording *r, const struct safetensors *f, size_t row)
+{
+    return (struct recording_rows){.acts =
+                                       safetensors_find(f, "acts")->data + row * stream_row_bytes(&r->stream, r->dtype),
+                                   .tokens = safetensors_find(f, "tokens")->data + row * 4,
+                                   .positions = safetensors_find(f, "positions")->data + row * 4,
+                                   .sequence = safetensors_find(f, "sequence")->data + row * 8};
+}
+
+struct row_origin recording_origin(const struct recording_rows *rows, size_t row)
+{
+    int32_t token, position;
+    int64_t sequence;
+    memcpy(&token, rows->tokens + 4 * row, 4);
+    memcpy(&position, rows->positions + 4 * row, 4);
+    memcpy(&sequence, rows->sequence + 8 * row, 8);
+    return (struct row_origin){(uint32_t)sequence, (uint32_t)position, (uint32_t)token};
 }
 
 int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recording_rows *rows, struct err *e)
@@ -380,18 +419,45 @@ int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recor
                        "sequences %" PRIu32 " to %" PRIu32 " are not recorded in %s (%" PRIu32 " of %" PRIu32
                        " shards are)",
                        first, first + n - 1, r->folder, r->n_recorded, r->n_shards);
-    const struct safetensors *f = find_shard(r, shard, e);
-    if (!f)
+    struct recording_shard *s = find_shard(r, shard, e);
+    if (!s)
         return e->code;
     uint32_t skipped = first - recording_shard_first(r, shard), left = recording_shard_count(r, shard) - skipped;
     size_t row = stream_block_rows(&r->stream, skipped);
-    *rows = (struct recording_rows){
-        .acts = safetensors_find(f, "acts")->data + row * stream_row_bytes(&r->stream, r->dtype),
-        .tokens = safetensors_find(f, "tokens")->data + row * 4,
-        .positions = safetensors_find(f, "positions")->data + row * 4,
-        .sequence = safetensors_find(f, "sequence")->data + row * 8,
-        .checksums = skipped == 0 && n == left ? safetensors_find(f, "chunk_checksums")->data : NULL,
-        .n = n < left ? n : left,
-    };
+    *rows = rows_at(r, &s->file, row);
+    rows->n = n < left ? n : left;
+    if (skipped == 0 && n == left)
+        rows->checksums = safetensors_find(&s->file, "chunk_checksums")->data;
     return 0;
+}
+
+/* Compares the chunks that hold rows first .. end - 1 of a shard with its chunk_checksums. */
+static int verify_chunks(struct recording *r, struct recording_shard *s, size_t first, size_t end, struct err *e)
+{
+    size_t chunk_rows = stream_chunk_rows(&r->stream, r->dtype), row_bytes = stream_row_bytes(&r->stream, r->dtype);
+    size_t shard_rows = stream_block_rows(&r->stream, recording_shard_count(r, s->shard));
+    for (size_t c = first / chunk_rows; c * chunk_rows < end; c++) {
+        if (s->verified[c])
+            continue;
+        size_t n = shard_rows - c * chunk_rows < chunk_rows ? shard_rows - c * chunk_rows : chunk_rows;
+        const struct recording_rows rows = rows_at(r, &s->file, c * chunk_rows);
+        for (size_t i = 0; i < n; i++)
+            r->origins[i] = recording_origin(&rows, i);
+        uint64_t expected, found = fingerprint_checksum(rows.acts, n * row_bytes, r->origins, n * sizeof *r->origins);
+        memcpy(&expected, safetensors_find(&s->file, "chunk_checksums")->data + c * sizeof expected, sizeof expected);
+        if (found != expected)
+            return err_set(e, ERR_DAMAGED, "%s: rows %zu to %zu: checksum %016" PRIx64 ", recorded with %016" PRIx64,
+                           s->file.path, c * chunk_rows, c * chunk_rows + n - 1, found, expected);
+        s->verified[c] = true;
+    }
+    return 0;
+}
+
+int recording_verify_rows(struct recording *r, uint32_t first, uint32_t n, struct err *e)
+{
+    struct recording_shard *s = find_shard(r, first / r->shard_seqs, e);
+    if (!s)
+        return e->code;
+    size_t row = stream_block_rows(&r->stream, first - recording_shard_first(r, s->shard));
+    return verify_chunks(r, s, row, row + stream_block_rows(&r->stream, n), e);
 }

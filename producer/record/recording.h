@@ -1,11 +1,12 @@
 /* recording.h - activations on disk: shards of safetensors and a manifest, complete or not there at all.
  *
  *   DIR/manifest.json                what is recorded: stream (sites, geometry, fingerprints), dtype, scale, sequences a
- *                                    shard, XXH3-128 of each finished shard
+ *                                    shard, XXH3-128 of each finished shard, and one of the manifest itself
  *   DIR/shard_00000017.safetensors   sequences 17 * shard_seqs onwards: acts [rows, n_sites, d_model] (BF16 or F32,
  *                                    scaled), tokens [rows] I32, positions [rows] I32, sequence [rows] I64;
  *                                    chunk_checksums I64: of the chunks that the shard is sent in as one block
- *                                    (PROTOCOL.md), so that a replay need not read what it sends
+ *                                    (PROTOCOL.md), so that a replay need not read what it sends, and what is read
+ *                                    otherwise is verified in pieces
  *
  * Each shard is written to a temporary name, synced and renamed, then named in the manifest (itself replaced atomically,
  * at once while that costs little, else now and then). A kill at any moment leaves a recording that can be continued, or
@@ -33,7 +34,9 @@ struct recording {
     char (*checksums)[FINGERPRINT_SIZE]; /* [n_shards]; "" = not recorded */
     uint32_t n_recorded;
     struct recording_shard *open; /* [RECORDING_MAX_OPEN] maps, the one longest unused replaced (reading) */
+    struct row_origin *origins;   /* [rows of a chunk], while one is verified */
     uint64_t uses;
+    bool sealed;           /* its manifest has a checksum of itself: not those of older recordings */
     bool writing, unnamed; /* unnamed: shards are finished that the manifest does not name yet */
     int lock;              /* the folder, locked; if writing */
     double next_manifest;  /* seconds of clock_s */
@@ -74,6 +77,14 @@ struct recording_rows {
     uint32_t n;                     /* sequences, at most what was asked for */
 };
 int recording_read(struct recording *r, uint32_t first, uint32_t n, struct recording_rows *rows, struct err *e);
+
+/* Compares the rows of sequences first .. first + n - 1, which recording_read gave, with the checksums of the chunks in which they lie, each chunk
+ * once while its shard is mapped: ERR_DAMAGED. Not needed for who sends a whole shard with the checksums of its chunks: they are compared
+ * where it arrives. */
+int recording_verify_rows(struct recording *r, uint32_t first, uint32_t n, struct err *e);
+
+/* Returns where the i-th of such rows comes from. */
+struct row_origin recording_origin(const struct recording_rows *rows, size_t i);
 
 /* Compares a recorded shard with its checksum: ERR_INPUT if they differ. */
 int recording_verify_shard(const struct recording *r, uint32_t shard, struct err *e);

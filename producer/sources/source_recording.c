@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "log.h"
 #include "mem.h"
 #include "recording.h"
 
@@ -18,21 +19,18 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
         struct recording_rows piece;
         if (recording_read(recording, first + done, n - done, &piece, e))
             return e->code;
+        bool whole = piece.n == n && piece.checksums;
+        if (!whole && recording_verify_rows(recording, first + done, piece.n, e))
+            return e->code;
         size_t n_rows = stream_block_rows(s, piece.n);
         if (piece.n == n &&
             r->max_rows <= shard_rows) /* then no block gathers from so many shards that a map goes away */
             rows_borrow(r, piece.acts);
         else
             memcpy(r->data + row * row_bytes, piece.acts, n_rows * row_bytes);
-        for (size_t i = 0; i < n_rows; i++) {
-            int32_t token, position;
-            int64_t sequence;
-            memcpy(&token, piece.tokens + 4 * i, 4);
-            memcpy(&position, piece.positions + 4 * i, 4);
-            memcpy(&sequence, piece.sequence + 8 * i, 8);
-            rows_put_origin(r, row + i, (struct row_origin){(uint32_t)sequence, (uint32_t)position, (uint32_t)token});
-        }
-        if (piece.n == n && piece.checksums)
+        for (size_t i = 0; i < n_rows; i++)
+            rows_put_origin(r, row + i, recording_origin(&piece, i));
+        if (whole)
             rows_known_checksums(r, piece.checksums);
         row += n_rows;
         done += piece.n;
@@ -53,6 +51,8 @@ int source_recording_open(struct source *s, const char *folder, bool verify, str
     if (!r)
         return ERR_MEMORY;
     int rc = recording_open(r, folder, e);
+    if (rc == 0 && !r->sealed)
+        log_line("%s: its manifest is older than checksums of manifests: scale and geometry are not verified", folder);
     for (uint32_t i = 0; rc == 0 && verify && i < r->n_shards; i++)
         if (recording_has(r, i))
             rc = recording_verify_shard(r, i, e);

@@ -92,8 +92,7 @@ class Actcat(harness.ProgramTest):
             f.write(b"\x55")
         self.assertIn("shard_00000001.safetensors: checksum", self.actcat("--verify", folder, status=1))
         del saved["shards"]["1"]
-        with open(f"{folder}/manifest.json", "w") as f:
-            json.dump(saved, f)
+        harness.write_old_manifest(folder, saved)
         self.assertEqual(json.loads(self.actcat(folder, "--json"))["rows"], 12 * 127)
         self.assertIn("is not recorded", self.actcat(folder, "--rows", f"{row}:{row + 1}", status=1))
         self.assertIn("2 of 3 shards", self.actcat(folder))

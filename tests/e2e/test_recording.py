@@ -113,8 +113,7 @@ class Recorded(harness.ProgramTest):
         for i in lacks:
             del m["shards"][str(i)]
             os.remove(shard_path(folder, i))
-        with open(f"{folder}/manifest.json", "w") as f:
-            json.dump(m, f)
+        harness.write_old_manifest(folder, m)
         return folder
 
     def error_line(self, program):

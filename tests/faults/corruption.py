@@ -1,6 +1,6 @@
 """corruption.py - N seeded corruptions of what a run has on disk: none is used, and the run comes out as the undisturbed one, bit for bit.
 
-A run of planted rows with checkpoints at several steps is copied again and again. In each copy one to three files of its newest checkpoints are
+A run of planted rows with checkpoints at several steps is copied again and again. In each copy a file of one to three of its newest checkpoints is
 damaged: bits flipped, a page zeroed, the end cut off or something put behind it, another step's file in its place, a value of a key changed, the
 file removed. xcverify must name every damaged checkpoint. xctrain --resume must go on from the newest sound one, set the newer ones aside, say so,
 and end with the weights and the state of the run that nothing happened to.
@@ -142,10 +142,10 @@ def damage(rng, out, step):
 
 
 def corrupt(rng, out, done):
-    """Damages one to three files; returns the steps whose checkpoints are hit. The oldest one is spared, so that there is one to go on from."""
+    """Damages a file of one to three checkpoints; returns the steps whose checkpoints are hit. The oldest one is spared, so that there is one to go on from."""
     steps, hit = harness.checkpoints(out), set()
     while not hit or rng.random() < 0.3 and len(hit) < 3:
-        step = rng.choice(steps[-2:] if not hit else steps[1:])
+        step = rng.choice(steps[-2:] if not hit else [s for s in steps[1:] if s not in hit])  # a second damage could undo the first
         done[damage(rng, out, step)] += 1
         hit.add(step)
     return hit

@@ -388,8 +388,7 @@ class RecordResumed(Record):
         os.remove(self.given("begun/shard_00000001.safetensors"))
         manifest = harness.read_json(self.given("begun/manifest.json"))
         del manifest["shards"]["1"]
-        with open(self.given("begun/manifest.json"), "w") as f:
-            f.write(harness.json.dumps(manifest))
+        harness.write_old_manifest(self.given("begun"), manifest)
         if run.status != 0:
             raise Failure(run.describe())
 

@@ -285,6 +285,15 @@ static void read_manifest(const char *folder)
     mem_free(text);
 }
 
+/* Makes the text that of an older recording, which may say anything: without its checksum, of version 1. */
+static void unseal(void)
+{
+    char *version = strstr(manifest, "\"version\": 2"), *checksum = strstr(manifest, ",\n  \"checksum\"");
+    assert_true(version && checksum);
+    version[strlen("\"version\": ")] = '1';
+    strcpy(checksum, "\n}\n");
+}
+
 static void damaged_manifest(void **state)
 {
     (void)state;
@@ -297,7 +306,8 @@ static void damaged_manifest(void **state)
         {"{", "", "not JSON"},
         {"\"format\"", "\"farmot\"", "not the manifest"},
         {"crossfeed-recording", "something", "not the manifest"},
-        {"\"version\": 1", "\"version\": 2", "version 2, this program reads 1"},
+        {"\"version\": 1", "\"version\": 3", "version 3, this program reads 1 and 2"},
+        {"\"version\": 1", "\"version\": 2", "version 2 has a checksum at its end"},
         {"\"version\": 1", "\"version\": \"1\"", "not the manifest"},
         {"\"bf16\"", "\"int8\"", "int8"},
         {"\"shard_seqs\": 4", "\"shard_seqs\": 0", "0 sequences a shard"},
@@ -330,6 +340,13 @@ static void damaged_manifest(void **state)
         {"\"shards\": {", "\"shards\": 5, \"other\": {", "not the manifest"},
     };
     read_manifest(folder);
+    char whole[sizeof manifest];
+    strcpy(whole, manifest);
+    unseal();
+    scratch_write("manifest/manifest.json", manifest, strlen(manifest));
+    assert_int_equal(recording_open(&r, folder, &e), 0); /* as it was before there were checksums */
+    assert_false(r.sealed);
+    recording_close(&r);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[sizeof manifest + 64];
         const char *at = strstr(manifest, cases[i].from);
@@ -343,7 +360,15 @@ static void damaged_manifest(void **state)
         one_line(&e, e.code, cases[i].why);
         one_line(&e, e.code, "manifest");
     }
-    for (size_t size = 0; size < strlen(manifest) - 2; size += 13) { /* cut anywhere */
+    strcpy(manifest, whole);
+    for (size_t at = 0; at < strlen(whole); at++) { /* a bit of any byte, and cut anywhere */
+        manifest[at] ^= (char)(1 << at % 7);
+        scratch_write("manifest/manifest.json", manifest, strlen(whole));
+        assert_int_equal(recording_open(&r, folder, &e), ERR_DAMAGED);
+        one_line(&e, e.code, "manifest.json");
+        manifest[at] = whole[at];
+    }
+    for (size_t size = 0; size < strlen(manifest); size += 13) {
         scratch_write("manifest/manifest.json", manifest, size);
         assert_int_not_equal(recording_open(&r, folder, &e), 0);
         one_line(&e, e.code, "manifest.json");
@@ -357,6 +382,79 @@ static const char *shard_file(const char *folder, unsigned shard)
     static char path[600];
     snprintf(path, sizeof path, "%s/shard_%08u.safetensors", folder, shard);
     return path;
+}
+
+/* Flips a bit of a file, `back` bytes before its end. */
+static void flip(const char *path, long back)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_true(f && fseek(f, -back, SEEK_END) == 0);
+    int byte = fgetc(f);
+    assert_true(byte != EOF && fseek(f, -back, SEEK_END) == 0 && fputc(byte ^ 4, f) != EOF && fclose(f) == 0);
+}
+
+/* Rows that are not sent as a whole shard are compared in chunks: damage is found by who reads near it, and by nobody else. */
+static void damaged_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 63, WIDTH = 1024, CHUNK = 64, N = 4, ROW_BYTES = SITES * WIDTH * 2 };
+    struct stream s = make_stream();
+    s.seq_len = ROWS + 1;
+    s.rows_per_seq = ROWS;
+    s.d_model = WIDTH;
+    s.n_seq = N;
+    const char *folder = fresh("pieces"), *shard = shard_file(folder, 0);
+    struct recording r;
+    struct rows rows;
+    struct source source;
+    struct err e = {0};
+    assert_int_equal(stream_chunk_rows(&s, ROW_BF16), CHUNK);
+    assert_int_equal(recording_create(&r, folder, &s, ROW_BF16, N, &e), 0);
+    assert_int_equal(rows_init(&rows, &s, N * ROWS, &e), 0);
+    rows_begin(&rows, &s, N * ROWS, ROW_BF16, s.scale);
+    float vector[WIDTH];
+    for (size_t row = 0; row < N * ROWS; row++) {
+        for (size_t i = 0; i < WIDTH; i++)
+            vector[i] = (float)(row + i);
+        for (size_t site = 0; site < SITES; site++)
+            rows_put(&rows, row, site, vector);
+        rows_put_origin(&rows, row, (struct row_origin){(uint32_t)(row / ROWS), (uint32_t)(row % ROWS) + 1, 7});
+    }
+    assert_int_equal(recording_write(&r, 0, &rows, &e), 0);
+    recording_close(&r);
+
+    /* What lies where, back from the end: checksums 8 each, sequences 8 a row, positions and tokens 4, activations. */
+    const long sequences = 4 * 8, positions = sequences + 8 * N * ROWS, tokens = positions + 4 * N * ROWS,
+               acts = tokens + 4 * N * ROWS;
+    const struct {
+        long back;
+        unsigned hit; /* sequences whose rows share a chunk with it: bits */
+    } cases[] = {
+        {acts + 1, 8},                              /* the last row: chunk 3, rows 192 to 251, sequence 3 */
+        {acts + (N * ROWS - 130L) * ROW_BYTES, 12}, /* row 130: chunk 2, rows 128 to 191, sequences 2 and 3 */
+        {acts + (N * ROWS) * (long)ROW_BYTES, 3},   /* row 0: chunk 0, rows 0 to 63, sequences 0 and 1 */
+        {tokens + 4 * (N * ROWS - 70L), 6},         /* row 70: chunk 1, rows 64 to 127, sequences 1 and 2 */
+        {positions + 1, 8},
+        {sequences + 8, 8}, /* the low byte: only 32 bits are used */
+        {9, 12},            /* the checksum of chunk 2 */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        flip(shard, cases[i].back);
+        assert_int_equal(source_recording_open(&source, folder, false, &e), 0);
+        for (uint32_t turn = 0; turn < 2 * N; turn++) {
+            uint32_t seq = turn % N;
+            rows_begin(&rows, &s, ROWS, ROW_BF16, NULL);
+            int rc = source.compute(source.self, seq, 1, &rows, &e),
+                expected = cases[i].hit >> seq & 1 ? ERR_DAMAGED : 0;
+            if (rc != expected)
+                fail_msg("case %zu, sequence %u: %d: %s", i, seq, rc, e.message);
+            if (rc)
+                one_line(&e, ERR_DAMAGED, "shard_00000000.safetensors: rows ");
+        }
+        source.close(source.self);
+        flip(shard, cases[i].back);
+    }
+    rows_release(&rows);
 }
 
 static void damaged_shard(void **state)
@@ -405,7 +503,7 @@ static void damaged_shard(void **state)
 static int remove_folders(void **state)
 {
     static const char *const folders[] = {"bf16", "fp32",     "source", "continued", "whole",
-                                          "many", "manifest", "shards", "wide"};
+                                          "many", "manifest", "shards", "wide",      "pieces"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         file_remove_tree(scratch_path(folders[i]), NULL);
     return scratch_close(state);
@@ -414,9 +512,9 @@ static int remove_folders(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bf16),          cmocka_unit_test(fp32),        cmocka_unit_test(as_a_source),
-        cmocka_unit_test(continued),     cmocka_unit_test(many_shards), cmocka_unit_test(damaged_manifest),
-        cmocka_unit_test(damaged_shard),
+        cmocka_unit_test(bf16),         cmocka_unit_test(fp32),          cmocka_unit_test(as_a_source),
+        cmocka_unit_test(continued),    cmocka_unit_test(many_shards),   cmocka_unit_test(damaged_manifest),
+        cmocka_unit_test(damaged_rows), cmocka_unit_test(damaged_shard),
     };
     return cmocka_run_group_tests(tests, scratch_open, remove_folders);
 }

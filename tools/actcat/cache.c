@@ -66,18 +66,15 @@ static int read_recorded(struct recording *r, size_t first, size_t n, float *val
     if (recording_read(r, sequence, 1, &rows, e))
         return e->code;
     *got = n < shard_end - first ? n : shard_end - first;
+    if (recording_verify_rows(r, sequence, (uint32_t)((first + *got - 1) / s->rows_per_seq) - sequence + 1, e))
+        return e->code;
     for (size_t i = 0; i < *got; i++) {
         const unsigned char *acts = rows.acts + (inside + i) * row_bytes;
-        int32_t token, position;
-        int64_t seq;
         if (r->dtype == ROW_BF16)
             bf16_to_f32_n(values + i * width, acts, width);
         else
             memcpy(values + i * width, acts, row_bytes);
-        memcpy(&token, rows.tokens + 4 * (inside + i), 4);
-        memcpy(&position, rows.positions + 4 * (inside + i), 4);
-        memcpy(&seq, rows.sequence + 8 * (inside + i), 8);
-        origins[i] = (struct row_origin){(uint32_t)seq, (uint32_t)position, (uint32_t)token};
+        origins[i] = recording_origin(&rows, inside + i);
     }
     file_map_passed(rows.acts + inside * row_bytes, *got * row_bytes);
     return 0;
