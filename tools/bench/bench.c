@@ -1,5 +1,5 @@
 /* bench.c - times the parts of Crossfeed, phase by phase, against what bounds each phase on this machine, measured in the
- * same run: bench step, bench forward, bench wire; without a name all three.
+ * same run: bench step, bench forward, bench wire; without a name all three. bench save and bench objectives are run by name.
  *
  * Every repetition measures phases and bounds in turn, and medians are printed: a machine shared with others slows both
  * sides. Exit status as the programs'. */
@@ -40,7 +40,8 @@ static const struct {
 } parts[] = {{"step", bench_step, true},
              {"objectives", bench_objectives, false},
              {"forward", bench_forward, true},
-             {"wire", bench_wire, true}};
+             {"wire", bench_wire, true},
+             {"save", bench_save, false}};
 
 enum { N_PARTS = sizeof parts / sizeof *parts };
 
@@ -85,7 +86,7 @@ static void want(struct arguments *a, const char *name, struct argp_state *state
             a->wanted[i] = a->any = true;
             return;
         }
-    argp_error(state, "'%s': must be step, objectives, forward or wire", name);
+    argp_error(state, "'%s': must be step, objectives, forward, wire or save", name);
 }
 
 static error_t parse(int key, char *text, struct argp_state *state)
@@ -164,7 +165,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
 int main(int argc, char **argv)
 {
     static const struct argp argp = {
-        options, parse, "[step] [objectives] [forward] [wire]", "Times the parts of Crossfeed.", NULL, NULL, NULL};
+        options, parse, "[step] [objectives] [forward] [wire] [save]", "Times the parts of Crossfeed.", NULL,
+        NULL,    NULL};
     struct arguments a = {.options = {.threads = (size_t)omp_get_num_procs(),
                                       .reps = 5,
                                       .n_inputs = 9216,

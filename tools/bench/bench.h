@@ -40,5 +40,7 @@ int bench_objectives(const struct bench_options *o, struct err *e);
 int bench_forward(const struct bench_options *o, struct err *e);
 /* From a site's vectors to the window: rounding, checksums, the socket, storing. */
 int bench_wire(const struct bench_options *o, struct err *e);
+/* A checkpoint: saving and verifying it. */
+int bench_save(const struct bench_options *o, struct err *e);
 
 #endif
