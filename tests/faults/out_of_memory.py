@@ -350,6 +350,27 @@ class ShowKey(Job):
         return [program("xckeys"), "public", self.given("key.secret")]
 
 
+class Verify(Job):
+    """A run with checkpoints and results, and a recording."""
+
+    def make_inputs(self):
+        endpoint = f"ipc://{self.folder}/socket"
+        producer = Run([program("actgen"), *SYNTHETIC, "--n-seq", "16", "--seq-len", "4", "--connect", endpoint], self.logs)
+        trainer = Run([program("xctrain"), *TRAINING, "--listen", endpoint, "--out", self.given("run")], self.logs).wait()
+        recording = Run([program("actgen"), *SYNTHETIC, "--n-seq", "6", "--seq-len", "4", "--record", self.given("recording"),
+                         "--shard-seqs", "2"], self.logs).wait()
+        if producer.wait().status or trainer.status or recording.status:
+            raise Failure(f"nothing to look at\n{trainer.describe()}")
+
+    def args(self):
+        return [program("xcverify"), self.given("run"), self.given("recording")]
+
+    def cut_short(self, run):
+        super().cut_short(run)
+        if "DAMAGED" in run.stdout and "memory" not in run.stdout:
+            raise Failure(f"takes a lack of memory for damage\n{run.describe()}")
+
+
 class Record(Job):
     """A recording cut short goes on, with --resume, to the same bytes."""
     source = SYNTHETIC + ["--n-seq", "6", "--seq-len", "4"]
@@ -563,6 +584,7 @@ JOBS = {
     "actcat": [Actcat, ActcatTable, ActcatRows, ActcatVerify, ActcatText, ActcatImport],
     "actgen": [Record, RecordTruth, RecordModel, RecordResumed, Serve, ServeRecording, ServeAndRecord],
     "xctrain": [Train],
+    "xcverify": [Verify],
 }
 
 

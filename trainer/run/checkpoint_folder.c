@@ -96,25 +96,29 @@ static bool is_other_run(const char *run, const char *other)
     return *run && *other && strcmp(run, other) != 0;
 }
 
-/* Whether the checkpoint says that it is the run's. */
-static bool is_of_run(const char *path, const char *run)
+/* Finds out whether the checkpoint says that it is the run's. What cannot be read says nothing. */
+static int is_of_run(const char *path, const char *run, bool *is, struct err *e)
 {
     struct checkpoint_id id;
-    struct err e;
-    return checkpoint_identify(path, &id, &e) == 0 && strcmp(id.run, run) == 0;
+    int rc = checkpoint_identify(path, &id, e);
+    *is = rc == 0 && strcmp(id.run, run) == 0;
+    return rc == ERR_MEMORY ? rc : 0;
 }
 
-size_t checkpoint_count(const char *out, const char *run)
+int checkpoint_count(const char *out, const char *run, size_t *n, struct err *e)
 {
     char folder[PATH_SIZE], path[PATH_SIZE];
     struct list l;
-    struct err e;
-    size_t n = 0;
-    if (list_of_run(&l, out, folder, &e) == 0)
-        for (int i = 0; i < l.n; i++)
-            n += file_join(path, sizeof path, folder, l.names[i]->d_name, &e) == 0 && is_of_run(path, run);
+    bool own;
+    int rc = list_of_run(&l, out, folder, e);
+    *n = 0;
+    for (int i = 0; rc == 0 && i < l.n; i++) {
+        rc = file_join(path, sizeof path, folder, l.names[i]->d_name, e);
+        if (rc == 0 && (rc = is_of_run(path, run, &own, e)) == 0)
+            *n += own;
+    }
     list_close(&l);
-    return n;
+    return rc;
 }
 
 /* ---- choosing ---- */
@@ -205,12 +209,15 @@ int checkpoint_set_aside(const char *out, struct checkpoint_choice *c, struct er
 {
     char folder[PATH_SIZE], path[PATH_SIZE], name[CHECKPOINT_ASIDE_SIZE];
     struct list l;
-    struct err ignored;
     int rc = list_of_run(&l, out, folder, e);
     for (int i = l.n - 1; rc == 0 && i >= 0 && checkpoint_step(l.names[i]->d_name) > c->step; i--) {
         struct checkpoint_id id;
-        rc = file_join(path, sizeof path, folder, l.names[i]->d_name, e);
-        if (rc || (checkpoint_identify(path, &id, &ignored) == 0 && is_other_run(c->run, id.run)))
+        if ((rc = file_join(path, sizeof path, folder, l.names[i]->d_name, e)))
+            break;
+        rc = checkpoint_identify(path, &id, e);
+        if (rc == ERR_MEMORY)
+            break;
+        if (rc == 0 && is_other_run(c->run, id.run))
             continue;
         rc = rename_aside(path, c->asked ? "later" : "damaged", name, e);
         if (rc == 0 && !c->asked && !*c->damaged)
@@ -228,7 +235,10 @@ static int make_place(const char *path, const char *run, struct err *e)
     char name[CHECKPOINT_ASIDE_SIZE];
     if (access(path, F_OK) != 0)
         return 0;
-    return is_of_run(path, run) ? file_remove_tree(path, e) : rename_aside(path, "other", name, e);
+    bool own;
+    if (is_of_run(path, run, &own, e))
+        return ERR_MEMORY;
+    return own ? file_remove_tree(path, e) : rename_aside(path, "other", name, e);
 }
 
 /* Removes all of the run's checkpoints in folder but the newest `keep`. What cannot be removed is said, and stays. */
@@ -239,17 +249,20 @@ static void remove_old(const char *folder, const char *run, size_t keep)
     struct err e = {0};
     if (file_join(removed, sizeof removed, folder, REMOVED, &e) == 0 && file_remove_tree(removed, &e) == 0)
         list_open(&l, folder, &e);
-    size_t own = 0;
-    for (int i = l.n - 1; e.code == 0 && i >= 0; i--) {
-        if (file_join(path, sizeof path, folder, l.names[i]->d_name, &e) || !is_of_run(path, run) || own++ < keep)
+    size_t kept = 0;
+    int rc = e.code;
+    for (int i = l.n - 1; rc == 0 && i >= 0; i--) {
+        bool own = false;
+        rc = file_join(path, sizeof path, folder, l.names[i]->d_name, &e);
+        if (rc == 0)
+            rc = is_of_run(path, run, &own, &e);
+        if (rc || !own || kept++ < keep)
             continue;
-        if (rename(path, removed) != 0)
-            err_errno(&e, errno, "%s: cannot remove", path);
-        else
-            file_remove_tree(removed, &e);
+        rc = rename(path, removed) == 0 ? file_remove_tree(removed, &e)
+                                        : err_errno(&e, errno, "%s: cannot remove", path);
     }
-    if (e.code)
-        log_line("old checkpoints stay: %s", e.message);
+    if (rc)
+        log_line("old checkpoints stay: %s; the run goes on", e.message);
     list_close(&l);
 }
 

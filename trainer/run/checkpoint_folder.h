@@ -47,7 +47,7 @@ int checkpoint_choose(const char *out, const char *run, uint64_t from, struct ch
 /* Sets aside what is newer than the choice, now that the run goes on from there. */
 int checkpoint_set_aside(const char *out, struct checkpoint_choice *c, struct err *e);
 
-/* Returns how many checkpoints of the run there are below out. */
-size_t checkpoint_count(const char *out, const char *run);
+/* Counts the checkpoints of the run below out. */
+int checkpoint_count(const char *out, const char *run, size_t *n, struct err *e);
 
 #endif

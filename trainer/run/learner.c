@@ -237,7 +237,10 @@ int learner_check_room(struct learner *l, bool centred, struct err *e)
     size_t bytes = checkpoint_bytes(l->backend, centred), results = weights_file_bytes(&l->setup, centred), available;
     uint64_t steps = l->schedule.total_steps - l->backend->step, every = l->config.save_every;
     uint64_t to_come = steps / every + (steps % every != 0), most = l->config.keep + 1;
-    uint64_t have = l->o->resume ? checkpoint_count(l->o->out, l->choice.run) : 0, more = most > have ? most - have : 1;
+    size_t have = 0;
+    if (l->o->resume && checkpoint_count(l->o->out, l->choice.run, &have, e))
+        return e->code;
+    uint64_t more = most > have ? most - have : 1;
     more = more < to_come ? more : to_come;
     if (file_free_bytes(l->o->out, &available, e))
         return e->code;
@@ -290,9 +293,8 @@ int learner_describe(struct learner *l, const struct stream *stream, const struc
     char found[FINGERPRINT_SIZE] = "";
     if (run_identity_check(l->o->out, l->lock, NULL, e))
         return e->code;
-    struct err unknown;
-    if ((run_identity_read(l->o->out, found, &unknown) || strcmp(found, run_id) != 0) &&
-        run_identity_write(l->o->out, run_id, e))
+    int rc = run_identity_read(l->o->out, found, e);
+    if (rc == ERR_MEMORY || ((rc || strcmp(found, run_id) != 0) && run_identity_write(l->o->out, run_id, e)))
         return e->code;
     l->rows = n;
     l->cfg = config_to_json(&l->config);
