@@ -169,6 +169,23 @@ class Folder(Checkpoints):
                          before)
         self.assertEqual(harness.read_json(self.path("away", "status.json"))["phase"], "failed")  # its own goes with it
 
+    def test_says_another_run(self):
+        """run.json: of another run it is not saved over; removed, it is written again."""
+        trainer, producer = self.stopped("--save-retries", "1")
+        shutil.copy(self.path("out", "run.json"), self.path("ours"))
+        os.remove(self.path("out", "run.json"))
+        trainer.kill(signal.SIGCONT)
+        self.until(lambda: "run.json was removed or damaged: it is written again" in trainer.stderr, "a line", trainer, producer)
+        trainer.kill()
+        producer.kill()
+        with open(self.path("ours"), encoding="utf-8") as f, open(self.path("out", "run.json"), encoding="utf-8") as g:
+            self.assertEqual(f.read(), g.read())
+        other, other_producer = self.stopped("--save-retries", "0", out="other")
+        shutil.copy(self.path("ours"), self.path("other", "run.json"))
+        other.kill(signal.SIGCONT)
+        self.fails(other, "other: is the folder of run", "now, was of")
+        other_producer.wait()
+
     def test_removed(self):
         trainer, producer = self.stopped("--save-retries", "0")
         shutil.rmtree(self.path("out"))

@@ -1,4 +1,4 @@
-/* What everything stands on: errors, sizes, atomic files, number formats, products, random streams. */
+/* What everything stands on: errors, sizes, atomic files, their digests and seals, number formats, products, random streams. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 #include "file.h"
 #include "fingerprint.h"
 #include "gemm.h"
+#include "json_file.h"
 #include "mem.h"
 #include "rng.h"
 #include "scratch.h"
@@ -143,6 +144,19 @@ static void atomic_output(void **state)
     assert_true(file_out_open(&o, "/dev/full", &e) < 0); /* must not put a plain file in the device's place */
     assert_contains(e.message, "/dev/full");
     file_out_abandon(&o);
+
+    /* A link where the temporary will be is not written through. */
+    char temporary[600];
+    snprintf(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
+    char *victim = strdup(scratch_write("victim", "mine", 4));
+    assert_int_equal(symlink(victim, temporary), 0);
+    assert_int_equal(file_out_open(&o, path, &e), 0);
+    assert_int_equal(file_out_write(&o, "new!", 4, &e), 0);
+    assert_int_equal(file_out_commit(&o, &e), 0);
+    assert_file(path, "new!");
+    assert_file(victim, "mine");
+    unlink(victim);
+    free(victim);
 
     /* A full disk: found at the write or the commit, whatever stdio buffered; the old file stays. */
     for (size_t size = 1; size <= 1 << 20; size <<= 20) {
@@ -402,6 +416,87 @@ static void fingerprints(void **state)
     assert_true(fingerprint_checksum("", 0, "", 0) == 0x2d06800538d394c2u); /* XXH3's own value of nothing */
 }
 
+/* What a writer tells of a file is what a reader finds, in however many pieces it was written. */
+static void digests(void **state)
+{
+    (void)state;
+    struct file_out o;
+    struct file_digest d;
+    struct err e = {0};
+    static char data[700000];
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (char)(i * 2654435761u >> 13);
+    for (size_t piece = sizeof data; piece > 100; piece /= 7) {
+        char *path = strdup(scratch_path("digested"));
+        assert_int_equal(file_out_open(&o, path, &e), 0);
+        for (size_t first = 0; first < sizeof data; first += piece)
+            assert_int_equal(
+                file_out_write(&o, data + first, sizeof data - first < piece ? sizeof data - first : piece, &e), 0);
+        assert_int_equal(file_out_commit(&o, &e), 0);
+        assert_int_equal(file_digest_read(path, &d, &e), 0);
+        assert_int_equal(d.bytes, sizeof data);
+        assert_int_equal(o.digest.bytes, sizeof data);
+        assert_string_equal(d.fingerprint, o.digest.fingerprint);
+        assert_true(fingerprint_is(d.fingerprint));
+        assert_int_equal(file_digest_verify(path, &o.digest, &e), 0);
+        assert_int_equal(truncate(path, sizeof data - 1), 0);
+        assert_int_equal(file_digest_verify(path, &o.digest, &e), ERR_DAMAGED);
+        assert_contains(e.message, "699999 bytes, should have 700000");
+        data[0]++;
+        scratch_write("digested", data, sizeof data);
+        assert_int_equal(file_digest_verify(path, &o.digest, &e), ERR_DAMAGED);
+        assert_contains(e.message, "checksum");
+        unlink(path);
+        assert_int_equal(file_digest_verify(path, &o.digest, &e), ERR_DAMAGED);
+        assert_contains(e.message, "is missing");
+        assert_int_equal(file_digest_read(path, &d, &e), ERR_ABSENT);
+        free(path);
+    }
+    assert_int_equal(file_digest_read(scratch_folder, &d, &e), ERR_DAMAGED);
+}
+
+/* A sealed file comes back; with a byte changed, lost or added anywhere it is damaged. */
+static void sealed_json(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    bool sealed;
+    char *path = strdup(scratch_path("sealed")), *text;
+    size_t size;
+    json_t *value = json_pack("{s:s, s:[i, i], s:f}", "name", "x", "list", 1, 2, "number", 0.1), *read;
+    assert_int_equal(json_write_sealed(path, value, &e), 0);
+    assert_int_equal(json_read_sealed(path, &read, &sealed, &e), 0);
+    assert_true(sealed && json_equal(json_object_get(read, "list"), json_object_get(value, "list")));
+    json_decref(read);
+    json_decref(value);
+    assert_int_equal(file_read_text(path, 10000, &text, &size, &e), 0);
+    for (size_t i = 0; i < size; i++)
+        for (int how = 0; how < 9; how++) {
+            char *other = malloc(size + 1);
+            memcpy(other, text, size);
+            if (how < 8)
+                other[i] ^= (char)(1 << how);
+            else
+                memmove(other + i, other + i + 1, size - i - 1);
+            scratch_write("sealed", other, size - (how == 8));
+            int rc = json_read_sealed(path, &read, &sealed, &e);
+            if (rc == 0) /* the key's own name has been changed: the caller sees that there is no seal */
+                assert_false(sealed);
+            else
+                assert_int_equal(rc, ERR_DAMAGED);
+            json_decref(read);
+            free(other);
+        }
+    scratch_write("sealed", "{\"a\": 1}", 8);
+    assert_int_equal(json_read_sealed(path, &read, &sealed, &e), 0);
+    assert_false(sealed);
+    json_decref(read);
+    unlink(path);
+    assert_int_equal(json_read_sealed(path, &read, &sealed, &e), ERR_ABSENT);
+    mem_free(text);
+    free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +509,8 @@ int main(void)
         cmocka_unit_test(random_known_answers),
         cmocka_unit_test(random_streams),
         cmocka_unit_test(fingerprints),
+        cmocka_unit_test(digests),
+        cmocka_unit_test(sealed_json),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

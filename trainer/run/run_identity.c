@@ -56,8 +56,10 @@ int run_identity_check(const char *out, int folder, const char *run, struct err 
         return 0;
     int rc = run_identity_read(out, found, e);
     if (rc == ERR_ABSENT || rc == ERR_DAMAGED) { /* it is our folder all the same: nobody else could lock it */
-        log_line("%s/" RUN_IDENTITY_NAME " was removed or changed, and is written again", out);
-        return run_identity_write(out, run, e);
+        rc = run_identity_write(out, run, e);
+        if (rc == 0)
+            log_line("%s/" RUN_IDENTITY_NAME " was removed or damaged: it is written again", out);
+        return rc;
     }
     if (rc)
         return rc;
