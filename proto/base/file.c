@@ -155,6 +155,8 @@ int file_out_commit(struct file_out *o, struct err *e)
     int saved = o->failed; /* each errno is taken at its own call: stdio remembers that one failed, not why */
     if (!saved && (fflush(o->f) != 0 || fsync(fileno(o->f)) != 0))
         saved = errno;
+    if (!saved && ferror(o->f))
+        saved = EIO;
     if (fclose(o->f) != 0 && !saved)
         saved = errno;
     o->f = NULL;

@@ -51,7 +51,8 @@ static bool replace_file(const struct status_writer *w, const char *text)
         errno = saved;
         return false;
     }
-    int failed = fputs(text, f) < 0 || fputc('\n', f) < 0 ? errno : 0;
+    bool written = fputs(text, f) >= 0 && fputc('\n', f) >= 0 && fflush(f) == 0;
+    int failed = written ? 0 : errno;
     if (fclose(f) != 0 && !failed)
         failed = errno;
     if (!failed && renameat(w->folder, TEMPORARY, w->folder, NAME) != 0)
