@@ -35,8 +35,8 @@ struct report {
     const char *collapse;                       /* why the run counts as collapsed; "" if it does not */
     double clipped;                             /* share of the steps whose gradient was clipped; NaN: not known */
     size_t d_sae;
-    uint64_t dead_rows;               /* trained on before any latent can be dead */
-    bool has_k;                       /* topk, batchtopk */
+    uint64_t dead_rows; /* trained on before any latent can be dead */
+    bool has_k;         /* topk, batchtopk */
     const struct checkpoint_tally *checkpoints;
     double rows_per_s, waiting_share; /* of this session; NaN if it trained on nothing */
     size_t budget_bytes;
