@@ -133,8 +133,7 @@ static const struct actgen_flag {
          "the scale of the rows, one number per site; the run must have the same (default: the run's)",
          .check = check_scale),
     FLAG("max-abs", FLAG_NUMBER, max_abs, ALL, "X",
-         "refuse a row with a value greater than this in size, as it is sent (default " ROW_MAX_ABS_TEXT
-         "); the trainer has such a flag, too",
+         "refuse a row with a value greater than this in size, as it is sent; the trainer has such a flag, too",
          RANGE(ROW_MAX_ABS_LEAST, ROW_MAX_ABS_MOST)),
     FLAG("threads", FLAG_COUNT, threads, ALL, "N", "threads to compute with (default: one a core)", RANGE(1, 4096)),
 #undef GROUP
