@@ -18,6 +18,7 @@
 #include "overwrite.h"
 #include "recorder.h"
 #include "row_bound.h"
+#include "scale_list.h"
 #include "serve.h"
 #include "source_import.h"
 #include "source_model.h"
@@ -76,9 +77,8 @@ struct arguments {
 
 static int check_scale(const char *text, struct err *e)
 {
-    float scale[STREAM_MAX_SITES];
-    uint32_t n;
-    return stream_parse_scale(text, scale, &n, e);
+    struct scale_list list;
+    return scale_list_parse(&list, text, e);
 }
 
 static int check_npy_dtype(const char *text, struct err *e)
@@ -129,9 +129,11 @@ static const struct actgen_flag {
     FLAG("sites", FLAG_STRING, model.sites, ALL, "GLOBS",
          "the sites, comma-separated; 1-0:GLOB is model 1's vectors less model 0's (default: of a model "
          "blocks.*.hook_resid_post, else all that there are). A difference of recorded rows is off by their rounding"),
-    FLAG("scale", FLAG_STRING, scale, ALL, "LIST",
-         "the scale of the rows, one number per site; the run must have the same (default: the run's)",
-         .check = check_scale),
+    FLAG(
+        "scale", FLAG_STRING, scale, ALL, "LIST",
+        "the scale of the rows: a number a site, comma-separated, in the order of the sites or as NAME=NUMBER; the run "
+        "must have the same (default: the run's)",
+        .check = check_scale),
     FLAG("max-abs", FLAG_NUMBER, max_abs, ALL, "X",
          "refuse a row with a value greater than this in size, as it is sent; the trainer has such a flag, too",
          RANGE(ROW_MAX_ABS_LEAST, ROW_MAX_ABS_MOST)),
@@ -309,19 +311,17 @@ static int open_source(struct source *s, const struct arguments *a, struct err *
 /* Gives the stream the scale of --scale, if there is one. */
 static int set_scale(struct stream *s, const char *text, struct err *e)
 {
-    uint32_t n;
+    struct scale_list list;
     float scale[STREAM_MAX_SITES];
     if (!text)
         return 0;
-    if (stream_parse_scale(text, scale, &n, e))
-        return e->code;
-    if (n != s->n_sites)
-        return err_set(e, ERR_INPUT, "--scale has %u values, there are %u sites", n, s->n_sites);
-    for (uint32_t i = 0; s->has_scale && i < n; i++)
+    if (scale_list_parse(&list, text, e) || scale_list_match(&list, s, scale, e))
+        return err_prefix(e, "--scale");
+    for (uint32_t i = 0; s->has_scale && i < s->n_sites; i++)
         if (scale[i] != s->scale[i])
             return err_set(e, ERR_MISMATCH, "--scale is %.9g at site %u, the recording has %.9g", (double)scale[i], i,
                            (double)s->scale[i]);
-    memcpy(s->scale, scale, n * sizeof *scale);
+    memcpy(s->scale, scale, s->n_sites * sizeof *scale);
     s->has_scale = true;
     return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "mem.h"
 #include "model.h"
+#include "site_order.h"
 
 struct gpt2 {
     uint32_t n_head;
@@ -146,7 +147,7 @@ const struct family family_gpt2 = {
     .model_type = "gpt2",
     .prefix = "transformer.",
     .layer_prefix = "h.",
-    .points = layer_pre_norm_points,
+    .points = site_hook_points,
     .can_center = true,
     .configure = configure,
     .identify = identify,

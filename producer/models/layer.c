@@ -8,10 +8,6 @@
  * first: then it does so after the hook, by the same sums, with what the hook left. */
 #include "layer.h"
 
-const char *const layer_pre_norm_points[] = {
-    "hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post", NULL,
-};
-
 void layer_linears(struct layer *l, struct linear *linears[LAYER_LINEARS])
 {
     struct linear *const all[LAYER_LINEARS] = {&l->attention.qkv, &l->attention.out, &l->mlp.up, &l->mlp.down};

@@ -28,11 +28,10 @@ void layer_linears(struct layer *l, struct linear *linears[LAYER_LINEARS]);
 void layer_sizes(const struct layer *l, size_t seq_len, struct workspace_sizes *sizes);
 
 /* Computes a layer with its norms before attention and MLP, one after the other (Radford et al., "Language Models are
- * Unsupervised Multitask Learners", 2019), which in the names of its hook points, layer_pre_norm_points, is:
+ * Unsupervised Multitask Learners", 2019), which in the names of its hook points, site_hook_points, is:
  *   hook_attn_out  = Attention(norm(hook_resid_pre)) out        hook_resid_mid  = hook_resid_pre + hook_attn_out
  *   hook_mlp_out   = MLP(norm(hook_resid_mid))                  hook_resid_post = hook_resid_mid + hook_mlp_out
  * Returns 0, PASS_DONE or an error, p->e filled. */
 int layer_pre_norm(struct pass *p, const struct layer *l);
-extern const char *const layer_pre_norm_points[]; /* NULL after the last */
 
 #endif

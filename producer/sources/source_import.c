@@ -13,6 +13,7 @@
 #include "mem.h"
 #include "npy.h"
 #include "safetensors.h"
+#include "site_order.h"
 #include "site_parts.h"
 
 #define WHOLE_BYTES ((size_t)64 << 20)
@@ -47,30 +48,20 @@ static size_t element_size(enum element element)
 
 /* A tensor [n_rows, n_sites, d_model] of a file of either kind; a tensor of one hook point has n_sites 1. */
 struct found {
-    const char *name, *path;
+    char name[SITE_NAME_SIZE];
+    const char *path;
     const unsigned char *data;
     size_t n_rows, n_sites, d_model, seq_len; /* seq_len: 0 = not said */
     enum element element;
 };
 
-static int site_names(struct import *im, const struct found *f, struct err *e)
+/* Names what was found by the first `length` characters of name. */
+static int set_name(struct found *f, const char *name, size_t length, struct err *e)
 {
-    struct stream *s = &im->stream;
-    for (size_t i = 0; i < f->n_sites; i++) {
-        char *name = s->sites[s->n_sites + i];
-        int n = f->n_sites == 1 ? snprintf(name, SITE_NAME_SIZE, "%s", f->name)
-                                : snprintf(name, SITE_NAME_SIZE, "site.%zu", i);
-        if (n >= SITE_NAME_SIZE)
-            return err_set(e, ERR_INPUT, "%s: name %s has %d characters, at most %d", f->path, f->name, n,
-                           SITE_NAME_SIZE - 1);
-        size_t stem = strlen(name);
-        if (im->npy && stem > 4 && strcmp(name + stem - 4, ".npy") == 0)
-            name[stem - 4] = '\0';
-        for (size_t k = 0; k < s->n_sites; k++)
-            if (strcmp(s->sites[k], name) == 0)
-                return err_set(e, ERR_INPUT, "%s: there is a site %s already, from another file of that name", f->path,
-                               name);
-    }
+    if (length >= sizeof f->name)
+        return err_set(e, ERR_INPUT, "%s: name %s has %zu characters, at most %zu", f->path, name, length,
+                       sizeof f->name - 1);
+    snprintf(f->name, sizeof f->name, "%.*s", (int)length, name);
     return 0;
 }
 
@@ -86,8 +77,14 @@ static int add(struct import *im, const struct found *f, struct err *e)
                        f->path, f->name, f->n_rows, f->d_model, im->n_rows, s->d_model);
     if (f->n_sites > STREAM_MAX_SITES - s->n_sites)
         return err_set(e, ERR_INPUT, "%s: %zu sites, at most %d", f->path, s->n_sites + f->n_sites, STREAM_MAX_SITES);
-    if (site_names(im, f, e))
-        return e->code;
+    if (s->seq_len && f->seq_len && f->seq_len != s->seq_len)
+        return err_set(e, ERR_MISMATCH, "%s: %s has sequences of %zu, the tensors before of %" PRIu32, f->path, f->name,
+                       f->seq_len, s->seq_len);
+    for (size_t i = 0; i < f->n_sites; i++)
+        if (f->n_sites == 1)
+            memcpy(s->sites[s->n_sites], f->name, sizeof f->name);
+        else
+            snprintf(s->sites[i], SITE_NAME_SIZE, "site.%zu", i);
     for (size_t i = 0; i < f->n_sites; i++)
         im->columns[s->n_sites + i] = (struct column){f->data + i * f->d_model * element_size(f->element),
                                                       f->n_sites * f->d_model * element_size(f->element), f->element};
@@ -106,84 +103,50 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static int add_npy(struct import *im, const struct npy *n, const struct import_options *o, struct err *e)
+static int look_at_npy(struct found *f, const struct npy *n, const struct import_options *o, struct err *e)
 {
-    struct found f = {.name = base_name(n->path), .path = n->path, .data = n->data};
+    *f = (struct found){.path = n->path, .data = n->data};
+    const char *name = base_name(n->path);
+    size_t stem = strlen(name);
+    stem -= stem > 4 && strcmp(name + stem - 4, ".npy") == 0 ? 4 : 0;
     bool stacked = o->n_files == 1 && n->n_dims == 3;
     if (!stacked && n->n_dims != 2)
         return err_set(e, ERR_INPUT,
                        "%s: %zu dimensions, must be [rows, d_model] for one site or, alone, [rows, n_sites, d_model]",
                        n->path, n->n_dims);
-    f.n_rows = n->shape[0];
-    f.n_sites = stacked ? n->shape[1] : 1;
-    f.d_model = n->shape[n->n_dims - 1];
+    f->n_rows = n->shape[0];
+    f->n_sites = stacked ? n->shape[1] : 1;
+    f->d_model = n->shape[n->n_dims - 1];
     if (n->dtype == NPY_F32)
-        f.element = ELEMENT_F32;
+        f->element = ELEMENT_F32;
     else if (n->dtype == NPY_F16)
-        f.element = ELEMENT_F16;
+        f->element = ELEMENT_F16;
     else if (o->npy_bf16 && (n->dtype == NPY_U16 || n->dtype == NPY_I16))
-        f.element = ELEMENT_BF16;
+        f->element = ELEMENT_BF16;
     else
         return err_set(e, ERR_INPUT, "%s: dtype %s, must be float32, float16, or 16-bit integers with --npy-dtype bf16",
                        n->path, npy_dtype_name(n->dtype));
-    return add(im, &f, e);
+    return set_name(f, name, stem, e);
 }
 
-static int add_tensor(struct import *im, const struct safetensors *file, const struct tensor_view *t, struct err *e)
+static int look_at_tensor(struct found *f, const struct safetensors *file, const struct tensor_view *t, struct err *e)
 {
-    struct found f = {.name = t->name, .path = file->path, .data = t->data, .n_sites = 1};
+    *f = (struct found){.path = file->path, .data = t->data, .n_sites = 1};
     if (t->n_dims != 2 && t->n_dims != 3)
         return err_set(e, ERR_INPUT, "%s: %s has %zu dimensions, must be [rows, d_model] or [n_seq, seq_len, d_model]",
                        file->path, t->name, t->n_dims);
-    f.n_rows = t->n_dims == 3 ? t->shape[0] * t->shape[1] : t->shape[0];
-    f.seq_len = t->n_dims == 3 ? t->shape[1] : 0;
-    f.d_model = t->shape[t->n_dims - 1];
+    f->n_rows = t->n_dims == 3 ? t->shape[0] * t->shape[1] : t->shape[0];
+    f->seq_len = t->n_dims == 3 ? t->shape[1] : 0;
+    f->d_model = t->shape[t->n_dims - 1];
     if (t->dtype != TENSOR_F32 && t->dtype != TENSOR_F16 && t->dtype != TENSOR_BF16)
         return err_set(e, ERR_INPUT, "%s: %s is %s, must be F32, F16 or BF16", file->path, t->name, t->dtype_name);
-    f.element = t->dtype == TENSOR_F32 ? ELEMENT_F32 : t->dtype == TENSOR_F16 ? ELEMENT_F16 : ELEMENT_BF16;
-    if (im->stream.seq_len && f.seq_len && f.seq_len != im->stream.seq_len)
-        return err_set(e, ERR_MISMATCH, "%s: %s has sequences of %zu, the tensors before of %" PRIu32, file->path,
-                       t->name, f.seq_len, im->stream.seq_len);
-    return add(im, &f, e);
+    f->element = t->dtype == TENSOR_F32 ? ELEMENT_F32 : t->dtype == TENSOR_F16 ? ELEMENT_F16 : ELEMENT_BF16;
+    return set_name(f, t->name, strlen(t->name), e);
 }
 
-struct named {
-    const struct safetensors *file;
-    const struct tensor_view *tensor;
-};
-
-static int by_name(const void *a, const void *b)
+static int open_files(struct import *im, const struct import_options *o, size_t *n_tensors, struct err *e)
 {
-    return strcmp(((const struct named *)a)->tensor->name, ((const struct named *)b)->tensor->name);
-}
-
-/* Adds all tensors of all files, in the order of their names. */
-static int add_safetensors(struct import *im, struct err *e)
-{
-    size_t total = 0, n = 0;
-    for (size_t i = 0; i < im->n_files; i++)
-        total += im->safetensors[i].n_tensors;
-    struct named *all = mem_alloc(total, sizeof *all, "tensor list", e);
-    if (!all)
-        return ERR_MEMORY;
-    for (size_t i = 0; i < im->n_files; i++)
-        for (size_t k = 0; k < im->safetensors[i].n_tensors; k++)
-            all[n++] = (struct named){&im->safetensors[i], &im->safetensors[i].tensors[k]};
-    qsort(all, total, sizeof *all, by_name);
-    int rc = 0;
-    for (size_t i = 0; i < total && rc == 0; i++) {
-        if (i && strcmp(all[i].tensor->name, all[i - 1].tensor->name) == 0)
-            rc = err_set(e, ERR_INPUT, "tensor %s is in %s and in %s", all[i].tensor->name, all[i - 1].file->path,
-                         all[i].file->path);
-        else
-            rc = add_tensor(im, all[i].file, all[i].tensor, e);
-    }
-    mem_free(all);
-    return rc;
-}
-
-static int open_files(struct import *im, const struct import_options *o, struct err *e)
-{
+    *n_tensors = 0;
     if (o->n_files == 0)
         return err_set(e, ERR_INPUT, "no file to import");
     if (o->safetensors)
@@ -193,14 +156,54 @@ static int open_files(struct import *im, const struct import_options *o, struct 
     if (!im->safetensors && !im->npy)
         return ERR_MEMORY;
     im->n_files = o->n_files;
-    int rc = 0;
-    for (size_t i = 0; i < o->n_files && rc == 0; i++) {
-        if (o->safetensors)
-            rc = safetensors_open(&im->safetensors[i], o->files[i], e);
-        else if ((rc = npy_open(&im->npy[i], o->files[i], e)) == 0)
-            rc = add_npy(im, &im->npy[i], o, e);
+    for (size_t i = 0; i < o->n_files; i++) {
+        if (o->safetensors ? safetensors_open(&im->safetensors[i], o->files[i], e)
+                           : npy_open(&im->npy[i], o->files[i], e))
+            return e->code;
+        *n_tensors += o->safetensors ? im->safetensors[i].n_tensors : 1;
     }
-    return rc == 0 && o->safetensors ? add_safetensors(im, e) : rc;
+    return 0;
+}
+
+/* Fills found with the tensors of all files. */
+static int look_at_files(const struct import *im, const struct import_options *o, struct found *found, struct err *e)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < im->n_files; i++) {
+        if (im->npy && look_at_npy(&found[n++], &im->npy[i], o, e))
+            return e->code;
+        for (size_t k = 0; im->safetensors && k < im->safetensors[i].n_tensors; k++)
+            if (look_at_tensor(&found[n++], &im->safetensors[i], &im->safetensors[i].tensors[k], e))
+                return e->code;
+    }
+    return 0;
+}
+
+static int by_site(const void *a, const void *b)
+{
+    return site_order(((const struct found *)a)->name, ((const struct found *)b)->name);
+}
+
+/* Adds all tensors of all files, in the order of sites. */
+static int add_files(struct import *im, const struct import_options *o, struct err *e)
+{
+    size_t n;
+    if (open_files(im, o, &n, e))
+        return e->code;
+    struct found *found = mem_alloc(n, sizeof *found, "tensor list", e);
+    if (!found)
+        return ERR_MEMORY;
+    int rc = look_at_files(im, o, found, e);
+    if (rc == 0)
+        qsort(found, n, sizeof *found, by_site);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        if (i && strcmp(found[i].name, found[i - 1].name) == 0)
+            rc = err_set(e, ERR_INPUT, "site %s is in %s and in %s", found[i].name, found[i - 1].path, found[i].path);
+        else
+            rc = add(im, &found[i], e);
+    }
+    mem_free(found);
+    return rc;
 }
 
 /* ---- the stream ---- */
@@ -334,7 +337,7 @@ int source_import_open(struct source *s, const struct import_options *o, struct 
     struct import *im = mem_alloc(1, sizeof *im, "import", e);
     if (!im)
         return ERR_MEMORY;
-    int rc = open_files(im, o, e);
+    int rc = add_files(im, o, e);
     if (rc == 0)
         rc = describe(im, o, e);
     if (rc) {

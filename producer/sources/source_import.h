@@ -1,8 +1,8 @@
 /* source_import.h - activations from somebody else's cache: .npy or safetensors files, memory-mapped.
  *
  * From .npy it reads one file [rows, n_sites, d_model] (its sites are site.0, site.1, ...), or one file [rows, d_model]
- * per site, named after its file, in the order given. From safetensors it reads one tensor a hook point, [rows,
- * d_model] or [n_seq, seq_len, d_model], in the order of their names (over all files). Values are F32, F16, or BF16 (in
+ * per site, named after its file. From safetensors it reads one tensor a hook point, [rows, d_model] or [n_seq, seq_len,
+ * d_model]. Sites are stacked in the order of a live run, whatever the order of files and tensors (site_order.h). Values are F32, F16, or BF16 (in
  * .npy stored as uint16 or int16, which the user has to say). The rows are taken as they are: nothing is dropped, and
  * the scale is the run's. With a seq_len, every seq_len rows are a sequence; without, each row stands alone.
  *

@@ -2,7 +2,6 @@
 #include "stream.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
@@ -197,21 +196,4 @@ size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t r
 {
     size_t per_chunk = stream_chunk_rows(s, dtype);
     return (rows + per_chunk - 1) / per_chunk;
-}
-
-int stream_parse_scale(const char *text, float *scale, uint32_t *n, struct err *e)
-{
-    *n = 0;
-    for (const char *at = text;; at++) {
-        char *end;
-        float x = strtof(at, &end);
-        if (end == at || (*end != ',' && *end != '\0') || !(x > 0) || !isfinite(x))
-            return err_set(e, ERR_INPUT, "scale '%s': value %u is not a positive number", text, *n);
-        if (*n == STREAM_MAX_SITES)
-            return err_set(e, ERR_INPUT, "scale of more than %d values", STREAM_MAX_SITES);
-        scale[(*n)++] = x;
-        if (*end == '\0')
-            return 0;
-        at = end;
-    }
 }

@@ -79,7 +79,4 @@ size_t stream_block_rows(const struct stream *s, uint32_t n_sequences);
 /* Returns how many chunks a block of so many rows takes. */
 size_t stream_chunk_count(const struct stream *s, enum row_dtype dtype, size_t rows);
 
-/* Reads "0.51,0.49" into scale [STREAM_MAX_SITES], *n values. Refuses what is not a positive number. */
-int stream_parse_scale(const char *text, float *scale, uint32_t *n, struct err *e);
-
 #endif

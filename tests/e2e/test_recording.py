@@ -5,6 +5,7 @@ bit-identical crosscoder.safetensors. A recording killed with -9 at 20 random mo
 undisturbed one. A recording with holes serves what it has; what nobody has ends the run with the rows named. A full disk
 costs what was under way, no more.
 """
+import glob
 import json
 import os
 import random
@@ -168,16 +169,19 @@ class OneRun(Recorded):
         whole = b"".join(acts(folder))
         return [b"".join(whole[i:i + width] for i in range(site * width, len(whole), N_SITES * width)) for site in range(N_SITES)]
 
+    LAYERS = 2, 9, 10, 11  # of the sites of an import: in the order of text they would be 10, 11, 2, 9
+
     def test_npy(self):
-        """One array of all sites, and one a site."""
+        """One array of all sites, and one a site, as a shell's glob orders the files."""
         raw = self.raw()
         d_model = manifest(raw)["stream"]["d_model"]
         write_array(self.path("acts.npy"), "<f4", [N_SEQ * ROWS, N_SITES, d_model], acts(raw))
         self.check(["--source", "npy", "--input", self.path("acts.npy"), "--seq-len", str(ROWS), "--scale", self.scale])
         inputs = []
-        for site, data in enumerate(self.columns(raw)):
-            write_array(self.path(f"site{site}.npy"), "<f4", [N_SEQ * ROWS, d_model], [data])
-            inputs += ["--input", self.path(f"site{site}.npy")]
+        for layer, data in zip(self.LAYERS, self.columns(raw)):
+            write_array(self.path(f"layer_{layer}.npy"), "<f4", [N_SEQ * ROWS, d_model], [data])
+        for path in sorted(glob.glob(self.path("layer_*.npy"))):
+            inputs += ["--input", path]
         shutil.rmtree(self.path("out"))
         self.check(["--source", "npy", *inputs, "--seq-len", str(ROWS), "--scale", self.scale])
 
@@ -185,15 +189,19 @@ class OneRun(Recorded):
         raw = self.raw()
         d_model = manifest(raw)["stream"]["d_model"]
         columns = self.columns(raw)
-        for name, sites in (("b", (1, 3)), ("a", (0, 2))):  # order is that of the names, not of the files
+        for name, sites in (("b", (1, 3)), ("a", (0, 2))):  # order is that of the layers, not of files or text
             header, data = {}, b""
             for site in sites:
-                header[f"layer.{site}"] = {"dtype": "F32", "shape": [N_SEQ, ROWS, d_model],
+                header[f"layer.{self.LAYERS[site]}"] = {"dtype": "F32", "shape": [N_SEQ, ROWS, d_model],
                                            "data_offsets": [len(data), len(data) + len(columns[site])]}
                 data += columns[site]
             harness.write_safetensors(self.path(f"{name}.safetensors"), header, data)
         self.check(["--source", "safetensors", "--input", self.path("b.safetensors"), "--input", self.path("a.safetensors"),
                     "--scale", self.scale])
+        named = [f"layer.{layer}={scale}" for layer, scale in zip(self.LAYERS, self.scale.split(","))]
+        shutil.rmtree(self.path("out"))
+        self.check(["--source", "safetensors", "--input", self.path("b.safetensors"), "--input", self.path("a.safetensors")],
+                   scale=",".join(reversed(named)))
 
     def test_copy_while_serving(self):
         """The trainer measures the scale: of the raw blocks too the copy has the scaled rows."""

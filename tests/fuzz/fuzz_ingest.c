@@ -428,6 +428,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct ingest *in;
     struct err e = {0};
     uint32_t *scale_blocks = NULL;
+    struct scale_list scale;
     at = data;
     end = data + size;
     run_kind = u8();
@@ -443,8 +444,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     o.dtype = dtype = run_kind & RUN_F32 ? ROW_F32 : ROW_BF16;
     o.expected = run_kind & RUN_EXPECTED ? &expected.hello.stream : NULL;
     if (run_kind & RUN_GIVEN_SCALE) {
-        o.scale = given;
-        o.n_scale = run_kind & RUN_LONG ? 1 : 2;
+        scale_list_set(&scale, given, run_kind & RUN_LONG ? 1 : 2);
+        o.scale = &scale;
     }
     MUST(ingest_new(&in, &o, &e) == 0);
     wait_for(&for_main);

@@ -13,6 +13,7 @@ static void admit(void)
     static const float scale[STREAM_MAX_SITES] = {1, 2};
     static unsigned char again[MESSAGE_MAX_BYTES];
     struct validate_terms terms = {.need_bf16 = true, .need_f32 = true};
+    static struct scale_list list;
     struct err e = {0};
     size_t size;
     if (validate_hello(&terms, &m.hello, &e)) {
@@ -24,8 +25,8 @@ static void admit(void)
     terms.ours = &first;
     MUST(validate_hello(&terms, &m.hello, &e) == 0);
     terms.stream_fixed = true;
-    terms.scale = scale;
-    terms.n_scale = 2;
+    scale_list_set(&list, scale, 2);
+    terms.scale = &list;
     validate_hello(&terms, &m.hello, &e);
     MUST(message_encode(&m, again, &size, &e) == 0);
     MUST(stream_pairs_models(&first, &e) == 0 || e.code == ERR_INPUT);

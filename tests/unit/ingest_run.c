@@ -23,7 +23,7 @@ static struct plan plan;
 static struct shuffle *shuffle;
 static char endpoint[300];
 static const char *const endpoints[] = {endpoint};
-static const float scale[N_SITES] = {1, 1};
+static const struct scale_list given = {.n = N_SITES, .values = {1, 1}};
 
 void bind_trainer(void)
 {
@@ -55,8 +55,7 @@ int set_up(void **state)
                                       .n_endpoints = 1,
                                       .run_id = "run",
                                       .dtype = ROW_BF16,
-                                      .scale = scale,
-                                      .n_scale = N_SITES,
+                                      .scale = &given,
                                       .block_seqs = BLOCK_SEQS,
                                       .credit = 2,
                                       .heartbeat_ms = 50,

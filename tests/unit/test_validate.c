@@ -160,8 +160,9 @@ static void scales(void **state)
     (void)state;
     static const float given[] = {1, 0.5f, 2};
     static const float own[] = {1, 0.5f, 2.0000002f};
-    a.scale = given;
-    a.n_scale = N_SITES;
+    static struct scale_list list;
+    scale_list_set(&list, given, N_SITES);
+    a.scale = &list;
     joins(); /* it will be told the scale */
 
     h.stream.has_scale = true;
@@ -172,8 +173,8 @@ static void scales(void **state)
     memcpy(h.stream.scale, own, sizeof own);
     rejected(ERR_MISMATCH, "scale of site 2 (0:blocks.2.hook_resid_post) is 2.00000024", "run has 2");
 
-    a.scale = given;
-    a.n_scale = 2;
+    list.n = 2;
+    a.scale = &list;
     rejected(ERR_MISMATCH, "3 sites", "scale has 2 values");
 
     h.stream.has_scale = true; /* the run is measuring its own */

@@ -153,9 +153,8 @@ static void copy_options(struct ingest *in, const struct ingest_options *o)
     in->stream_expected = o->expected;
     if (o->expected)
         in->stream = *o->expected;
-    in->n_scale = o->scale ? o->n_scale : 0;
     if (o->scale)
-        memcpy(in->scale, o->scale, o->n_scale * sizeof *in->scale);
+        in->scale = *o->scale;
 }
 
 int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *e)

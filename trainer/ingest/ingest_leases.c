@@ -32,7 +32,7 @@ static struct lease_task *reserve_task(struct ingest *in)
 {
     const struct row_store_config *c = &in->row_store.c;
     struct shuffle_ticket ticket;
-    if (in->n_scale == 0 || in->row_store.scale_blocks_left || in->leases.n == LEASES_MAX ||
+    if (in->scale.n == 0 || in->row_store.scale_blocks_left || in->leases.n == LEASES_MAX ||
         !shuffle_reserve(c->shuffle, &ticket))
         return NULL;
     struct lease_task *t = leases_add(&in->leases);
@@ -121,7 +121,7 @@ static struct lease_task *next_task(struct ingest *in, int index, double fastest
 static uint64_t bytes_to_come(const struct ingest *in, int index)
 {
     const struct producer *p = &in->producers.list[index];
-    return listener_answer_bytes(&in->stream, in->n_scale ? in->options.dtype : ROW_F32,
+    return listener_answer_bytes(&in->stream, in->scale.n ? in->options.dtype : ROW_F32,
                                  in->row_store.c.plan->max_block_rows,
                                  leases_held(&in->leases, index) + (p->faults ? STRIKES_OUT : 0));
 }

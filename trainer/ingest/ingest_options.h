@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "listener.h"
+#include "scale_list.h"
 #include "stream.h"
 
 #define INGEST_FIRST_CREDIT 2 /* leases that a nearby producer holds: one it computes, the next one is under way */
@@ -18,10 +19,9 @@ struct ingest_options {
     enum row_dtype dtype;
     const struct stream
         *expected; /* of a resumed run: producers of another one are rejected. NULL: the first producer fixes it */
-    const float
-        *scale; /* [n_scale] of a resumed run, or given: a producer with another one is rejected. NULL: the scale is the
-                           first producer's, if that has one, else it is measured */
-    uint32_t n_scale;
+    const struct scale_list
+        *scale;             /* of a resumed run, or given: a producer that it does not fit is rejected. NULL: the scale
+                                     * is the first producer's, if that has one, else it is measured */
     uint32_t block_seqs;    /* sequences of a block; a run with fewer sequences has one block */
     uint32_t credit;        /* the most leases that a producer may hold */
     uint32_t heartbeat_ms;  /* between the pings of a producer */

@@ -16,8 +16,8 @@ int ingest_send_welcome(struct ingest *in, const struct producer *p)
     struct message *m = &in->message;
     m->type = MESSAGE_WELCOME;
     m->welcome = (struct message_welcome){.dtype = in->options.dtype,
-                                          .has_scale = in->n_scale > 0,
-                                          .n_scale = in->n_scale,
+                                          .has_scale = in->scale.n > 0,
+                                          .n_scale = in->scale.n,
                                           .block_seqs = in->options.block_seqs,
                                           .credit = in->options.credit,
                                           .heartbeat_ms = in->options.heartbeat_ms,
@@ -25,7 +25,7 @@ int ingest_send_welcome(struct ingest *in, const struct producer *p)
     if (m->welcome.block_seqs > in->stream.n_seq)
         m->welcome.block_seqs = in->stream.n_seq;
     memcpy(m->welcome.run, in->run_id, sizeof m->welcome.run);
-    memcpy(m->welcome.scale, in->scale, sizeof m->welcome.scale);
+    memcpy(m->welcome.scale, in->scale.values, sizeof m->welcome.scale);
     return link_send(in->link, &p->address, m, NULL);
 }
 
@@ -37,15 +37,17 @@ int ingest_send_end(struct ingest *in, const struct link_peer *to)
     return link_send(in->link, to, m, NULL);
 }
 
-/* Makes the first producer's stream the run's, and its scale too, if it has one. */
+/* Makes the first producer's stream the run's, and its scale too, if it has one and none is given. */
 static void fix_stream(struct ingest *in, const struct stream *stream)
 {
+    float scale[STREAM_MAX_SITES];
     in->stream = *stream;
     in->stream_fixed = true;
-    if (in->n_scale == 0 && stream->has_scale) {
-        in->n_scale = stream->n_sites;
-        memcpy(in->scale, stream->scale, sizeof in->scale);
-    }
+    if (in->scale.n == 0 && stream->has_scale)
+        scale_list_set(&in->scale, stream->scale, stream->n_sites);
+    else if (in->scale.n &&
+             scale_list_match(&in->scale, stream, scale, NULL) == 0) /* it does: validate_hello has seen */
+        scale_list_set(&in->scale, scale, stream->n_sites);
     ingest_sync_stream(&in->sync, stream);
 }
 
@@ -70,10 +72,9 @@ void ingest_take_hello(struct ingest *in, const struct link_peer *from, struct e
     index = -1;
     struct validate_terms terms = {.ours = in->stream_expected || in->stream_fixed ? &in->stream : NULL,
                                    .need_bf16 = in->options.dtype == ROW_BF16,
-                                   .need_f32 = in->options.dtype == ROW_F32 || in->n_scale == 0,
+                                   .need_f32 = in->options.dtype == ROW_F32 || in->scale.n == 0,
                                    .stream_fixed = in->stream_fixed,
-                                   .scale = in->n_scale ? in->scale : NULL,
-                                   .n_scale = in->n_scale};
+                                   .scale = in->scale.n ? &in->scale : NULL};
     const char *identity = strikes_identity(name, from->key);
     if (strikes_out(&in->strikes, identity)) {
         err_set(e, ERR_PEER, "%s sent %d wrong chunks in a row and is not asked again in this run", identity,

@@ -17,8 +17,8 @@ void ingest_announce_measured(struct ingest *in)
 {
     struct ingest_measured m = {
         .rows = in->row_store.kept, .n_rows = in->row_store.kept_rows, .norms = in->row_store.norms};
-    in->n_scale = in->stream.n_sites;
-    memcpy(m.scale, in->scale, sizeof m.scale);
+    in->scale.n = in->stream.n_sites;
+    memcpy(m.scale, in->scale.values, sizeof m.scale);
     ingest_sync_measured(&in->sync, &m);
     ingest_add_tasks(in, in->row_store.c.plan->eval_blocks, in->row_store.c.plan->n_eval, FOR_EVALUATION);
 }
@@ -27,7 +27,7 @@ void ingest_announce_measured(struct ingest *in)
 static void complete_task(struct ingest *in, struct lease_task *t, struct err *e)
 {
     enum row_store_event event;
-    int rc = row_store_complete(&in->row_store, t, in->scale, &event, e);
+    int rc = row_store_complete(&in->row_store, t, in->scale.values, &event, e);
     leases_done(&in->leases, t);
     in->counters.blocks_done++;
     if (rc) {
@@ -37,7 +37,7 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
             log_line("all held-out rows are masked: nothing will be evaluated");
         ingest_sync_evaluation(&in->sync);
     } else if (event == ROW_STORE_MEASURED) {
-        bool known = in->n_scale > 0;
+        bool known = in->scale.n > 0;
         ingest_announce_measured(in);
         for (int i = 0; i < PRODUCERS_MAX && !known; i++)
             if (in->producers.list[i].here)

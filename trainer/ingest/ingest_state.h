@@ -38,8 +38,7 @@ struct ingest {
     char run_id[FINGERPRINT_SIZE];
     struct stream stream; /* of the run: expected, or fixed by the first producer */
     bool stream_expected, stream_fixed;
-    uint32_t n_scale; /* 0: the scale is not known yet */
-    float scale[STREAM_MAX_SITES];
+    struct scale_list scale;    /* n 0: not known yet; in the order of the sites once the stream is fixed */
     struct row_store row_store; /* the thread's once orders.started; row_store.c has plan and shuffle */
     struct log_limit comings;   /* of lines on who joins and leaves */
     int64_t last_ping_ms;

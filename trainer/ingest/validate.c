@@ -8,6 +8,7 @@
 int validate_hello(const struct validate_terms *a, const struct message_hello *h, struct err *e)
 {
     const struct stream *theirs = &h->stream;
+    float scale[STREAM_MAX_SITES];
     if (h->version != PROTOCOL_VERSION)
         return err_set(e, ERR_MISMATCH, "protocol version %u, run speaks %d", h->version, PROTOCOL_VERSION);
     if (stream_check(theirs, e) || (a->ours && stream_compare(a->ours, theirs, e)))
@@ -17,17 +18,17 @@ int validate_hello(const struct validate_terms *a, const struct message_hello *h
     if ((a->need_bf16 && !theirs->can_bf16) || (need_f32 && !theirs->can_f32))
         return err_set(e, ERR_MISMATCH, "dtypes offered:%s%s, run needs%s%s", theirs->can_bf16 ? " bf16" : "",
                        theirs->can_f32 ? " fp32" : "", a->need_bf16 ? " bf16" : "", need_f32 ? " fp32" : "");
-    if (a->scale && a->n_scale != theirs->n_sites)
-        return err_set(e, ERR_MISMATCH, "%u sites, run's scale has %u values", theirs->n_sites, a->n_scale);
+    if (a->scale && scale_list_match(a->scale, theirs, scale, e))
+        return e->code;
     if (!theirs->has_scale)
         return 0;
     if (!a->scale && a->stream_fixed)
         return err_set(e, ERR_MISMATCH, "rows come with a scale of their own (%g at site 0), run measures its scale",
                        (double)theirs->scale[0]);
     for (uint32_t i = 0; a->scale && i < theirs->n_sites; i++)
-        if (a->scale[i] != theirs->scale[i])
+        if (scale[i] != theirs->scale[i])
             return err_set(e, ERR_MISMATCH, "scale of site %u (%s) is %.9g, run has %.9g", i, theirs->sites[i],
-                           (double)theirs->scale[i], (double)a->scale[i]);
+                           (double)theirs->scale[i], (double)scale[i]);
     return 0;
 }
 

@@ -11,15 +11,15 @@
 
 #include "err.h"
 #include "message.h"
+#include "scale_list.h"
 #include "stream.h"
 
 struct validate_terms {
     const struct stream *ours; /* the run's stream; NULL: the first producer will fix it */
     bool need_bf16,
-        need_f32;       /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
-    bool stream_fixed;  /* a first producer has been accepted */
-    const float *scale; /* [n_scale] the run's, measured or given; NULL: not known yet */
-    uint32_t n_scale;
+        need_f32;      /* dtypes that a producer must offer (for a bf16 run fp32 only if it has no scale of its own) */
+    bool stream_fixed; /* a first producer has been accepted */
+    const struct scale_list *scale; /* the run's, measured or given; NULL: not known yet */
 };
 
 /* Judges a HELLO. */

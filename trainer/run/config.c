@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "row_bound.h"
+#include "scale_list.h"
 
 #define FIELD(key) FLAG_FIELD(struct config, key)
 #define MANY 1e15
@@ -29,9 +30,8 @@
 
 static int check_scale(const char *text, struct err *e)
 {
-    float scale[STREAM_MAX_SITES];
-    uint32_t n;
-    return *text ? stream_parse_scale(text, scale, &n, e) : 0;
+    struct scale_list list;
+    return *text ? scale_list_parse(&list, text, e) : 0;
 }
 
 /* One word of choices; `absent` is what runs did before the key. */
@@ -177,7 +177,9 @@ const struct setting config_keys[] = {
       .initial = "",
       .arg = "LIST",
       .group = GROUP,
-      .help = "the rows' scale: one number per site, comma-separated; default: measured"},
+      .help =
+          "the rows' scale: a number a site, comma-separated, in the order of the sites or as NAME=NUMBER; default: "
+          "measured"},
      .fixed = true},
     COUNT(scale_rows, true, 1, 1e9, "16384", "rows over which the scale is measured, at most one window"),
     CHOICE(scale_mode, scale_mode_names, "mean-norm",

@@ -19,6 +19,7 @@
 #include "mem.h"
 #include "overwrite.h"
 #include "row_store.h"
+#include "scale_list.h"
 #include "stream_json.h"
 
 /* Takes a number a site, x [n_sites], from a checkpoint's cfg.json; above 0, unless 0 may be. */
@@ -131,8 +132,9 @@ static int check_known_scale(const struct config *c, const char *whose, double f
 {
     if (c->scale_mode == SCALE_MEAN_NORM && !(c->scale_target < 1) && !(c->scale_target > 1))
         return 0;
-    return err_set(e, ERR_INPUT, "the scale is %s (%g at site 0) and is not measured: scale_mode %s, scale_target %g",
-                   whose, first, scale_mode_names[c->scale_mode], c->scale_target);
+    return err_set(e, ERR_INPUT,
+                   "the scale is %s (%g is its first value) and is not measured: scale_mode %s, scale_target %g", whose,
+                   first, scale_mode_names[c->scale_mode], c->scale_target);
 }
 
 static int wait_for_stream(struct trainer *t, struct err *e)
@@ -154,12 +156,11 @@ static int settle(struct trainer *t, struct err *e)
     if (t->learners[0].o->resume) {
         if (read_checkpoints(t, e))
             return e->code;
-        t->n_scale = t->stream.n_sites;
+        scale_list_set(&t->given_scale, t->normalisation.scale, t->stream.n_sites);
     } else if (*c->scale) {
-        if (stream_parse_scale(c->scale, t->normalisation.scale, &t->n_scale, e))
-            return e->code;
         t->has_scale = true;
-        if (check_known_scale(c, "given", (double)t->normalisation.scale[0], e))
+        if (scale_list_parse(&t->given_scale, c->scale, e) ||
+            check_known_scale(c, "given", (double)t->given_scale.values[0], e))
             return e->code;
     }
     return plan_steps(t, e);
@@ -191,10 +192,9 @@ static int meet_first_producer(struct trainer *t, struct err *e)
                                 .door = t->o->door,
                                 .run_id = t->run_id,
                                 .expected = t->learners[0].o->resume ? &t->stream : NULL,
-                                .n_scale = t->n_scale};
+                                .scale = t->has_scale ? &t->given_scale : NULL};
     t->normalisation.centred = c->center;
     io.dtype = c->dtype;
-    io.scale = t->has_scale ? t->normalisation.scale : NULL;
     io.block_seqs = (uint32_t)c->model_batch_size;
     io.credit = (uint32_t)c->credit;
     io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
@@ -211,7 +211,9 @@ static int meet_first_producer(struct trainer *t, struct err *e)
         log_line("listening at %s", ingest_endpoint(t->ingest, i));
     if (wait_for_stream(t, e))
         return e->code;
-    if (!t->has_scale && t->stream.has_scale) {
+    if (t->has_scale)
+        return scale_list_match(&t->given_scale, &t->stream, t->normalisation.scale, e);
+    if (t->stream.has_scale) {
         memcpy(t->normalisation.scale, t->stream.scale, sizeof t->normalisation.scale);
         t->has_scale = true;
         return check_known_scale(c, "the producer's", (double)t->stream.scale[0], e);

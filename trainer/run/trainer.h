@@ -15,6 +15,7 @@
 #include "plan.h"
 #include "run_options.h"
 #include "saving.h"
+#include "scale_list.h"
 #include "shuffle.h"
 #include "status.h"
 #include "status_writer.h"
@@ -35,8 +36,8 @@ struct trainer {
     struct status *status;
     struct status_writer *status_writer;
     struct metrics_endpoint *endpoint;
-    bool has_scale;   /* known before anything is measured */
-    uint32_t n_scale; /* values of a scale that flags or a checkpoint give; 0: they do not */
+    bool has_scale;                /* known before anything is measured */
+    struct scale_list given_scale; /* that flags or a checkpoint give; n 0: they do not */
     struct normalisation normalisation;
     uint32_t *scale_blocks; /* [n_scale_blocks] the first ones, over which is measured what is not known */
     uint32_t n_scale_blocks;
