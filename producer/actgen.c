@@ -47,7 +47,8 @@ static const char *const source_names[] = {"model", "synthetic", "recording", "n
 enum compute_type { COMPUTE_FP32, COMPUTE_BF16 };
 static const char *const compute_names[] = {"fp32", "bf16", NULL};
 
-/* What a flag belongs to: sources, and of serving a trainer and recording without one the one that uses it, if not both. */
+/* What a flag belongs to: sources; of serving a trainer and recording without one the one that uses it, if not both; a scale
+ * that is measured, if it matters to that alone. */
 enum {
     MODEL = 1 << SOURCE_MODEL,
     SYNTHETIC = 1 << SOURCE_SYNTHETIC,
@@ -58,6 +59,8 @@ enum {
     ALL = RECORDABLE | RECORDING,
     SERVING = 1 << 16,
     RECORDING_ALONE = 1 << 17,
+    SCALE_MEASURED = 1 << 18,
+    MEASURED = RECORDABLE | RECORDING_ALONE | SCALE_MEASURED,
 };
 
 struct arguments {
@@ -192,23 +195,21 @@ static const struct actgen_flag {
          .choices = row_dtype_names),
     FLAG("shard-seqs", FLAG_COUNT, record.shard_seqs, RECORDABLE | RECORDING_ALONE, "N",
          "sequences a shard, without a trainer", RANGE(1, 1 << 24)),
-    FLAG("scale-rows", FLAG_COUNT, record.scale_rows, RECORDABLE | RECORDING_ALONE, "N",
-         "rows over which the scale is measured, without a trainer", RANGE(1, (uint64_t)1 << 40)),
 #undef GROUP
 #define GROUP "Recording and --truth"
     FLAG("force", FLAG_SWITCH, force, RECORDABLE, NULL, "replace existing files that are of another kind"),
+#undef GROUP
+#define GROUP "Run whose scale a recording without a trainer measures"
+    FLAG("run-seed", FLAG_COUNT, record.run_seed, MEASURED, "N", "its --seed", RANGE(0, 9e15)),
+    FLAG("model-batch-size", FLAG_COUNT, record.block_seqs, MEASURED, "N", "its --model-batch-size", RANGE(1, 1e6)),
+    FLAG("eval-blocks", FLAG_COUNT, record.eval_blocks, MEASURED, "N", "its --eval-blocks", RANGE(0, 500)),
+    FLAG("window-rows", FLAG_COUNT, record.window_rows, MEASURED, "N", "its --batch-size times its --buffer-mult",
+         RANGE(1, 1e15)),
+    FLAG("scale-rows", FLAG_COUNT, record.scale_rows, MEASURED, "N", "its --scale-rows", RANGE(1, 1e9)),
 };
 #define N_FLAGS (sizeof flags / sizeof flags[0])
 
 static bool given[N_FLAGS];
-
-static bool is_given(const char *name)
-{
-    size_t i = 0;
-    while (strcmp(flags[i].flag.name, name) != 0)
-        i++;
-    return given[i];
-}
 
 /* Writes the names of the sources in a mask: "recording, npy or safetensors". */
 static void list_sources(unsigned mask, char *list, size_t size)
@@ -241,6 +242,9 @@ static int check_belongs(const struct arguments *a, struct err *e)
                            name);
         if ((belongs & SERVING) && alone)
             return err_set(e, ERR_INPUT, "--%s belongs to a trainer; --record without --connect has none", name);
+        if ((belongs & SCALE_MEASURED) && a->scale)
+            return err_set(e, ERR_INPUT, "--%s and --scale exclude each other: a scale that is given is not measured",
+                           name);
     }
     return 0;
 }
@@ -267,9 +271,6 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--force goes with --record or --truth only");
     if (a->truth && a->model.sites)
         return err_set(e, ERR_INPUT, "--truth and --sites exclude each other: the truth is that of all planted sites");
-    if (is_given("scale-rows") && a->scale)
-        return err_set(e, ERR_INPUT,
-                       "--scale-rows and --scale exclude each other: a scale that is given is not measured");
     return 0;
 }
 
@@ -389,7 +390,14 @@ int main(int argc, char **argv)
     struct arguments a = {.models.items = models,
                           .inputs.items = inputs,
                           .planted = synthetic_defaults(),
-                          .record = {.dtype = ROW_BF16, .shard_seqs = 16, .scale_rows = 16384, .stop = &cli_stop},
+                          .record = {.dtype = ROW_BF16,
+                                     .shard_seqs = 16,
+                                     .run_seed = 49, /* these five are xctrain's defaults */
+                                     .block_seqs = 4,
+                                     .eval_blocks = 4,
+                                     .window_rows = 2048 * 512,
+                                     .scale_rows = 16384,
+                                     .stop = &cli_stop},
                           .max_abs = ROW_MAX_ABS,
                           .give_up_s = 300};
     struct source source = {0};

@@ -1,7 +1,6 @@
 /* recorder.c - measures the scale, then computes and stores what is missing; see recorder.h.
  *
- * The scale is measured over the first shards in order of sequence and is part of the manifest, so a recording that is
- * continued has the same one. */
+ * The scale is part of the manifest, so a recording that is continued has the same one. */
 #include "recorder.h"
 
 #include <inttypes.h>
@@ -13,27 +12,50 @@
 #include "file.h"
 #include "log.h"
 #include "mem.h"
+#include "plan.h"
 #include "recording.h"
 #include "scale.h"
 
-/* Measures the source's scale over its first shards and puts it into its stream. */
-static int measure(struct source *source, const struct record_options *o, struct rows *rows, struct err *e)
+/* Adds the rows of the blocks to the sums, in their order, which is that of a trainer. */
+static int add_blocks(struct source *source, const struct record_options *o, const struct plan *plan,
+                      const uint32_t *blocks, uint32_t n, struct scale_sums *sums, struct err *e)
+{
+    const struct stream *s = &source->stream;
+    struct rows rows;
+    int rc = rows_init(&rows, s, plan->max_block_rows, e);
+    for (uint32_t i = 0; i < n && rc == 0; i++) {
+        rows_begin(&rows, s, plan_block_rows(plan, blocks[i]), ROW_F32, NULL);
+        if (*o->stop)
+            rc = err_set(e, ERR_STOPPED, "stopped while the scale was measured, nothing is recorded");
+        else
+            rc = source_compute(source, plan_block_first(plan, blocks[i]), plan_block_seqs(plan, blocks[i]), &rows, e);
+        if (rc == 0)
+            scale_add(sums, rows.acts, rows.origins, rows.n_rows, s);
+    }
+    rows_release(&rows);
+    return rc;
+}
+
+/* Measures the source's scale as a run would, and puts it into its stream. */
+static int measure(struct source *source, const struct record_options *o, struct err *e)
 {
     struct stream *s = &source->stream;
     struct scale_sums sums = {0};
-    for (uint32_t first = 0; first < s->n_seq && sums.rows < o->scale_rows && !*o->stop; first += o->shard_seqs) {
-        uint32_t n = s->n_seq - first < o->shard_seqs ? s->n_seq - first : o->shard_seqs;
-        rows_begin(rows, s, stream_block_rows(s, n), ROW_F32, NULL);
-        if (source_compute(source, first, n, rows, e))
-            return e->code;
-        scale_add(&sums, rows->acts, rows->origins, rows->n_rows, s);
-    }
-    if (*o->stop)
-        return err_set(e, ERR_STOPPED, "stopped while the scale was measured, nothing is recorded");
-    if (scale_finish(&sums, s, s->scale, e))
-        return e->code;
+    struct plan plan;
+    if (plan_init(&plan, s, o->run_seed, o->block_seqs, o->eval_blocks, o->window_rows, e))
+        return err_prefix(e, "the scale cannot be measured as a run would (--scale gives one)");
+    uint32_t *blocks = mem_alloc(plan.window_blocks, sizeof *blocks, "block list", e);
+    int rc = blocks ? 0 : ERR_MEMORY;
+    if (rc == 0)
+        rc = add_blocks(source, o, &plan, blocks, plan_measured_blocks(&plan, o->scale_rows, blocks), &sums, e);
+    if (rc == 0)
+        rc = scale_finish(&sums, s, s->scale, e);
+    mem_free(blocks);
+    plan_release(&plan);
+    if (rc)
+        return rc;
     s->has_scale = true;
-    log_line("scale measured over %zu rows", sums.rows);
+    log_line("scale measured over %zu rows, as a run of seed %" PRIu64 " measures it", sums.rows, o->run_seed);
     return 0;
 }
 
@@ -137,7 +159,7 @@ int record(struct source *source, const struct record_options *o, struct err *e)
         return rc;
     if (o->resume && is_there(o->folder))
         rc = open_again(&r, source, o, e);
-    else if (s->has_scale || (rc = measure(source, o, &rows, e)) == 0)
+    else if (s->has_scale || (rc = measure(source, o, e)) == 0)
         rc = recording_create(&r, o->folder, s, o->dtype, o->shard_seqs, e);
     bool complete = rc == 0 && r.n_recorded == r.n_shards;
     if (complete)

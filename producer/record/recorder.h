@@ -14,9 +14,11 @@ struct record_options {
     const char *folder;
     enum row_dtype dtype;
     uint32_t shard_seqs;
-    size_t
-        scale_rows; /* The scale is measured over so many rows, in whole shards from the first, if the source has none. */
-    bool resume;    /* It goes on with what is there, or starts if nothing is. */
+    /* The scale is measured, if the source has none, over the rows that a run of this seed and these blocks would measure
+     * (plan.h): so that a replay is that run. */
+    uint64_t run_seed, scale_rows, window_rows;
+    uint32_t block_seqs, eval_blocks;
+    bool resume; /* It goes on with what is there, or starts if nothing is. */
     /* Set by a signal handler: the shard at hand is finished and record returns 0; while the scale is measured it returns
      * ERR_STOPPED. */
     volatile sig_atomic_t *stop;

@@ -71,7 +71,7 @@ class Actcat(harness.ProgramTest):
         folder = self.path("recording")
         self.succeed(self.start(harness.ACTGEN, ["--threads", "1", "--model", f"{harness.DEMO}/base", "--tokens",
                                                  self.path("tokens.npy"), "--record", folder, "--sites", "blocks.[24].hook_resid_post",
-                                                 "--shard-seqs", "8"], "record"))
+                                                 "--shard-seqs", "8", "--eval-blocks", "0"], "record"))
         stats = json.loads(self.actcat(folder, "--json"))
         saved = harness.read_json(f"{folder}/manifest.json")
         self.assertEqual((stats["kind"], stats["dtype"], stats["rows"], stats["n_recorded"]), ("recording", "bf16", 20 * 127, 3))

@@ -173,14 +173,18 @@ class Actgen(BadInput):
 
     def test_flags_that_do_nothing(self):
         """Of recording without a trainer, or of serving one, where the other is done."""
-        for flag in ["--dtype", "fp32"], ["--shard-seqs", "4"], ["--scale-rows", "100"]:
+        measured = [[f"--{name}", "100"] for name in ("scale-rows", "run-seed", "model-batch-size", "eval-blocks", "window-rows")]
+        for flag in ["--dtype", "fp32"], ["--shard-seqs", "4"], *measured:
             for more in [], ["--record", self.path("r")]:  # --connect is there
                 self.refuse([*SYNTHETIC, *more, *flag], f"{flag[0]} belongs to --record without --connect", status=2)
         for flag in ["--name", "x"], ["--give-up-after", "9"], ["--curve-secret", "x"], ["--curve-server", "x"]:
             self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), *flag], "record"),
                          f"{flag[0]} belongs to a trainer", status=2)
-        self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), "--scale", "1,1", "--scale-rows", "9"], "record"),
-                     "--scale-rows and --scale", status=2)
+        for flag in measured:
+            self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), "--scale", "1,1", *flag], "record"),
+                         f"{flag[0]} and --scale", status=2)
+        self.refused(self.start(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("r"), "--n-seq", "8"], "record"),
+                     "4 blocks held out", "of 2 in all", "--scale gives one")
         self.refuse([*SYNTHETIC, "--truth", "t", "--sites", "blocks.1.*"], "--truth and --sites exclude each other", status=2)
         self.refuse([*SYNTHETIC, "--resume"], "--resume goes with --record", status=2)
         self.assertFalse(os.path.exists(self.path("r")))

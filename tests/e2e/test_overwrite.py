@@ -43,14 +43,14 @@ class Overwrite(harness.ProgramTest):
 
     def test_actgen(self):
         truth = self.put("truth.safetensors")
-        args = [*SYNTHETIC, "--record", self.path("new"), "--truth", truth]
+        args = [*SYNTHETIC, "--eval-blocks", "0", "--record", self.path("new"), "--truth", truth]
         self.refuses(truth, OTHER_KIND, harness.ACTGEN, args)
         self.run_it(harness.ACTGEN, [*args, "--force"])
         self.assertIn("directions", harness.read_safetensors(truth)[0])
-        self.run_it(harness.ACTGEN, [*SYNTHETIC, "--record", self.path("again"), "--truth", truth])  # of its own kind
+        self.run_it(harness.ACTGEN, [*SYNTHETIC, "--eval-blocks", "0", "--record", self.path("again"), "--truth", truth])  # of its own kind
 
         shard = self.put("other/shard_00000000.safetensors")
-        args = [*SYNTHETIC, "--record", self.path("other")]
+        args = [*SYNTHETIC, "--eval-blocks", "0", "--record", self.path("other")]
         self.refuses(shard, OTHER_KIND, harness.ACTGEN, args)
         self.assertEqual(os.listdir(self.path("other")), ["shard_00000000.safetensors"])
         self.run_it(harness.ACTGEN, [*args, "--force"])
@@ -58,7 +58,7 @@ class Overwrite(harness.ProgramTest):
 
         header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (8, 4), }".ljust(117) + b"\n"
         shard = self.put("in/shard_00000000.safetensors", b"\x93NUMPY\1\0\x76\0" + header + b"\0\0\x80\x3f" * 32)
-        self.refuses(shard, INPUT, harness.ACTGEN, ["--source", "npy", "--input", shard, "--record", self.path("in"), "--force"])
+        self.refuses(shard, INPUT, harness.ACTGEN, ["--source", "npy", "--input", shard, "--record", self.path("in"), "--force", "--eval-blocks", "0"])
 
     def test_xctrain(self):
         for name in ("crosscoder.safetensors", "cfg.json", "status.json", "summary.json"):

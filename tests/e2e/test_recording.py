@@ -222,6 +222,29 @@ class OneRun(Recorded):
         self.assertIn("holds a recording already", self.error_line(again))
 
 
+class DefaultForm(harness.ProgramTest):
+    """The README's commands, without a flag for the scale: the run of a recording is the live one."""
+
+    RUN = ["--batch-size", "64", "--num-tokens", str(64 * 10), "--dict-size", "64"]
+
+    def compare(self, run=(), record=()):
+        first_sequences(self.path("tokens.npy"))
+        model = ["--model", f"{harness.DEMO}/base", "--tokens", self.path("tokens.npy")]
+        self.succeed(self.start(harness.ACTGEN, [*THREADS, *model, "--record", self.path("acts"), *record], "record"))
+        for out, args in ("live", model), ("replay", ["--source", "recording", "--input", self.path("acts")]):
+            self.train([*self.RUN, *run], args, out)
+        self.assertEqual(*[harness.read_json(self.path(out, "cfg.json"))["run_scale"] for out in ("live", "replay")])
+        self.assertEqual(*[harness.sha256(self.path(out, "crosscoder.safetensors")) for out in ("live", "replay")])
+
+    def test_as_written(self):
+        self.compare()
+
+    def test_other_run(self):
+        """Of another seed, other blocks and a window smaller than the rows to be measured."""
+        run = ["--model-batch-size", "6", "--eval-blocks", "3", "--scale-rows", "9000"]
+        self.compare(["--seed", "7", "--buffer-mult", "64", *run], ["--run-seed", "7", "--window-rows", str(64 * 64), *run])
+
+
 class Killed(harness.ProgramTest):
     """The synthetic source: as quick as it is, a kill can come at any part of the work."""
 

@@ -291,7 +291,7 @@ class Actcat(Job):
     def make_inputs(self):
         harness.write_npy(self.given("tokens.npy"), [[(3 * i + j) % 10 for j in range(4)] for i in range(6)])
         command = [program("actgen"), "--threads", "1", "--model", f"{DATA}/gpt2/unscaled", "--tokens", self.given("tokens.npy"),
-                   "--sites", "blocks.*.hook_resid_post", "--record", self.given("recording"), "--shard-seqs", "4"]
+                   "--sites", "blocks.*.hook_resid_post", "--record", self.given("recording"), "--shard-seqs", "4", "--eval-blocks", "0"]
         if Run(command, self.logs).wait().status != 0:
             raise Failure("no recording to look at")
         write_tokenizer(self.given("tokenizer.json"))
@@ -376,7 +376,7 @@ class Record(Job):
     source = SYNTHETIC + ["--n-seq", "6", "--seq-len", "4"]
 
     def args(self):
-        return [program("actgen"), *self.source, "--record", self.at("recording"), "--shard-seqs", "2"]
+        return [program("actgen"), *self.source, "--record", self.at("recording"), "--shard-seqs", "2", "--eval-blocks", "0"]
 
     def cut_short(self, run):
         left = tree(self.work)
@@ -414,7 +414,7 @@ class RecordResumed(Record):
             raise Failure(run.describe())
 
     def source_args(self, folder):
-        return [program("actgen"), *self.source, "--record", folder, "--shard-seqs", "2"]
+        return [program("actgen"), *self.source, "--record", folder, "--shard-seqs", "2", "--eval-blocks", "0"]
 
     def clean(self):
         super().clean()
@@ -562,7 +562,7 @@ class Serve(Wire):
 class ServeRecording(Serve):
     def make_inputs(self):
         super().make_inputs()
-        run = Run([program("actgen"), *self.source, "--record", self.given("recording"), "--shard-seqs", "2"], self.logs).wait()
+        run = Run([program("actgen"), *self.source, "--record", self.given("recording"), "--shard-seqs", "2", "--eval-blocks", "0"], self.logs).wait()
         if run.status != 0:
             raise Failure(run.describe())
         self.source = ["--source", "recording", "--input", self.given("recording"), "--threads", "1", "--verify"]

@@ -73,7 +73,7 @@ class Recording(harness.ProgramTest):
         np.testing.assert_array_equal(np.concatenate([s["tokens"] for s in shards]), tokens[sequence, position])
 
     def test_fp32(self):
-        folder, tokens = self.record("--dtype", "fp32")
+        folder, tokens = self.record("--dtype", "fp32", "--eval-blocks", "0")
         shards = [load_file(path) for path in self.shards(folder)]
         acts = np.concatenate([s["acts"] for s in shards])
         self.assertEqual((acts.dtype, acts.shape), (np.float32, (N_SEQ * ROWS, 4, 128)))

@@ -60,7 +60,7 @@ class Help(unittest.TestCase):
         self.assertEqual(bash.offers("--tokens", "=", "to"), {"tokens.npy"})
         self.assertEqual(bash.offers("--compute", "="), {"fp32", "bf16"})  # --help says --compute=fp32|bf16
         self.assertEqual(bash.offers("--threads", ""), set())
-        self.assertEqual(bash.offers("--mod"), {"--model="})
+        self.assertEqual(bash.offers("--tok"), {"--tokens="})
         self.assertEqual(Bash("actcat", self.folder).offers(""), {"models", "tokens.npy"})
 
     def test_zsh(self):

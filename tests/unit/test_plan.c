@@ -190,6 +190,26 @@ static void refusals(void **state)
     refused(1, 0, 0, "0 rows", "block of 10");
 }
 
+/* The first blocks of the first window, as few as have the rows, and never more than that window. */
+static void measured_blocks(void **state)
+{
+    (void)state;
+    struct plan p;
+    uint32_t window[100], measured[100], n;
+    open_plan(&p, &(struct geometry){1000, 15, 4, 4, 999}, 1); /* blocks of 60 rows, 16 a window */
+    plan_window(&p, 0, window, &n);
+    static const struct {
+        uint64_t rows;
+        uint32_t blocks;
+    } cases[] = {{1, 1}, {60, 1}, {61, 2}, {900, 15}, {1000000, 16}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t blocks = cases[i].blocks < n ? cases[i].blocks : n;
+        assert_int_equal(plan_measured_blocks(&p, cases[i].rows, measured), blocks);
+        assert_memory_equal(measured, window, blocks * sizeof *window);
+    }
+    plan_release(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +218,7 @@ int main(void)
         cmocka_unit_test(epochs_are_permutations),
         cmocka_unit_test(pure_functions_of_the_window),
         cmocka_unit_test(orders_differ),
+        cmocka_unit_test(measured_blocks),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -257,12 +257,10 @@ static int choose_scale_blocks(struct trainer *t, struct err *e)
     t->scale_blocks = mem_alloc(t->plan.window_blocks, sizeof *t->scale_blocks, "block list", e);
     if (!t->scale_blocks)
         return ERR_MEMORY;
-    uint32_t n;
-    plan_window(&t->plan, 0, t->scale_blocks, &n);
-    if (t->has_scale && !t->wants_rows && n > LEASES_MAX / 2 - t->plan.n_eval)
-        n = LEASES_MAX / 2 - t->plan.n_eval;
-    for (size_t rows = 0; t->n_scale_blocks < n && rows < c->scale_rows; t->n_scale_blocks++)
-        rows += plan_block_rows(&t->plan, t->scale_blocks[t->n_scale_blocks]);
+    uint32_t most = LEASES_MAX / 2 - t->plan.n_eval;
+    t->n_scale_blocks = plan_measured_blocks(&t->plan, c->scale_rows, t->scale_blocks);
+    if (t->has_scale && !t->wants_rows && t->n_scale_blocks > most)
+        t->n_scale_blocks = most;
     return 0;
 }
 

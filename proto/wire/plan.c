@@ -116,6 +116,15 @@ size_t plan_window(struct plan *p, uint64_t g, uint32_t *blocks, uint32_t *n_blo
     return rows;
 }
 
+uint32_t plan_measured_blocks(struct plan *p, uint64_t n_rows, uint32_t *blocks)
+{
+    uint32_t n, taken = 0;
+    plan_window(p, 0, blocks, &n);
+    for (uint64_t rows = 0; taken < n && rows < n_rows; taken++)
+        rows += plan_block_rows(p, blocks[taken]);
+    return taken;
+}
+
 uint64_t plan_rows_before(struct plan *p, uint64_t g)
 {
     uint32_t begin, end;

@@ -4,7 +4,9 @@
  * spread evenly over the tensor and the same for every seed, are held out. An epoch is all other blocks in an order of
  * its own, a permutation seeded by (seed, epoch), cut into windows of as equal a number of blocks as can be, none with
  * more rows than asked for. A window never crosses an epoch, so every row is trained once before any is trained again.
- * The rows of window g, numbered block after block, are served in the permutation seeded by (seed, g). */
+ * The rows of window g, numbered block after block, are served in the permutation seeded by (seed, g).
+ *
+ * The trainer goes by it; a producer that records without one asks it over which rows a run would measure the scale. */
 #ifndef CROSSFEED_PLAN_H
 #define CROSSFEED_PLAN_H
 
@@ -49,6 +51,10 @@ size_t plan_block_rows(const struct plan *p, uint32_t block);
 
 /* Writes the blocks of window g in their order into blocks [window_blocks]; *n_blocks of them. Returns the window's rows. */
 size_t plan_window(struct plan *p, uint64_t g, uint32_t *blocks, uint32_t *n_blocks);
+
+/* Writes the blocks over which a run measures its scale into blocks [window_blocks]: the first ones of window 0, as many as
+ * it takes to have n_rows rows, or all of them. Returns how many. */
+uint32_t plan_measured_blocks(struct plan *p, uint64_t n_rows, uint32_t *blocks);
 
 /* Returns the rows of all windows before g. */
 uint64_t plan_rows_before(struct plan *p, uint64_t g);
