@@ -140,6 +140,10 @@ static const struct actgen_flag {
     FLAG("max-abs", FLAG_NUMBER, max_abs, ALL, "X",
          "refuse a row with a value greater than this in size, as it is sent; the trainer has such a flag, too",
          RANGE(ROW_MAX_ABS_LEAST, ROW_MAX_ABS_MOST)),
+    FLAG("lengths", FLAG_STRING, model.lengths, MODEL | NPY | SAFETENSORS, "FILE",
+         "valid tokens (npy, safetensors: rows) of each sequence, .npy [n_seq]: padding is masked from training "
+         "(default of a model: the .lengths.npy beside the tokens, as xctok --per-document writes it)",
+         .input = true),
     FLAG("threads", FLAG_COUNT, threads, ALL, "N", "threads to compute with (default: one a core)", RANGE(1, 4096)),
 #undef GROUP
 #define GROUP "Source model"
@@ -147,9 +151,8 @@ static const struct actgen_flag {
          "folder with config.json and model.safetensors; twice for a base/chat pair", .high = STREAM_MAX_MODELS,
          .input = true),
     FLAG("tokens", FLAG_STRING, model.tokens, MODEL, "FILE", "token tensor, .npy [n_seq, seq_len]", .input = true),
-    FLAG("lengths", FLAG_STRING, model.lengths, MODEL, "FILE",
-         "valid tokens of each sequence, .npy [n_seq] (xctok --per-document): padding is masked from training",
-         .input = true),
+    FLAG("no-lengths", FLAG_SWITCH, model.no_lengths, MODEL, NULL,
+         "leave out the .lengths.npy beside the tokens: all of them are text"),
     FLAG("keep-bos", FLAG_SWITCH, model.keep_bos, MODEL, NULL, "keep the first position of each sequence"),
     FLAG("center-writing-weights", FLAG_SWITCH, model.center_writing_weights, MODEL, NULL,
          "centre the weights that write to the residual stream, as TransformerLens does"),
@@ -265,6 +268,8 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--source %s needs --input", source_names[a->source]);
     if (a->source == SOURCE_RECORDING && a->inputs.n > 1)
         return err_set(e, ERR_INPUT, "--source recording takes one --input, not %zu", a->inputs.n);
+    if (a->model.lengths && a->model.no_lengths)
+        return err_set(e, ERR_INPUT, "--lengths and --no-lengths exclude each other");
     if (a->record.resume && !a->record.folder)
         return err_set(e, ERR_INPUT, "--resume goes with --record only");
     if (a->force && !a->record.folder && !a->truth)
@@ -282,7 +287,8 @@ static int open_whole(struct source *s, const struct arguments *a, struct err *e
                                     .n_files = a->inputs.n,
                                     .safetensors = a->source == SOURCE_SAFETENSORS,
                                     .npy_bf16 = a->npy_dtype != NULL,
-                                    .seq_len = a->seq_len};
+                                    .seq_len = a->seq_len,
+                                    .lengths = a->model.lengths};
     switch (a->source) {
     case SOURCE_SYNTHETIC:
         planted.seq_len = a->seq_len ? a->seq_len : planted.seq_len;

@@ -10,6 +10,7 @@
 #include "bf16.h"
 #include "file.h"
 #include "finite.h"
+#include "lengths.h"
 #include "mem.h"
 #include "npy.h"
 #include "safetensors.h"
@@ -35,7 +36,8 @@ struct import {
     size_t n_files;
     struct column columns[STREAM_MAX_SITES];
     size_t n_rows;
-    float *vector; /* [d_model] */
+    struct lengths lengths; /* in rows, if they are given */
+    float *vector;          /* [d_model] */
     struct stream stream;
 };
 
@@ -258,6 +260,10 @@ static int describe(struct import *im, const struct import_options *o, struct er
     for (uint32_t i = 0; i < s->n_sites; i++)
         fingerprint_column(&f, im, &im->columns[i], s->d_model);
     fingerprint_finish(&f, s->model_fingerprints[0]);
+    if (o->lengths &&
+        lengths_open(&im->lengths, o->lengths,
+                     &(struct lengths_of){o->files[0], s->n_seq, s->seq_len, s->seq_len, s->model_fingerprints[0]}, e))
+        return e->code;
     for (uint32_t m = 1; m < s->n_models && m < STREAM_MAX_MODELS; m++) /* the cache of all of them is one */
         memcpy(s->model_fingerprints[m], s->model_fingerprints[0], FINGERPRINT_SIZE);
     im->vector = mem_alloc(s->d_model, sizeof *im->vector, "vector", e);
@@ -287,18 +293,24 @@ static int compute(void *self, uint32_t first, uint32_t n, struct rows *r, struc
     const struct stream *s = &im->stream;
     size_t first_row = (size_t)first * s->seq_len;
     for (size_t i = 0; i < (size_t)n * s->seq_len; i++) {
+        struct row_origin origin = {first + (uint32_t)(i / s->seq_len), (uint32_t)(i % s->seq_len), 0};
+        bool masked = im->lengths.file.data && origin.position >= lengths_get(&im->lengths, origin.sequence);
         for (uint32_t site = 0; site < s->n_sites; site++) {
             const struct column *c = &im->columns[site];
             if (r->wanted && !r->wanted[site])
                 continue;
-            read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
+            if (masked)
+                memset(im->vector, 0, s->d_model * sizeof *im->vector);
+            else
+                read_vector(im->vector, c->data + (first_row + i) * c->stride, c->element, s->d_model);
             size_t bad = finite_first_bad_f32(im->vector, s->d_model);
             if (bad < s->d_model)
                 return err_set(e, ERR_INPUT, "row %zu, %s: value %zu is %g, must be finite", first_row + i,
                                s->sites[site], bad, (double)im->vector[bad]);
             rows_put(r, i, site, im->vector);
         }
-        rows_put_origin(r, i, (struct row_origin){first + (uint32_t)(i / s->seq_len), (uint32_t)(i % s->seq_len), 0});
+        origin.token = masked ? ROW_MASKED : 0;
+        rows_put_origin(r, i, origin);
     }
     return 0;
 }
@@ -325,6 +337,7 @@ static void close_source(void *self)
         else
             safetensors_close(&im->safetensors[i]);
     }
+    lengths_close(&im->lengths);
     mem_free(im->npy);
     mem_free(im->safetensors);
     mem_free(im->vector);

@@ -151,11 +151,32 @@ static int open_models(struct source_model *src, const struct source_model_optio
     return 0;
 }
 
+/* Opens the lengths that are given, or else those beside the tokens. */
+static int open_lengths(struct source_model *src, const struct source_model_options *o, struct err *e)
+{
+    char beside[4096];
+    if (o->lengths)
+        return tokens_open_lengths(&src->tokens, o->lengths, e);
+    if (npy_lengths_path(beside, sizeof beside, o->tokens, e))
+        return e->code;
+    if (access(beside, F_OK) != 0)
+        return 0;
+    if (o->no_lengths) {
+        log_line("%s is not used: all tokens are taken for text", beside);
+        return 0;
+    }
+    if (tokens_open_lengths(&src->tokens, beside, e))
+        return err_prefix(e, "beside the tokens (--no-lengths leaves it out)");
+    log_line("%s lies beside the tokens: rows behind each sequence's length are masked (--no-lengths declines)",
+             beside);
+    return 0;
+}
+
 static int open_tokens(struct source_model *src, const struct source_model_options *o, struct err *e)
 {
     int rc = tokens_open(&src->tokens, o->tokens, o->seq_len, src->models[0].vocab_size, e);
-    if (rc == 0 && o->lengths)
-        rc = tokens_open_lengths(&src->tokens, o->lengths, e);
+    if (rc == 0)
+        rc = open_lengths(src, o, e);
     if (rc)
         return rc;
     src->seq_len = src->tokens.seq_len;

@@ -13,8 +13,10 @@ struct source_model_options {
     uint32_t n_models;         /* 1 to STREAM_MAX_MODELS; their sites are stacked */
     const char *tokens;        /* token tensor, see tokens.h */
     uint32_t seq_len;          /* 0: as in the file */
-    const char
-        *lengths; /* valid tokens of each sequence, see tokens.h: rows behind them are masked; NULL: all are valid */
+    /* Of each sequence, see lengths.h: rows behind them are masked. NULL: those that lie beside the tokens, if there are and
+     * no_lengths does not decline them; else all tokens are text. */
+    const char *lengths;
+    bool no_lengths;
     const char *sites;           /* globs, see site_picks.h; NULL: SITES_DEFAULT */
     bool keep_bos;               /* else the first position of each sequence gives no row */
     bool center_writing_weights; /* see model_load.h */

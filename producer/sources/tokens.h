@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "fingerprint.h"
+#include "lengths.h"
 #include "npy.h"
 
 struct tokens {
@@ -20,15 +21,12 @@ struct tokens {
     uint32_t n_seq;
     uint32_t seq_len; /* as used; the file's sequences may be longer */
     char fingerprint[FINGERPRINT_SIZE];
-    struct npy
-        lengths; /* valid tokens of each sequence: what lies behind is padding; lengths.data NULL: there is none */
+    struct lengths lengths; /* if tokens_open_lengths has been called */
 };
 
 /* Opens the tensor for the first seq_len tokens of each sequence (0: all of them). Ids must be below vocab_size. */
 int tokens_open(struct tokens *t, const char *path, uint32_t seq_len, uint32_t vocab_size, struct err *e);
-/* Reads the lengths [n_seq] (integers) that `xctok --per-document` writes: in sequence s, only the first lengths[s]
- * tokens are text. They become part of the fingerprint. Refuses another number of sequences and a length outside 0..the
- * file's seq_len. */
+/* Opens the lengths of its sequences (lengths.h). They become part of the fingerprint. */
 int tokens_open_lengths(struct tokens *t, const char *path, struct err *e);
 /* Returns how many tokens of a sequence are text: at most seq_len. */
 uint32_t tokens_length(const struct tokens *t, uint32_t sequence);

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "file_format.h"
@@ -199,4 +200,54 @@ void npy_close(struct npy *n)
 {
     file_unmap(&n->map);
     *n = (struct npy){0};
+}
+
+bool npy_is_integer(enum npy_dtype dtype)
+{
+    return dtype != NPY_F16 && dtype != NPY_F32 && dtype != NPY_F64;
+}
+
+void npy_integers(const struct npy *file, size_t first, size_t n, uint64_t *dst)
+{
+    const unsigned char *src = file->data + first * file->item_size;
+    for (size_t j = 0; j < n; j++) {
+        uint64_t u64 = 0;
+        uint32_t u32 = 0;
+        uint16_t u16 = 0;
+        switch (file->dtype) {
+        case NPY_U8:
+            dst[j] = src[j];
+            break;
+        case NPY_U16:
+            memcpy(&u16, src + 2 * j, 2);
+            dst[j] = u16;
+            break;
+        case NPY_I16:
+            memcpy(&u16, src + 2 * j, 2);
+            dst[j] = (uint64_t)(int64_t)(int16_t)u16;
+            break;
+        case NPY_U32:
+            memcpy(&u32, src + 4 * j, 4);
+            dst[j] = u32;
+            break;
+        case NPY_I32:
+            memcpy(&u32, src + 4 * j, 4);
+            dst[j] = (uint64_t)(int64_t)(int32_t)u32;
+            break;
+        default:
+            memcpy(&u64, src + 8 * j, 8);
+            dst[j] = u64;
+            break;
+        }
+    }
+}
+
+int npy_lengths_path(char *path, size_t size, const char *tokens, struct err *e)
+{
+    size_t n = strlen(tokens);
+    if (n >= 4 && strcmp(tokens + n - 4, ".npy") == 0)
+        n -= 4;
+    if ((size_t)snprintf(path, size, "%.*s.lengths.npy", (int)n, tokens) >= size)
+        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, with .lengths.npy at most %zu", tokens, n, size - 1);
+    return 0;
 }

@@ -5,7 +5,9 @@
 #ifndef CROSSFEED_NPY_H
 #define CROSSFEED_NPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "err.h"
 #include "file.h"
@@ -29,5 +31,13 @@ int npy_open(struct npy *n, const char *path, struct err *e);
 void npy_close(struct npy *n);
 /* Returns NumPy's name of it: "uint16", ... */
 const char *npy_dtype_name(enum npy_dtype dtype);
+bool npy_is_integer(enum npy_dtype dtype);
+/* Copies the elements [first, first + n) of an integer array, counted in C order, to dst [n], sign-extended: a negative
+ * number becomes a huge one. Several threads may do so at once. */
+void npy_integers(const struct npy *file, size_t first, size_t n, uint64_t *dst);
+
+/* Writes to path [size] where the lengths of the sequences in a token tensor are looked for: its name with .lengths.npy in
+ * the place of .npy. Refuses a name that does not fit. */
+int npy_lengths_path(char *path, size_t size, const char *tokens, struct err *e);
 
 #endif

@@ -154,14 +154,15 @@ class Actgen(BadInput):
         """A flag that the chosen source does not use would do nothing, in silence."""
         model, recording = ["--model", BASE, "--tokens", TOKENS], ["--source", "recording", "--input", self.folder]
         npy, safetensors = (["--source", kind, "--input", self.path("acts")] for kind in ("npy", "safetensors"))
-        of_model = [["--model", BASE], ["--tokens", TOKENS], ["--lengths", "/nonexistent"], ["--keep-bos"],
-                    ["--center-writing-weights"], ["--compute", "bf16"]]
+        of_model = [["--model", BASE], ["--tokens", TOKENS], ["--no-lengths"], ["--keep-bos"], ["--center-writing-weights"],
+                    ["--compute", "bf16"]]
+        lengths = ["--lengths", "/nonexistent"]
         of_synthetic = [["--truth", "t"], *([f"--{name}", "1"] for name in ("d-model", "n-sites", "n-models", "latents", "active",
                                                                             "noise", "n-seq", "seed", "local", "exclusive", "rate-spread",
                                                                             "correlated", "weak-ratio", "alone")), ["--aligned"]]
-        for args, name, *others in ((SYNTHETIC, "synthetic", *of_model, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
+        for args, name, *others in ((SYNTHETIC, "synthetic", *of_model, lengths, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
                                     (model, "model", *of_synthetic, ["--input", "x"], ["--verify"], ["--npy-dtype", "bf16"]),
-                                    (recording, "recording", *of_model, *of_synthetic, ["--seq-len", "4"], ["--record", "r"],
+                                    (recording, "recording", *of_model, lengths, *of_synthetic, ["--seq-len", "4"], ["--record", "r"],
                                      ["--npy-dtype", "bf16"]),
                                     (npy, "npy", *of_model, *of_synthetic, ["--verify"]),
                                     (safetensors, "safetensors", *of_model, *of_synthetic, ["--verify"], ["--npy-dtype", "bf16"])):

@@ -33,7 +33,7 @@ static void as_lengths(const char *path, size_t n_seq)
     if (n_seq && n_seq <= UINT32_MAX && tokens_open_lengths(&t, path, &e) == 0)
         for (uint32_t s = 0; s < t.n_seq; s++)
             MUST(tokens_length(&t, s) <= 8);
-    npy_close(&t.lengths);
+    lengths_close(&t.lengths);
 }
 
 static void as_rows(const char *path, bool bf16)

@@ -30,18 +30,10 @@ static bool is_token_tensor(const char *path, const char *mark)
 
 int pack_open(struct pack *p, const struct pack_options *o, struct err *e)
 {
-    static const char ending[] = ".lengths.npy";
     static const struct file_kind kind = {.name = "a token tensor or its lengths", .is = is_token_tensor};
     *p = (struct pack){.options = *o};
-    size_t n = strlen(o->path);
-    if (n >= 4 && strcmp(o->path + n - 4, ".npy") == 0)
-        n -= 4;
-    if (n + sizeof ending > sizeof p->lengths_path)
-        return err_set(e, ERR_INPUT, "%.80s...: path of %zu bytes, at most %zu", o->path, n,
-                       sizeof p->lengths_path - sizeof ending);
-    memcpy(p->lengths_path, o->path, n);
-    memcpy(p->lengths_path + n, ending, sizeof ending);
-    if (overwrite_check(o->path, &kind, e) || overwrite_check(p->lengths_path, &kind, e)) /* which may be removed */
+    if (npy_lengths_path(p->lengths_path, sizeof p->lengths_path, o->path, e) || overwrite_check(o->path, &kind, e) ||
+        overwrite_check(p->lengths_path, &kind, e)) /* which may be removed */
         return e->code;
     p->row = mem_alloc(o->seq_len, sizeof *p->row, "sequence", e);
     if (!p->row || tensor_out_open(&p->tokens, o->path, o->seq_len, o->narrow, e))

@@ -295,6 +295,9 @@ static int encode(struct arguments *a, struct tokenizer *t, struct err *e)
                  a->pack.path, w.pack.tokens.rows, a->pack.seq_len, a->pack.narrow ? "uint16" : "int32",
                  (unsigned long long)w.pack.documents, 1e-6 * (double)w.corpus.bytes, 1e-6 * (double)w.pack.n_ids,
                  megabytes_per_s(&w));
+    if (!rc && a->pack.per_document)
+        log_line("%s: how much of each sequence is text; actgen --tokens %s finds it there (elsewhere: --lengths FILE)",
+                 w.pack.lengths_path, a->pack.path);
     if (!rc && w.pack.empty)
         log_line("%llu documents without a token left out", (unsigned long long)w.pack.empty);
     if (!rc)
