@@ -55,13 +55,14 @@ class Actcat(harness.ProgramTest):
         path, header, data = self.path("acts.safetensors"), {}, b""
         for site in range(SITES):
             column = b"".join(struct.pack(f"<{D}f", *row[site]) for row in self.rows())
-            header[f"layer.{site}"] = {"dtype": "F32", "shape": [10, 10, D], "data_offsets": [len(data), len(data) + len(column)]}
+            header[f"layer.{9 + site}"] = {"dtype": "F32", "shape": [10, 10, D], "data_offsets": [len(data), len(data) + len(column)]}
             data += column
         harness.write_safetensors(path, header, data)
         stats = json.loads(self.actcat(path, "--json"))
         self.check_stats(stats)
-        self.assertEqual([s["site"] for s in stats["sites"]], ["layer.0", "layer.1"])
+        self.assertEqual([s["site"] for s in stats["sites"]], ["layer.9", "layer.10"])
         self.assertEqual(stats["stream"]["seq_len"], 10)
+        self.assertIn("acts.safetensors: --npy-dtype belongs to .npy", self.actcat(path, "--npy-dtype", "bf16", status=1))
 
     def test_recording(self):
         """Recorded rows have the scale in them; text and rows as the token tensor has them; a damaged shard is named."""
@@ -72,6 +73,8 @@ class Actcat(harness.ProgramTest):
         self.succeed(self.start(harness.ACTGEN, ["--threads", "1", "--model", f"{harness.DEMO}/base", "--tokens",
                                                  self.path("tokens.npy"), "--record", folder, "--sites", "blocks.[24].hook_resid_post",
                                                  "--shard-seqs", "8", "--eval-blocks", "0"], "record"))
+        for flag in ["--seq-len", "4"], ["--npy-dtype", "bf16"]:
+            self.assertIn("is a recording, which says itself", self.actcat(folder, *flag, status=1))
         stats = json.loads(self.actcat(folder, "--json"))
         saved = harness.read_json(f"{folder}/manifest.json")
         self.assertEqual((stats["kind"], stats["dtype"], stats["rows"], stats["n_recorded"]), ("recording", "bf16", 20 * 127, 3))

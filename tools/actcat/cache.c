@@ -21,6 +21,9 @@ int cache_open(struct cache *c, const struct import_options *o, struct err *e)
     if (stat(o->files[0], &st) == 0 && S_ISDIR(st.st_mode)) {
         if (o->n_files > 1)
             return err_set(e, ERR_INPUT, "%s is a folder: a recording is looked at alone", o->files[0]);
+        if (o->seq_len || o->npy_bf16)
+            return err_set(e, ERR_INPUT, "%s is a recording, which says itself what --seq-len and --npy-dtype say",
+                           o->files[0]);
         if (recording_open(&c->recording, o->files[0], e))
             return e->code;
         c->is_recording = true;
@@ -32,6 +35,8 @@ int cache_open(struct cache *c, const struct import_options *o, struct err *e)
             if (!ends_with(o->files[i], import.safetensors ? ".safetensors" : ".npy"))
                 return err_set(e, ERR_INPUT, "%s: must be a recording's folder, or all files .npy or all .safetensors",
                                o->files[i]);
+        if (import.safetensors && o->npy_bf16)
+            return err_set(e, ERR_INPUT, "%s: --npy-dtype belongs to .npy", o->files[0]);
         if (source_import_open(&c->import, &import, e))
             return e->code;
         c->stream = &c->import.stream;
