@@ -143,10 +143,14 @@ static size_t head_tensors(struct model *m, struct want *wants)
     return 2;
 }
 
+/* The causal mask, and the score of what it hides. */
+static const char *const layer_constants[] = {"attn.bias", "attn.masked_bias", NULL};
+
 const struct family family_gpt2 = {
     .model_type = "gpt2",
     .prefix = "transformer.",
     .layer_prefix = "h.",
+    .layer_constants = layer_constants,
     .points = site_hook_points,
     .can_center = true,
     .configure = configure,

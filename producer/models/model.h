@@ -56,6 +56,9 @@ struct family {
     const char *model_type; /* in config.json */
     const char *prefix; /* names of tensors in a file may, but need not, have this before them: "transformer."; or "" */
     const char *layer_prefix; /* before a layer's number: "h." */
+    /* Tensors that files may have of a layer beside those that it wants, NULL after the last: constants that its run computes
+     * itself. Any other that is not wanted is refused. NULL: there are none. */
+    const char *const *layer_constants;
     const char *const
         *points;     /* the hook points of a layer in the order in which run visits them, NULL after the last */
     bool can_center; /* centring the weights that write to the residual stream changes no result */

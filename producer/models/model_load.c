@@ -8,7 +8,9 @@
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "families.h"
 #include "file.h"
@@ -16,6 +18,9 @@
 #include "mem.h"
 
 #define NAME_SIZE 160 /* of a tensor */
+#define ADAPTER_HELP                                                                                             \
+    "adapters are not applied, and without it the activations would be the base model's; save the merged model " \
+    "(merge_and_unload of peft)"
 
 static int read_family(struct model *m, const struct model_config *c, struct err *e)
 {
@@ -143,21 +148,90 @@ static int take_layer(struct model *m, uint32_t layer, struct fingerprint *hash,
     return rc;
 }
 
-/* Refuses a file that holds a layer more than config.json counts. */
-static int check_beyond(const struct model *m, struct err *e)
+/* ---- what must not be left over ---- */
+
+/* Returns what stands behind a layer's number in the name of a tensor, and sets *layer; NULL if the name has no such number.
+ * Whatever stands before it: "base_model.model.transformer.h.5.attn.c_attn.weight" is a layer's, too. */
+static const char *behind_layer(const char *name, const char *layer_prefix, unsigned long *layer)
+{
+    size_t length = strlen(layer_prefix);
+    for (const char *at = name; (at = strstr(at, layer_prefix)); at++) {
+        char *end;
+        if ((at > name && at[-1] != '.') || at[length] < '0' || at[length] > '9')
+            continue;
+        *layer = strtoul(at + length, &end, 10);
+        if (*end == '.')
+            return end + 1;
+    }
+    return NULL;
+}
+
+/* Returns whether a tensor of a layer that the model has is taken, or is one of the family's constants. */
+static bool is_used(const struct model *m, const struct tensor_view *t, uint32_t layer, const char *rest)
 {
     struct want wants[MODEL_MAX_WANTS];
     struct layer l = {0};
     const struct safetensors *file;
     char name[NAME_SIZE];
-    m->family->describe(m, m->n_layer, &l);
-    m->family->layer_tensors(m, &l, wants);
-    layer_tensor_name(name, m, m->n_layer, &wants[0]);
-    if (!find(m, name, &file))
-        return 0;
-    return err_set(e, ERR_INPUT, "%s: holds tensor %s, but config.json says %" PRIu32 " layers", file->path, name,
-                   m->n_layer);
+    for (const char *const *c = m->family->layer_constants; c && *c; c++)
+        if (strcmp(rest, *c) == 0)
+            return true;
+    m->family->describe(m, layer, &l);
+    size_t n = m->family->layer_tensors(m, &l, wants);
+    for (size_t i = 0; i < n; i++) {
+        layer_tensor_name(name, m, layer, &wants[i]);
+        if (strcmp(rest, wants[i].name) == 0 && find(m, name, &file) == t)
+            return true;
+    }
+    return false;
 }
+
+/* Refuses a tensor that changes what the model computes but would not be used. */
+static int check_tensor(const struct model *m, const struct safetensors *file, const struct tensor_view *t,
+                        struct err *e)
+{
+    unsigned long layer;
+    if (strncmp(t->name, "lora_", 5) == 0 || strstr(t->name, ".lora_"))
+        return err_set(e, ERR_INPUT, "%s: tensor %s is an adapter's: " ADAPTER_HELP, file->path, t->name);
+    const char *rest = behind_layer(t->name, m->family->layer_prefix, &layer);
+    if (!rest)
+        return 0;
+    if (layer >= m->n_layer)
+        return err_set(e, ERR_INPUT, "%s: holds tensor %s, but config.json says %" PRIu32 " layers", file->path,
+                       t->name, m->n_layer);
+    if (is_used(m, t, (uint32_t)layer, rest))
+        return 0;
+    return err_set(e, ERR_INPUT,
+                   "%s: tensor %s belongs to a layer, but a %s model as config.json describes it has no use for it",
+                   file->path, t->name, m->family->model_type);
+}
+
+static int check_unused(const struct model *m, struct err *e)
+{
+    for (size_t i = 0; i < m->checkpoint.n_files; i++) {
+        const struct safetensors *file = &m->checkpoint.files[i];
+        for (size_t k = 0; k < file->n_tensors; k++)
+            if (check_tensor(m, file, &file->tensors[k], e))
+                return e->code;
+    }
+    return 0;
+}
+
+/* Refuses a folder with an adapter that somebody means to be part of the model. */
+static int check_adapter(const char *folder, struct err *e)
+{
+    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"};
+    char path[4096];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (file_join(path, sizeof path, folder, names[i], e))
+            return e->code;
+        if (access(path, F_OK) == 0)
+            return err_set(e, ERR_INPUT, "%s is an adapter's: " ADAPTER_HELP, path);
+    }
+    return 0;
+}
+
+/* ---- the whole model ---- */
 
 static int take_whole(struct model *m, size_t n, const struct want *wants, struct fingerprint *hash, struct err *e)
 {
@@ -173,7 +247,7 @@ static int take_all(struct model *m, bool head, struct err *e)
     struct want wants[MODEL_MAX_WANTS];
     struct fingerprint hash;
     char text[MODEL_TEXT_SIZE];
-    int rc = check_beyond(m, e);
+    int rc = check_unused(m, e);
     if (!rc)
         rc = fingerprint_init(&hash, e);
     if (rc)
@@ -220,7 +294,10 @@ static int check_options(struct model *m, const struct model_options *o, struct 
 int model_open(struct model *m, const char *folder, const struct model_options *o, struct err *e)
 {
     static const struct model_options none;
-    int rc = model_describe(m, folder, e);
+    *m = (struct model){0};
+    int rc = check_adapter(folder, e);
+    if (!rc)
+        rc = model_describe(m, folder, e);
     if (rc)
         return rc;
     rc = check_options(m, o ? o : &none, e);

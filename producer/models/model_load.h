@@ -1,8 +1,9 @@
 /* model_load.h - opens a model folder as Hugging Face ships it (config.json and safetensors), of any known family.
  *
- * F32 tensors stay where they are in the memory map; F16, BF16 and F64, and what is processed, become fp32 copies. What
- * the family does not want is not looked at. Refused, naming file and tensor: a missing tensor, another shape than
- * config.json implies (both shapes), NaN or infinity (the index), layers beyond those that config.json counts. */
+ * F32 tensors stay where they are in the memory map; F16, BF16 and F64, and what is processed, become fp32 copies.
+ * Refused, naming file and tensor: a missing tensor, another shape than config.json implies (both shapes), NaN or infinity
+ * (the index), layers beyond those that config.json counts; and what would be left out of what the model computes: a
+ * layer's tensor that the family does not want, tensors of an adapter, and an adapter beside the model. */
 #ifndef CROSSFEED_MODEL_LOAD_H
 #define CROSSFEED_MODEL_LOAD_H
 

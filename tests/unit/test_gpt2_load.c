@@ -180,7 +180,7 @@ static void test_config(void **state)
     write_config("n_layer", "4");
     REFUSE(ERR_INPUT, "h.3.ln_1.weight");
     write_config("n_layer", "2");
-    REFUSE(ERR_INPUT, "h.2.ln_1.weight", "2 layers");
+    REFUSE(ERR_INPUT, "holds tensor transformer.h.2.", "2 layers");
     write_config("n_positions", NULL);
     REFUSE(ERR_INPUT, "n_ctx", "missing");
     write_config("n_embd", "2147483646");
@@ -204,6 +204,39 @@ static void test_tensors(void **state)
     assert_int_equal(model_open(&model, scratch_folder, &(struct model_options){.center_writing_weights = true}, &e),
                      ERR_INPUT);
     assert_non_null(strstr(e.message, "wte.weight: element 7"));
+}
+
+/* What would change the activations and would not be used is refused by name: a layer's tensor, an adapter. */
+static void test_left_over(void **state)
+{
+    (void)state;
+    static const char *const of_a_layer[] = {"transformer.h.1.attn.gate", "h.1.mlp.c_fc.weight",
+                                             "transformer.h.01.ln_1.weight",
+                                             "base_model.model.transformer.h.1.mlp.c_fc.weight",
+                                             "h.2.attn.c_attn.base_layer.weight"},
+                             *const adapter[] = {"transformer.h.1.attn.c_attn.lora_A.weight", "lora_embedding_A"},
+                             *const harmless[] = {"h.1.attn.masked_bias", "score.weight", "breadth.1.x"},
+                             *const beside[] = {"adapter_config.json", "adapter_model.safetensors",
+                                                "adapter_model.bin"};
+    start_over();
+    for (size_t i = 0; i < sizeof of_a_layer / sizeof *of_a_layer; i++) {
+        write_model(ORIGINAL, (struct edit){.renamed = "lm_head.weight", .new_name = of_a_layer[i]});
+        REFUSE(ERR_INPUT, "model.safetensors", of_a_layer[i], "belongs to a layer");
+    }
+    for (size_t i = 0; i < sizeof adapter / sizeof *adapter; i++) {
+        write_model(ORIGINAL, (struct edit){.renamed = "lm_head.weight", .new_name = adapter[i]});
+        REFUSE(ERR_INPUT, "model.safetensors", adapter[i], "is an adapter's");
+    }
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+        write_model(ORIGINAL, (struct edit){.renamed = "lm_head.weight", .new_name = harmless[i]});
+        accept(scratch_folder, false);
+        model_close(&model);
+    }
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        scratch_write(beside[i], "{}", 2);
+        REFUSE(ERR_INPUT, scratch_folder, beside[i], "is an adapter's");
+        remove(scratch_path(beside[i]));
+    }
 }
 
 /* The head is looked at only if it is asked for; it is no part of the fingerprint. */
@@ -366,9 +399,9 @@ static void test_in_place(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_missing_files), cmocka_unit_test(test_config),
-                                       cmocka_unit_test(test_tensors),       cmocka_unit_test(test_truncated),
-                                       cmocka_unit_test(test_head),          cmocka_unit_test(test_shards),
-                                       cmocka_unit_test(test_fingerprint),   cmocka_unit_test(test_in_place)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_missing_files), cmocka_unit_test(test_config),   cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_head),     cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_fingerprint),   cmocka_unit_test(test_in_place), cmocka_unit_test(test_left_over)};
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
