@@ -48,6 +48,8 @@ static const struct flag flags[] = {
     FLAG("resume-from", FLAG_COUNT, learner.resume_from, "STEP",
          "go on from that step's checkpoint; newer ones are set aside", .low = 1, .high = 1e15),
     FLAG("init", FLAG_STRING, learner.init, "FILE", "start from these weights (crosscoder.safetensors)", .input = true),
+    FLAG("scale-from-init", FLAG_SWITCH, learner.scale_from_init, NULL,
+         "scale the rows as those were that --init was trained on (and centre them so)"),
     FLAG("truth", FLAG_STRING, learner.truth, "FILE",
          "ground truth of a synthetic source: say at the end how much was recovered", .input = true),
     FLAG("provenance", FLAG_STRING, run.provenance, "FILE",
@@ -79,6 +81,10 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--resume and --init exclude each other");
     if ((a->learner.resume || a->learner.resume_from) && a->force)
         return err_set(e, ERR_INPUT, "--resume and --force exclude each other: what is in --out is the run's");
+    if (a->learner.scale_from_init && !a->learner.init)
+        return err_set(e, ERR_INPUT, "--scale-from-init needs --init");
+    if (a->learner.scale_from_init && *a->learner.config.scale)
+        return err_set(e, ERR_INPUT, "--scale and --scale-from-init exclude each other");
     static const char *const start[] = {"dec_init_norm", "b_dec_init", "init_tied_models", "log_threshold_init"};
     for (size_t i = 0; a->learner.init && i < sizeof start / sizeof start[0]; i++)
         if (config_is_given(&a->learner.config, start[i]))

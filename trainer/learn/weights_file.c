@@ -201,21 +201,23 @@ static int check_mean(const struct safetensors *s, bool centred, struct err *e)
     return 0;
 }
 
-int weights_file_load(const char *path, struct backend *b, struct normalisation *rows, struct err *e)
+/* Fills b, and rows unless that is NULL. */
+static int load(const char *path, struct backend *b, bool centred, struct normalisation *rows, struct err *e)
 {
     struct entry entries[MAX_ENTRIES];
     const struct tensor_view *views[MAX_ENTRIES];
     struct safetensors s;
     float *strip = NULL;
-    size_t n = describe(&b->setup, rows->centred, entries);
+    size_t n = describe(&b->setup, centred, entries);
     int rc = safetensors_open(&s, path, e);
     if (rc)
         return rc;
     rc = check_activation(&s, &b->setup, e);
     if (!rc)
-        rc = check_mean(&s, rows->centred, e);
+        rc = check_mean(&s, centred, e);
     for (size_t i = 0; !rc && i < n; i++)
-        if (!(views[i] =
+        if ((entries[i].name || rows) &&
+            !(views[i] =
                   safetensors_require(&s, entries[i].spec.name, entries[i].spec.n_dims, entries[i].spec.shape, e)))
             rc = e->code;
     if (!rc && !(strip = new_strip(entries, n, e)))
@@ -223,9 +225,102 @@ int weights_file_load(const char *path, struct backend *b, struct normalisation 
     for (size_t i = 0; !rc && i < n; i++)
         if (entries[i].name)
             rc = read_matrix(&s, views[i], b, &entries[i], strip, e);
-        else if (of_rows(&entries[i], rows))
+        else if (rows && of_rows(&entries[i], rows))
             rc = tensor_to_f32(&s, views[i], of_rows(&entries[i], rows), e);
     mem_free(strip);
     safetensors_close(&s);
+    return rc;
+}
+
+int weights_file_load(const char *path, struct backend *b, struct normalisation *rows, struct err *e)
+{
+    return load(path, b, rows->centred, rows, e);
+}
+
+int weights_file_load_weights(const char *path, struct backend *b, bool centred, struct err *e)
+{
+    return load(path, b, centred, NULL, e);
+}
+
+/* Reads the tensor of an opened file; *n 0 if there is none. */
+static int read_scale(const struct safetensors *s, float *scale, uint32_t *n, struct err *e)
+{
+    const struct tensor_view *t = safetensors_find(s, "scale");
+    *n = 0;
+    if (!t)
+        return 0;
+    if (t->n_dims != 1 || t->shape[0] == 0 || t->shape[0] > STREAM_MAX_SITES)
+        return err_set(e, ERR_INPUT, "%s: scale has %zu values in %zu dimensions, must be a vector of 1 to %d", s->path,
+                       t->n_dims ? t->shape[0] : 0, t->n_dims, STREAM_MAX_SITES);
+    if (tensor_to_f32(s, t, scale, e))
+        return e->code;
+    *n = (uint32_t)t->shape[0];
+    for (uint32_t i = 0; i < *n; i++)
+        if (!(scale[i] > 0))
+            return err_set(e, ERR_INPUT, "%s: scale of site %u is %g, must be positive", s->path, i, (double)scale[i]);
+    return 0;
+}
+
+int weights_file_scale(const char *path, float *scale, uint32_t *n, struct err *e)
+{
+    struct safetensors s;
+    int rc = safetensors_open(&s, path, e);
+    if (rc)
+        return rc;
+    rc = read_scale(&s, scale, n, e);
+    safetensors_close(&s);
+    return rc;
+}
+
+static int compare_scale(const struct safetensors *f, const struct normalisation *rows, const struct stream *s,
+                         const char *advice, struct err *e)
+{
+    float scale[STREAM_MAX_SITES];
+    uint32_t n;
+    if (read_scale(f, scale, &n, e))
+        return e->code;
+    if (n == 0)
+        return err_set(e, ERR_MISMATCH, "%s has no scale: %s", f->path, advice);
+    if (n != s->n_sites)
+        return err_set(e, ERR_MISMATCH, "%s has a scale of %u values, the run has %u sites: %s", f->path, n, s->n_sites,
+                       advice);
+    for (uint32_t i = 0; i < n; i++)
+        if (scale[i] != rows->scale[i])
+            return err_set(e, ERR_MISMATCH, "%s has scale %.9g at site %u (%s), the run has %.9g: %s", f->path,
+                           (double)scale[i], i, s->sites[i], (double)rows->scale[i], advice);
+    return 0;
+}
+
+static int compare_mean(const struct safetensors *f, const struct normalisation *rows, const struct stream *s,
+                        const char *advice, struct err *e)
+{
+    const size_t shape[] = {s->n_sites, s->d_model}, n = shape[0] * shape[1];
+    const struct tensor_view *t = safetensors_require(f, "mean", 2, shape, e);
+    if (!t)
+        return e->code;
+    float *mean = mem_alloc(n, sizeof *mean, "mean of the rows", e);
+    if (!mean)
+        return ERR_MEMORY;
+    int rc = tensor_to_f32(f, t, mean, e);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        if (mean[i] != rows->mean[i])
+            rc = err_set(e, ERR_MISMATCH, "%s has mean %.9g at site %zu (%s), dimension %zu, the run has %.9g: %s",
+                         f->path, (double)mean[i], i / s->d_model, s->sites[i / s->d_model], i % s->d_model,
+                         (double)rows->mean[i], advice);
+    mem_free(mean);
+    return rc;
+}
+
+int weights_file_compare(const char *path, const struct normalisation *rows, const struct stream *s, const char *advice,
+                         struct err *e)
+{
+    struct safetensors f;
+    int rc = safetensors_open(&f, path, e);
+    if (rc)
+        return rc;
+    rc = compare_scale(&f, rows, s, advice, e);
+    if (rc == 0 && rows->centred)
+        rc = compare_mean(&f, rows, s, advice, e);
+    safetensors_close(&f);
     return rc;
 }

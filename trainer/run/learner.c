@@ -113,6 +113,8 @@ int learner_find_checkpoint(struct learner *l, json_t **saved, struct err *e)
         return e->code;
     memcpy(l->checkpoint, c->path, sizeof l->checkpoint);
     const char *collapse = json_string_value(json_object_get(*saved, "collapse"));
+    const char *init = json_string_value(json_object_get(*saved, "init_fingerprint"));
+    snprintf(l->init_fingerprint, sizeof l->init_fingerprint, "%s", init ? init : "");
     rc = config_resume(&l->config, *saved, l->checkpoint, e);
     if (rc == 0 && collapse && l->config.fail_on_collapse)
         rc = err_set(e, ERR_INPUT, "%s: the run has collapsed: %s (--fail-on-collapse=false goes on)", l->checkpoint,
@@ -196,16 +198,48 @@ int learner_begin(struct learner *l, const struct row_sample *rows, struct err *
     return learner_wants_rows(l) ? initial_bias(l->backend, l->config.b_dec_init, rows, e) : 0;
 }
 
+/* Loads the weights to start from. */
+static int open_init(struct learner *l, struct normalisation *n, struct err *e)
+{
+    const struct learner_options *o = l->o;
+    struct file_digest digest;
+    float scale[STREAM_MAX_SITES];
+    uint32_t n_scale;
+    if ((o->scale_from_init ? weights_file_load(o->init, l->backend, n, e)
+                            : weights_file_load_weights(o->init, l->backend, n->centred, e)) ||
+        weights_file_scale(o->init, scale, &n_scale, e))
+        return e->code;
+    if (n_scale == 0 && !*l->config.scale)
+        return err_set(e, ERR_INPUT, "%s has no scale: --scale says which one its weights are for", o->init);
+    if (file_digest_read(o->init, &digest, e))
+        return e->code;
+    memcpy(l->init_fingerprint, digest.fingerprint, sizeof l->init_fingerprint);
+    return 0;
+}
+
+int learner_check_init(const struct learner *l, const struct normalisation *n, const struct stream *stream,
+                       struct err *e)
+{
+    const struct learner_options *o = l->o;
+    struct err differs;
+    if (!o->init || o->resume || o->scale_from_init)
+        return 0;
+    if (!*l->config.scale)
+        return weights_file_compare(o->init, n, stream, "--scale-from-init takes the file's, --scale gives one", e);
+    if (weights_file_compare(o->init, n, stream, "as --scale says", &differs))
+        log_line("%s", differs.message);
+    return 0;
+}
+
 int learner_open(struct learner *l, struct normalisation *n, struct plan_place *next, struct err *e)
 {
     const struct learner_options *o = l->o;
     const struct config *c = &l->config;
-    struct normalisation ignored = {.centred = n->centred};
     if (backend_cpu.open(&l->backend, &l->setup, e) || evaluation_init(&l->evaluation, l->backend, e) ||
         (o->truth && recovery_init(&l->recovery, o->truth, l->setup.n_sites, l->setup.d_model, e)))
         return e->code;
     if (o->init && !o->resume)
-        return weights_file_load(o->init, l->backend, &ignored, e);
+        return open_init(l, n, e);
     if (!o->resume)
         return initial_weights(l->backend,
                                &(struct initial_weights){.seed = o->seed,
@@ -304,6 +338,8 @@ int learner_describe(struct learner *l, const struct stream *stream, const struc
     json_object_set_new(l->cfg, "stream", stream_to_json(stream));
     json_object_set_new(l->cfg, "seq_len", json_integer((json_int_t)stream->seq_len));
     json_object_set_new(l->cfg, "run", json_string(run_id));
+    if (*l->init_fingerprint)
+        json_object_set_new(l->cfg, "init_fingerprint", json_string(l->init_fingerprint));
     json_object_set_new(l->cfg, "software", json_string(CROSSFEED_SOFTWARE));
     return mem_raw_failed("cfg.json", e);
 }
@@ -503,7 +539,8 @@ int learner_measure_recovery(struct learner *l, const float *scale, struct recov
 
 int learner_close_metrics(struct learner *l, struct err *e)
 {
-    return metrics_close(&l->metrics, e);
+    bool begun = learner_steps(l) > 0 || l->saved_step != UINT64_MAX;
+    return metrics_close(&l->metrics, begun, e);
 }
 
 void learner_release(struct learner *l)

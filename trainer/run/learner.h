@@ -38,6 +38,7 @@ struct learner_options {
     bool resume; /* from the newest sound checkpoint in out, */
     uint64_t resume_from; /* or that of this step; 0: none in particular */
     const char *init;     /* crosscoder.safetensors to start from instead of random weights; or NULL */
+    bool scale_from_init; /* the run's rows are scaled (and centred) as init's were */
     const char *truth;    /* ground truth of a synthetic source: the run ends with the share recovered; or NULL */
 };
 
@@ -66,8 +67,9 @@ struct learner {
     struct step_report step;          /* of the last step */
     struct metrics metrics;
     struct health health;
-    json_t *cfg;         /* what cfg.json will hold; NULL until learner_describe */
-    uint64_t saved_step; /* of the newest checkpoint; UINT64_MAX: none */
+    char init_fingerprint[FINGERPRINT_SIZE]; /* of the file that the run started from; "": it had none */
+    json_t *cfg;                             /* what cfg.json will hold; NULL until learner_describe */
+    uint64_t saved_step;                     /* of the newest checkpoint; UINT64_MAX: none */
 };
 
 /* Takes the folder: refuses one that holds a run or, resuming, none, that cannot be written, or that another trainer has. After a failure,
@@ -96,9 +98,14 @@ int learner_size(struct learner *l, const struct stream *stream, size_t machine_
 /* Returns whether learner_begin has something to do: initial weights that depend on rows. After learner_size. */
 bool learner_wants_rows(const struct learner *l);
 
-/* Allocates, and loads or draws the weights. Resuming fills n (its scale, and its mean if that is not NULL) and next. n->centred: whether the
- * run's rows are. */
+/* Allocates, and loads or draws the weights. Resuming, and with scale_from_init, it fills n (its scale, and its mean if that is not NULL);
+ * resuming, also next. n->centred: whether the run's rows are. */
 int learner_open(struct learner *l, struct normalisation *n, struct plan_place *next, struct err *e);
+
+/* Refuses weights to start from that were trained on rows of another scale or mean than the run's, now that these are known, unless a flag
+ * says what is meant. */
+int learner_check_init(const struct learner *l, const struct normalisation *n, const struct stream *stream,
+                       struct err *e);
 
 /* Settles the initial weights that depend on rows: those that the scale was measured over, at least one. */
 int learner_begin(struct learner *l, const struct row_sample *rows, struct err *e);
@@ -151,7 +158,7 @@ int learner_write_weights(struct learner *l, const struct normalisation *n, stru
 /* Measures the share of the ground truth that was recovered; o->truth is given. */
 int learner_measure_recovery(struct learner *l, const float *scale, struct recovery_result *result, struct err *e);
 
-/* Closes metrics.jsonl; it may fail to be written. */
+/* Closes metrics.jsonl; it may fail to be written. A learner that has neither done a step nor saved leaves none: the folder holds no run. */
 int learner_close_metrics(struct learner *l, struct err *e);
 void learner_release(struct learner *l); /* safe on a zeroed struct whose lock is -1 */
 

@@ -211,11 +211,12 @@ static int save(struct trainer *t, bool all, struct err *e)
     return 0;
 }
 
-/* Makes what each learner's cfg.json holds, now that the scale is known. */
+/* Checks the weights that each learner started from, and makes what its cfg.json holds, now that the scale is known. */
 static int describe(struct trainer *t, struct err *e)
 {
     for (size_t i = 0; i < t->n_learners; i++)
-        if (learner_describe(&t->learners[i], &t->stream, &t->normalisation, t->run_id, e))
+        if (learner_check_init(&t->learners[i], &t->normalisation, &t->stream, e) ||
+            learner_describe(&t->learners[i], &t->stream, &t->normalisation, t->run_id, e))
             return e->code;
     return 0;
 }
@@ -345,6 +346,7 @@ static int write_results(struct trainer *t, struct learner *l, struct err *e)
     struct shuffle_state served;
     shuffle_state(t->shuffle, &served);
     struct report r = {.out = l->o->out,
+                       .init_fingerprint = l->init_fingerprint,
                        .stream = &t->stream,
                        .steps = learner_steps(l),
                        .rows_expected = l->schedule.total_steps * batch_size,

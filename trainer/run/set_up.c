@@ -21,6 +21,7 @@
 #include "row_store.h"
 #include "scale_list.h"
 #include "stream_json.h"
+#include "weights_file.h"
 
 /* Takes a number a site, x [n_sites], from a checkpoint's cfg.json; above 0, unless 0 may be. */
 static int read_sites(const json_t *saved, const char *key, const char *checkpoint, uint32_t n_sites, bool may_be_0,
@@ -149,18 +150,33 @@ static int wait_for_stream(struct trainer *t, struct err *e)
     return rc;
 }
 
+/* Takes the scale of the weights that the run starts from. */
+static int read_init_scale(const char *path, struct scale_list *scale, struct err *e)
+{
+    float values[STREAM_MAX_SITES];
+    uint32_t n;
+    if (weights_file_scale(path, values, &n, e))
+        return e->code;
+    if (n == 0)
+        return err_set(e, ERR_INPUT, "--scale-from-init: %s has no scale", path);
+    scale_list_set(scale, values, n);
+    return 0;
+}
+
 /* Settles what flags and checkpoints say: configuration and schedule, and if they know them scale and stream. */
 static int settle(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
-    if (t->learners[0].o->resume) {
+    const struct learner_options *o = t->learners[0].o;
+    if (o->resume) {
         if (read_checkpoints(t, e))
             return e->code;
         scale_list_set(&t->given_scale, t->normalisation.scale, t->stream.n_sites);
-    } else if (*c->scale) {
+    } else if (*c->scale || o->scale_from_init) {
         t->has_scale = true;
-        if (scale_list_parse(&t->given_scale, c->scale, e) ||
-            check_known_scale(c, "given", (double)t->given_scale.values[0], e))
+        if (*c->scale ? scale_list_parse(&t->given_scale, c->scale, e) : read_init_scale(o->init, &t->given_scale, e))
+            return e->code;
+        if (check_known_scale(c, *c->scale ? "given" : "that of --init", (double)t->given_scale.values[0], e))
             return e->code;
     }
     return plan_steps(t, e);
@@ -249,10 +265,11 @@ static int size_learners(struct trainer *t, struct err *e)
 static int choose_scale_blocks(struct trainer *t, struct err *e)
 {
     const struct config *c = stream_config(t);
-    t->wants_rows = t->normalisation.centred && !t->learners[0].o->resume;
+    const struct learner_options *o = t->learners[0].o;
+    t->wants_rows = t->normalisation.centred && !o->resume && !o->scale_from_init;
     for (size_t i = 0; i < t->n_learners; i++)
         t->wants_rows |= learner_wants_rows(&t->learners[i]);
-    if (t->learners[0].o->resume)
+    if (o->resume)
         return 0;
     t->scale_blocks = mem_alloc(t->plan.window_blocks, sizeof *t->scale_blocks, "block list", e);
     if (!t->scale_blocks)

@@ -88,7 +88,7 @@ static int write_out(struct metrics *m)
     return 0;
 }
 
-int metrics_close(struct metrics *m, struct err *e)
+int metrics_close(struct metrics *m, bool begun, struct err *e)
 {
     FILE *f = m->f;
     int failed = f ? write_out(m) : 0;
@@ -97,6 +97,8 @@ int metrics_close(struct metrics *m, struct err *e)
     m->unwritten = NULL;
     if (f && fclose(f) != 0 && !failed)
         failed = errno;
+    if (f && !begun && unlink(m->path) != 0)
+        return err_errno(e, errno, "%s: cannot remove", m->path);
     return failed ? err_errno(e, failed, "%s: cannot write its last %zu bytes", m->path, m->unwritten_size) : 0;
 }
 

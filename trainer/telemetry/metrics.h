@@ -40,8 +40,8 @@ struct metrics {
 int metrics_open(struct metrics *m, const char *out, uint64_t first_step, uint64_t total_steps, uint64_t batch_size,
                  struct status *status, struct err *e);
 
-/* Writes what is left and closes the file. A zeroed struct is fine. */
-int metrics_close(struct metrics *m, struct err *e);
+/* Writes what is left and closes the file; of a run that has not begun it removes it. A zeroed struct is fine. */
+int metrics_close(struct metrics *m, bool begun, struct err *e);
 
 /* Time a wait for activations: one is called before it, one after it, and metrics_waiting now and then while it lasts, with what is being
  * waited for. */

@@ -173,6 +173,8 @@ int report_write(const struct report *r, struct err *e)
         json_real_or_null(r->rows_per_s), "waiting", json_real_or_null(r->waiting_share), "peak_rss", (json_int_t)peak,
         "budget", (json_int_t)r->budget_bytes, "ledger", ledger);
     json_object_set_new(summary, "checkpoints", checkpoint_tally_to_json(r->checkpoints));
+    if (*r->init_fingerprint)
+        json_object_set_new(summary, "init_fingerprint", json_string(r->init_fingerprint));
     if (r->evaluation && r->evaluation->has_threshold) {
         json_object_set_new(summary, "threshold_l0", json_real_or_null(r->evaluation->threshold_l0));
         json_object_set_new(summary, "threshold_fvu", json_real_or_null(r->evaluation->threshold_fvu.fvu));

@@ -20,6 +20,7 @@
 
 struct report {
     const char *out;
+    const char *init_fingerprint; /* of the file that the run started from; "": none */
     const struct stream *stream;
     uint64_t steps;
     uint64_t epoch_rows;                        /* of a whole epoch, without the masked ones, */
