@@ -159,10 +159,10 @@ static int open_files(struct import *im, const struct import_options *o, size_t 
         return ERR_MEMORY;
     im->n_files = o->n_files;
     for (size_t i = 0; i < o->n_files; i++) {
-        if (o->safetensors ? safetensors_open(&im->safetensors[i], o->files[i], e)
-                           : npy_open(&im->npy[i], o->files[i], e))
+        if (im->safetensors ? safetensors_open(&im->safetensors[i], o->files[i], e)
+                            : npy_open(&im->npy[i], o->files[i], e))
             return e->code;
-        *n_tensors += o->safetensors ? im->safetensors[i].n_tensors : 1;
+        *n_tensors += im->safetensors ? im->safetensors[i].n_tensors : 1;
     }
     return 0;
 }
@@ -181,6 +181,17 @@ static int look_at_files(const struct import *im, const struct import_options *o
     return 0;
 }
 
+/* Refuses to be told of bfloat16 where there is none. */
+static int check_dtypes(const struct import_options *o, const struct found *found, size_t n, struct err *e)
+{
+    bool any = !o->npy_bf16;
+    for (size_t i = 0; i < n; i++)
+        any = any || found[i].element == ELEMENT_BF16;
+    return any ? 0
+               : err_set(e, ERR_INPUT, "%s: --npy-dtype bf16 is for 16-bit integers, it has none%s", found[0].path,
+                         n > 1 ? ", nor has any other" : "");
+}
+
 static int by_site(const void *a, const void *b)
 {
     return site_order(((const struct found *)a)->name, ((const struct found *)b)->name);
@@ -196,6 +207,8 @@ static int add_files(struct import *im, const struct import_options *o, struct e
     if (!found)
         return ERR_MEMORY;
     int rc = look_at_files(im, o, found, e);
+    if (rc == 0)
+        rc = check_dtypes(o, found, n, e);
     if (rc == 0)
         qsort(found, n, sizeof *found, by_site);
     for (size_t i = 0; i < n && rc == 0; i++) {

@@ -8,6 +8,8 @@
 /* Reads the value of `length` characters at `at`, with its name if it has one, behind the list's last. */
 static int read_value(struct scale_list *l, const char *text, const char *at, size_t length, struct err *e)
 {
+    for (; length > 0 && *at == ' '; length--)
+        at++;
     const char *equals = memrchr(at, '=', length), *number = equals ? equals + 1 : at;
     size_t name_length = equals ? (size_t)(equals - at) : 0;
     char *end;

@@ -148,8 +148,8 @@ class Cache(harness.ProgramTest):
         np.save(self.path("exact.npy"), (bits.astype(np.uint32) << 16).view(np.float32))
         np.save(self.path("unsigned.npy"), bits)
         np.save(self.path("signed.npy"), bits.view(np.int16))
-        weights = [self.run_of(name, "--source", "npy", "--input", self.path(f"{name}.npy"), "--npy-dtype", "bf16", "--seq-len", "50")
-                   for name in ("exact", "unsigned", "signed")]
+        weights = [self.run_of(name, "--source", "npy", "--input", self.path(f"{name}.npy"), "--seq-len", "50", *dtype)
+                   for name, *dtype in (["exact"], ["unsigned", "--npy-dtype", "bf16"], ["signed", "--npy-dtype", "bf16"])]
         for other in weights[1:]:
             np.testing.assert_array_equal(other["W_dec"], weights[0]["W_dec"])
 

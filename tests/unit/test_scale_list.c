@@ -33,9 +33,9 @@ static void takes(const char *text)
 static void taken(void **state)
 {
     (void)state;
-    takes("0.5,2,1e-3");
+    takes("0.5, 2, 1e-3");
     takes("blocks.0=0.5,a=b=2,1-0:c=1e-3");
-    takes("1-0:c=1e-3,blocks.0=0.5,a=b=2");
+    takes("1-0:c=1e-3, blocks.0=0.5,a=b=2");
 }
 
 static void refused(void **state)

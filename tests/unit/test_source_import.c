@@ -190,6 +190,10 @@ static void npy_refused(void **state)
     o.seq_len = 0;
     files[0] = make_npy("u.npy", U16, 0, 1, "24, 6");
     refuses(&o, "--npy-dtype bf16");
+    o.npy_bf16 = true;
+    files[0] = make_npy("f.npy", F32, 0, 1, "24, 6");
+    refuses(&o, "f.npy: --npy-dtype bf16 is for 16-bit integers, it has none");
+    o.npy_bf16 = false;
     files[0] = make_npy("one.npy", F32, 0, 1, "144,");
     refuses(&o, "1 dimensions");
     files[0] = make_npy("four.npy", F32, 0, 1, "2, 12, 2, 3");
