@@ -84,15 +84,10 @@ static int write_state(const char *folder, const struct backend *b, const struct
     snprintf(clipped, sizeof clipped, "%llu", (unsigned long long)b->clipped);
     snprintf(since, sizeof since, "%llu", (unsigned long long)b->clipped_since);
     snprintf(skipped, sizeof skipped, "%llu", (unsigned long long)b->skipped);
-    const char *metadata[] = {"step",          step,
-                              "rows",          rows,
-                              "window",        window,
-                              "position",      position,
-                              "clipped",       clipped,
-                              "clipped_since", since,
-                              "skipped",       skipped,
-                              "software",      CROSSFEED_SOFTWARE,
-                              "manifest",      MANIFEST_NAME};
+    const char *metadata[] = {
+        "step",     step,         "rows",          rows,  "window",  window,  "position", position,
+        "clipped",  clipped,      "clipped_since", since, "skipped", skipped, "software", CROSSFEED_SOFTWARE,
+        "manifest", MANIFEST_NAME};
     void *piece = mem_alloc(1, piece_bytes(&b->setup), "piece of a checkpoint", e);
     int rc = !piece ? ERR_MEMORY : file_join(path, sizeof path, folder, STATE, e);
     if (!rc)
