@@ -279,10 +279,13 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
         snprintf(l0, sizeof l0, "k %zu", r->k);
     else if (r->k)
         snprintf(l0, sizeof l0, "k %zu, by threshold %.1f", r->k, m->threshold_l0);
-    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %s (%s), FVU %.4f, waiting %.0f %%; %s",
+    char fvu[32] = "-"; /* until the first step that is logged */
+    if (!isnan(m->fvu))
+        snprintf(fvu, sizeof fvu, "%.4f", m->fvu);
+    log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %s (%s), FVU %s, waiting %.0f %%; %s",
                  (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
                  floor(eta / 60), fmod(floor(eta), 60), r->loss, l0, r->path == STEP_SPARSE ? "sparse" : "dense",
-                 m->fvu, 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
+                 fvu, 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
     progress_shown(m, steps);
 }
 
