@@ -284,8 +284,8 @@ void metrics_progress(struct metrics *m, const struct step_report *r)
         snprintf(fvu, sizeof fvu, "%.4f", m->fvu);
     log_progress("step %llu/%llu, %.0f rows/s, ETA %.0f:%02.0f, loss %.4g, L0 %s (%s), FVU %s, waiting %.0f %%; %s",
                  (unsigned long long)steps, (unsigned long long)m->total_steps, rate * (double)m->batch_size,
-                 floor(eta / 60), fmod(floor(eta), 60), r->loss, l0, r->path == STEP_SPARSE ? "sparse" : "dense",
-                 fvu, 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
+                 floor(eta / 60), fmod(floor(eta), 60), r->loss, l0, r->path == STEP_SPARSE ? "sparse" : "dense", fvu,
+                 100 * (waited(m) - m->waited_at_progress) / elapsed, sides);
     progress_shown(m, steps);
 }
 
