@@ -1,5 +1,6 @@
 /* test_metrics_endpoint.c - where the metrics endpoint listens and what it answers, byte by byte. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,17 +66,25 @@ static void addresses(void **state)
     metrics_endpoint_stop(NULL);
 }
 
-/* Sends the request and reads until the server closes. */
-static char *ask(const struct metrics_endpoint *m, const char *request)
+static int connect_to(const struct metrics_endpoint *m, int flags)
 {
-    static char answer[1 << 16];
     unsigned port;
-    size_t n = 0;
     sscanf(metrics_endpoint_url(m), "http://127.0.0.1:%u/", &port);
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    int fd = socket(AF_INET, SOCK_STREAM | flags, 0);
+    assert_true(connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EINPROGRESS);
+    return fd;
+}
+
+/* Sends the request and reads until the server closes, for ten seconds at most. */
+static char *ask(const struct metrics_endpoint *m, const char *request)
+{
+    static char answer[1 << 16];
+    size_t n = 0;
+    struct timeval patience = {.tv_sec = 10};
+    int fd = connect_to(m, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
     for (ssize_t got; n < sizeof answer - 1 && (got = recv(fd, answer + n, sizeof answer - 1 - n, 0)) > 0;)
         n += (size_t)got;
@@ -108,8 +117,41 @@ static void answers(void **state)
     metrics_endpoint_stop(m);
 }
 
+/* Sixty clients that send a byte now and then, as if a request were under way: whoever asks gets an answer. */
+static void trickling_clients(void **state)
+{
+    (void)state;
+    static const char request[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n";
+    enum { N = 60 };
+    int fds[N];
+    struct metrics_endpoint *m;
+    assert_int_equal(metrics_endpoint_start(&m, "127.0.0.1:0", false, status, &e), 0);
+    for (int i = 0; i < N; i++)
+        fds[i] = connect_to(m, SOCK_NONBLOCK);
+    for (size_t round = 0; round < 20; round++) {
+        int gone = 0;
+        for (int i = 0; i < N; i++) {
+            char byte;
+            send(fds[i], request + round, 1, MSG_NOSIGNAL);
+            if (recv(fds[i], &byte, 1, 0) == 0 || (errno != EAGAIN && errno != ENOTCONN)) {
+                gone++;
+                close(fds[i]); /* and it comes again */
+                fds[i] = connect_to(m, SOCK_NONBLOCK);
+            }
+        }
+        char *answer = ask(m, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        if (strncmp(answer, "HTTP/1.1 200 ", 13) != 0)
+            fail_msg("round %zu, %d gone: '%.20s'", round, gone, answer);
+        usleep(20000);
+    }
+    for (int i = 0; i < N; i++)
+        close(fds[i]);
+    metrics_endpoint_stop(m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(answers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(answers),
+                                       cmocka_unit_test(trickling_clients)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

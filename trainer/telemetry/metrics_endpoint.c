@@ -1,5 +1,6 @@
 /* metrics_endpoint.c - see metrics_endpoint.h. This is the only file that uses libmicrohttpd. The socket is opened here and not by the
- * library, whose errors do not say what is wrong. */
+ * library, whose errors do not say what is wrong. Its time-out is one of silence, and clients that send a byte now and then would keep all
+ * places for ever: so the connection that is here longest gives way to the next one, and none stays for long. */
 #include "metrics_endpoint.h"
 
 #include <errno.h>
@@ -11,19 +12,27 @@
 
 #include <microhttpd.h>
 
+#include "clock.h"
 #include "host_address.h"
 #include "mem.h"
 #include "status_text.h"
 
 #define MAX_CONNECTIONS 16
-#define TIMEOUT_S 10
+#define LIBRARY_CONNECTIONS 64 /* that the library may have: those which gave way are among them until it has noticed */
+#define TIMEOUT_S 10           /* of silence, */
+#define LIFE_MS 30000          /* and in all, if somebody else comes */
 #define CONNECTION_BYTES ((size_t)16 << 10) /* request line and headers */
 
 struct metrics_endpoint {
     struct MHD_Daemon *daemon;
     struct status *status;
     char url[128];
-    struct status_snapshot snapshot; /* used by the daemon's one thread */
+    /* used by the daemon's one thread: */
+    struct status_snapshot snapshot;
+    struct place {
+        int fd; /* -1: free */
+        int64_t since_ms;
+    } places[MAX_CONNECTIONS];
 };
 
 /* Returns the listening socket and writes its url; negative: the error. */
@@ -41,7 +50,7 @@ static int listen_at(const char *text, bool insecure, char *url, size_t url_size
                        text);
     int one = 1, fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) || bind(fd, &a.any, a.size) ||
-        listen(fd, MAX_CONNECTIONS) || getsockname(fd, &a.any, &a.size)) {
+        listen(fd, LIBRARY_CONNECTIONS) || getsockname(fd, &a.any, &a.size)) {
         int rc = host_address_cannot_listen(text, errno, e);
         if (fd >= 0)
             close(fd);
@@ -89,6 +98,40 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *c, const cha
     return reply(c, MHD_HTTP_OK, text, size, MHD_RESPMEM_MUST_FREE);
 }
 
+/* Ends the connection that has the place, and frees it; the library notices that it was shut. */
+static void give_way(struct place *p)
+{
+    shutdown(p->fd, SHUT_RDWR);
+    p->fd = -1;
+}
+
+/* Gives a new connection a place, or takes that of one that has ended. */
+static void watch_connection(void *context, struct MHD_Connection *c, void **socket_context,
+                             enum MHD_ConnectionNotificationCode code)
+{
+    struct metrics_endpoint *m = context;
+    struct place *place = NULL, *oldest = m->places;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    int64_t now = clock_ms();
+    (void)socket_context;
+    for (size_t i = 0; info && i < MAX_CONNECTIONS; i++) {
+        struct place *p = &m->places[i];
+        if (code == MHD_CONNECTION_NOTIFY_CLOSED && p->fd == info->connect_fd)
+            p->fd = -1;
+        if (code == MHD_CONNECTION_NOTIFY_STARTED && p->fd >= 0 && now - p->since_ms > LIFE_MS)
+            give_way(p);
+        if (p->fd < 0)
+            place = p;
+        else if (p->since_ms < oldest->since_ms)
+            oldest = p;
+    }
+    if (!info || code != MHD_CONNECTION_NOTIFY_STARTED)
+        return;
+    if (!place)
+        give_way(place = oldest);
+    *place = (struct place){info->connect_fd, now};
+}
+
 int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, bool insecure, struct status *status,
                            struct err *e)
 {
@@ -97,15 +140,18 @@ int metrics_endpoint_start(struct metrics_endpoint **out, const char *address, b
     if (!m)
         return ERR_MEMORY;
     m->status = status;
+    for (size_t i = 0; i < MAX_CONNECTIONS; i++)
+        m->places[i].fd = -1;
     int fd = listen_at(address, insecure, m->url, sizeof m->url, e);
     if (fd < 0) {
         mem_free(m);
         return err_prefix(e, "--metrics-listen");
     }
-    m->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, m, MHD_OPTION_LISTEN_SOCKET,
-                                 (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                 CONNECTION_BYTES, MHD_OPTION_END);
+    m->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, answer, m, MHD_OPTION_LISTEN_SOCKET,
+                         (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)LIBRARY_CONNECTIONS,
+                         MHD_OPTION_NOTIFY_CONNECTION, watch_connection, m, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, MHD_OPTION_END);
     if (!m->daemon) {
         close(fd);
         mem_free(m);

@@ -1,7 +1,8 @@
 /* metrics_endpoint.h - answers GET /metrics over HTTP with the status in Prometheus' text format.
  *
  * A thread of its own (libmicrohttpd's) answers from a snapshot, so that a scraper holds up nobody. It takes few connections at a time,
- * each with little memory and a time-out, and refuses other paths, other methods and request bodies. */
+ * each with little memory and a time-out; with too many, that which is here longest gives way to the next. It refuses other paths, other
+ * methods and request bodies. */
 #ifndef CROSSFEED_METRICS_ENDPOINT_H
 #define CROSSFEED_METRICS_ENDPOINT_H
 
