@@ -25,6 +25,7 @@
 #include "source_recording.h"
 #include "source_select.h"
 #include "source_synthetic.h"
+#include "text.h"
 #include "version.h"
 
 #define MAX_INPUTS 4096
@@ -84,6 +85,15 @@ static int check_scale(const char *text, struct err *e)
     return scale_list_parse(&list, text, e);
 }
 
+static int check_name(const char *text, struct err *e)
+{
+    char shown[4 * sizeof((struct arguments *)0)->name];
+    text_escape(shown, sizeof shown, text);
+    if (strcmp(shown, text) != 0)
+        return err_set(e, ERR_INPUT, "name '%s': must be UTF-8 without control characters", shown);
+    return 0;
+}
+
 static int check_npy_dtype(const char *text, struct err *e)
 {
     return strcmp(text, "bf16") == 0 ? 0 : err_set(e, ERR_INPUT, "npy-dtype '%s': only bf16 needs saying", text);
@@ -116,7 +126,8 @@ static const struct actgen_flag {
          "this producer's key pair (xckeys make), if the trainer wants keys", .input = true),
     FLAG("curve-server", FLAG_STRING, curve_server, ALL | SERVING, "KEY",
          "the trainer's public key, or a file that holds it", .input = true),
-    FLAG("name", FLAG_TEXT, name, ALL | SERVING, "TEXT", "in the trainer's messages (default: host and process id)"),
+    FLAG("name", FLAG_TEXT, name, ALL | SERVING, "TEXT", "in the trainer's messages (default: host and process id)",
+         .check = check_name),
     FLAG("give-up-after", FLAG_COUNT, give_up_s, ALL | SERVING, "SECONDS", "end when no trainer is heard for so long",
          RANGE(1, 1e6)),
 #undef GROUP
@@ -408,15 +419,17 @@ int main(int argc, char **argv)
                           .give_up_s = 300};
     struct source source = {0};
     struct err e = {0};
-    char host[40] = "";
+    char host[40] = "", shown[40];
     gethostname(host, sizeof host - 1);
-    snprintf(a.name, sizeof a.name, "%s:%ld", host, (long)getpid());
+    text_escape(shown, sizeof shown, host);
+    snprintf(a.name, sizeof a.name, "%s:%ld", shown, (long)getpid());
     log_init("actgen");
     bus_error_catch("actgen");
     json_use_mem();
     int rc = parse(&a, argc, argv, &e);
     if (a.force)
         overwrite_force();
+    log_in_background();
     int threads = a.threads ? (int)a.threads : omp_get_num_procs();
     cli_catch_signals();
     omp_set_num_threads(threads);

@@ -60,6 +60,9 @@ static const struct flag flags[] = {
     FLAG("listen", FLAG_LIST, listen, "ENDPOINT",
          "where producers connect: tcp://HOST:PORT or ipc://PATH; may be repeated (default " DEFAULT_ENDPOINT ")",
          .high = MAX_LISTEN, .check = endpoint_check_listen),
+    FLAG("expect", FLAG_STRING, run.expect, "FILE",
+         "cfg.json of an earlier run, or manifest.json of a recording: only producers of that stream may join",
+         .input = true),
     FLAG("curve-secret", FLAG_STRING, run.door.curve_secret, "FILE",
          "the trainer's key pair (xckeys make): producers need keys", .input = true),
     FLAG("curve-allow", FLAG_STRING, run.door.curve_allow, "PATH",
@@ -77,6 +80,8 @@ static int check_together(void *context, struct err *e)
         return err_set(e, ERR_INPUT, "--out is required");
     if (!a->run.door.curve_secret != !a->run.door.curve_allow)
         return err_set(e, ERR_INPUT, "--curve-secret and --curve-allow go together");
+    if ((a->learner.resume || a->learner.resume_from) && a->run.expect)
+        return err_set(e, ERR_INPUT, "--resume and --expect exclude each other: the checkpoint says what is expected");
     if ((a->learner.resume || a->learner.resume_from) && a->learner.init)
         return err_set(e, ERR_INPUT, "--resume and --init exclude each other");
     if ((a->learner.resume || a->learner.resume_from) && a->force)
@@ -115,6 +120,7 @@ int main(int argc, char **argv)
     bus_error_catch("xctrain");
     json_use_mem();
     int rc = parse(&a, argc, argv, &e);
+    log_in_background();
     if (a.listen.n == 0)
         endpoints[a.listen.n++] = DEFAULT_ENDPOINT;
     a.run.endpoints = endpoints;

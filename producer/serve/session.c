@@ -7,16 +7,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "allowance.h"
 #include "clock.h"
 #include "link.h"
 #include "log.h"
+#include "log_limit.h"
 #include "mem.h"
 #include "version.h"
 
 #define HELLO_TIMEOUT_MS 3000
 #define BYE_TIMEOUT_MS 3000
-#define POLL_MS 200
-#define AWAY_MS (5 * POLL_MS)
+#define POLL_MS 20 /* between looks at what the trainer makes us hold: what arrives within that time comes on top */
+#define AWAY_MS 1000
+#define REFUSED_MS 5000              /* until the next try after a "not-now" */
+#define MAX_HELD ((uint64_t)1 << 20) /* bytes that ZeroMQ may hold of a trainer's messages, which are short */
+#define MAX_TURN 64                  /* messages that are taken before the other duties get their turn */
+#define MAX_AWAY ((uint32_t)1 << 20) /* heartbeats that may have queued up */
 #define LINGER_MS 500 /* BYE and the answer to END get a moment to leave; a hanging trainer does not hold us */
 
 struct session {
@@ -29,8 +35,14 @@ struct session {
     struct message_welcome terms; /* of this session */
     bool ever_welcome;
     int64_t last_heard, last_ping, connected, bye_sent;
-    int64_t last_turn;   /* when keep_alive last looked */
-    const char *trouble; /* why there is no trainer, as far as known */
+    int64_t last_turn;         /* when keep_alive last looked */
+    const char *trouble;       /* why there is no trainer, as far as known */
+    int64_t not_before;        /* when the next session may begin, */
+    struct allowance sessions; /* and how many there may be */
+    struct allowance uncalled; /* messages of the trainer's that are no leases for us */
+    struct log_limit said;     /* lines that the trainer can cause */
+    int64_t refused_since;     /* when it said "not-now" first, and nothing else since; 0: it did not */
+    char refusal[MESSAGE_TEXT_SIZE];
 
     struct session_report report;
     int64_t last_progress;
@@ -50,14 +62,20 @@ static void finish(struct session *s, int code, const struct err *e)
 
 /* ---- beginning ---- */
 
-/* Opens a fresh connection and says HELLO. What the session before had queued is dropped. */
-static int begin(struct session *s, struct err *e)
+/* Closes the connection. What it had queued is dropped. */
+static void end_session(struct session *s)
 {
-    const struct session_options *o = s->options;
     link_close(s->link, 0);
     s->link = NULL;
     s->welcome = false;
     compute_begin_session(s->compute);
+}
+
+/* Opens a fresh connection and says HELLO. */
+static int begin(struct session *s, struct err *e)
+{
+    const struct session_options *o = s->options;
+    s->uncalled = (struct allowance){.burst = 100, .per_s = 10};
     if (link_connect(&s->link, o->endpoint, o->keys, e))
         return e->code;
     struct message m = {.type = MESSAGE_HELLO};
@@ -101,10 +119,15 @@ static int take_welcome(struct session *s, const struct message_welcome *w, stru
         return e->code;
     s->terms = *w;
     s->welcome = true;
-    if (first)
-        log_line("%s to run %.8s: blocks of %u sequences, rows in %s%s", s->ever_welcome ? "joined again" : "joined",
-                 w->run, w->block_seqs, row_dtype_name(w->dtype),
-                 w->has_scale ? "" : ", raw until the scale is measured");
+    if (first) {
+        uint32_t away = w->timeout_ms / w->heartbeat_ms;
+        s->uncalled = (struct allowance){.burst = 1000 + 4 * (away < MAX_AWAY ? away : MAX_AWAY),
+                                         .per_s = 50 + 4000 / w->heartbeat_ms};
+        s->refused_since = 0;
+        log_limited(&s->said, "%s to run %.8s: blocks of %u sequences, rows in %s%s",
+                    s->ever_welcome ? "joined again" : "joined", w->run, w->block_seqs, row_dtype_name(w->dtype),
+                    w->has_scale ? "" : ", raw until the scale is measured");
+    }
     s->ever_welcome = true;
     s->trouble = NULL;
     return 0;
@@ -128,14 +151,30 @@ static const char *refuse_lease(const struct session *s, const struct message_le
     return NULL;
 }
 
-/* A lease that we cannot take is answered with ERROR; the trainer gives it to somebody else. */
-static void take_lease(struct session *s, const struct message_lease *lease)
+/* A lease that we cannot take is answered with ERROR; the trainer gives it to somebody else. Returns whether we can. */
+static bool take_lease(struct session *s, const struct message_lease *lease)
 {
     const char *refusal = refuse_lease(s, lease);
     if (!refusal && !compute_queue(s->compute, lease))
         refusal = "more leases than credit";
     if (refusal)
         link_send_error(s->link, NULL, lease->lease, "lease", refusal);
+    return !refusal;
+}
+
+/* Takes an ERROR. Returns 1 if the session must begin anew. */
+static int take_error(struct session *s, const struct message_error *m)
+{
+    bool not_now = strcmp(m->code, "not-now") == 0;
+    if (!not_now || !s->refused_since || strcmp(m->text, s->refusal) != 0) /* said once, not at every try */
+        log_limited(&s->said, "trainer: %s: %s%s", m->code, m->text, not_now ? "; trying again" : "");
+    if (not_now) {
+        int64_t now = clock_ms();
+        s->refused_since = s->refused_since ? s->refused_since : now;
+        snprintf(s->refusal, sizeof s->refusal, "%s", m->text);
+        s->not_before = now + REFUSED_MS;
+    }
+    return (not_now || strcmp(m->code, "unknown-peer") == 0) && !s->bye_sent;
 }
 
 /* Answers s->message. Returns 1 if the session must begin anew, 0 to go on; may finish. */
@@ -143,13 +182,17 @@ static int take_message(struct session *s, struct err *e)
 {
     const struct message *m = &s->message;
     struct message reply = {.type = MESSAGE_PONG};
+    bool lease = m->type == MESSAGE_LEASE && take_lease(s, &m->lease);
+    if (!lease && !allowance_take(&s->uncalled, clock_ms())) {
+        log_limited(&s->said, "the trainer sends message after message; connecting again");
+        return 1;
+    }
     switch (m->type) {
     case MESSAGE_WELCOME:
         if (take_welcome(s, &m->welcome, e))
             finish(s, e->code, e);
         break;
     case MESSAGE_LEASE:
-        take_lease(s, &m->lease);
         break;
     case MESSAGE_PING:
         reply.ping = m->ping;
@@ -162,8 +205,7 @@ static int take_message(struct session *s, struct err *e)
         finish(s, ERR_MISMATCH, e);
         break;
     case MESSAGE_ERROR:
-        log_line("trainer: %s: %s", m->error.code, m->error.text);
-        return strcmp(m->error.code, "unknown-peer") == 0 && !s->bye_sent;
+        return take_error(s, &m->error);
     case MESSAGE_END:
         snprintf(s->report.end_reason, sizeof s->report.end_reason, "%s", m->end.reason);
         link_send_text(s->link, NULL, MESSAGE_BYE, "end");
@@ -178,22 +220,23 @@ static int take_message(struct session *s, struct err *e)
         }
         break;
     default:
-        log_line("trainer sent %s, which only producers send; ignored", message_type_name(m->type));
+        log_limited(&s->said, "trainer sent %s, which only producers send; ignored", message_type_name(m->type));
     }
     return 0;
 }
 
-/* Takes all messages that are there. Returns 1 if the session must begin anew. */
+/* Takes the messages that are there, up to a bound. Returns 1 if the session must begin anew. */
 static int receive(struct session *s, struct err *e)
 {
     struct link_peer peer;
     struct link_payload payload;
     int got, again = 0;
-    while (!again && !s->finished && (got = link_receive(s->link, &peer, &s->message, &payload, e)) != 0) {
+    for (int turn = 0; turn < MAX_TURN && !again && !s->finished &&
+                       (got = link_receive(s->link, &peer, &s->message, &payload, e)) != 0;
+         turn++) {
         link_payload_release(&payload);
         if (got == ERR_PEER || got == ERR_DAMAGED) { /* from a trainer of our version: spoilt on the way */
-            log_line("trainer: %s; connecting again", e->message);
-            usleep(POLL_MS * 1000);
+            log_limited(&s->said, "trainer: %s; connecting again", e->message);
             return 1;
         }
         if (got < 0) {
@@ -202,6 +245,10 @@ static int receive(struct session *s, struct err *e)
         }
         s->last_heard = clock_ms();
         again = take_message(s, e);
+    }
+    if (!again && !s->finished && link_held(s->link) > MAX_HELD) {
+        log_limited(&s->said, "the trainer sends more at a time than the protocol allows; connecting again");
+        again = 1;
     }
     return again;
 }
@@ -228,7 +275,7 @@ static void send_failure(struct session *s, const struct block *b)
 {
     bool absent = b->error.code == ERR_ABSENT;
     if (!absent || s->report.absent++ == 0)
-        log_line("block %u: %s", b->lease.block, b->error.message);
+        log_limited(&s->said, "block %u: %s", b->lease.block, b->error.message);
     link_send_error(s->link, NULL, b->lease.lease, absent ? "not-recorded" : "source", b->error.message);
 }
 
@@ -267,8 +314,11 @@ static void show_progress(struct session *s, int64_t now)
     if (now - s->last_progress < interval)
         return;
     if (!s->welcome) {
-        log_progress("waiting for a trainer at %s, none heard for %lld s", s->options->endpoint,
-                     (long long)(now - s->last_heard) / 1000);
+        if (s->refused_since)
+            log_progress("waiting for the trainer at %s, which refuses this producer for now", s->options->endpoint);
+        else
+            log_progress("waiting for a trainer at %s, none heard for %lld s", s->options->endpoint,
+                         (long long)(now - s->last_heard) / 1000);
         s->last_progress = now;
         return;
     }
@@ -289,7 +339,7 @@ static void watch_trouble(struct session *s)
 {
     const char *trouble = link_trouble(s->link);
     if (trouble && trouble != s->trouble)
-        log_line("%s: %s; trying again", s->options->endpoint, trouble);
+        log_limited(&s->said, "%s: %s; trying again", s->options->endpoint, trouble);
     if (trouble)
         s->trouble = trouble;
 }
@@ -319,24 +369,57 @@ static void leave(struct session *s, int64_t now)
         finish(s, code, &failure);
 }
 
+/* Finishes if no trainer was heard for too long, or none that takes us. */
+static void give_up(struct session *s, int64_t now, struct err *e)
+{
+    const struct session_options *o = s->options;
+    if (s->refused_since && now - s->refused_since > o->give_up_after_ms) {
+        err_set(e, ERR_MISMATCH, "%s refused this producer for %d s: %s", o->endpoint, o->give_up_after_ms / 1000,
+                s->refusal);
+        finish(s, ERR_MISMATCH, e);
+    } else if (now - s->last_heard > o->give_up_after_ms) {
+        err_set(e, ERR_PEER, "%s: no trainer heard for %d s, giving up%s%s", o->endpoint, o->give_up_after_ms / 1000,
+                s->trouble ? ": " : "", s->trouble ? s->trouble : "");
+        finish(s, ERR_PEER, e);
+    }
+}
+
+/* Waits, without a connection, until the next session may begin: at once as a rule, but not hundreds of times a second, whatever a trainer
+ * does. Finishes when asked to stop meanwhile, or when it is time to give up. */
+static void wait_to_begin(struct session *s, struct err *e)
+{
+    struct err failure;
+    end_session(s);
+    while (!s->finished) {
+        int64_t now = clock_ms();
+        s->last_turn = now;
+        int code = compute_failure(s->compute, &failure);
+        if (*s->options->stop || code)
+            finish(s, code, &failure);
+        else
+            give_up(s, now, e);
+        if (now >= s->not_before && allowance_take(&s->sessions, now))
+            return;
+        show_progress(s, now);
+        usleep(POLL_MS * 1000);
+    }
+}
+
 /* Pings, detects silence, leaves when asked to. Returns 1 if the session must begin anew. */
 static int keep_alive(struct session *s, struct err *e)
 {
-    const struct session_options *o = s->options;
     int64_t now = clock_ms(), away = now - s->last_turn;
     s->last_turn = now;
+    log_hidden(&s->said);
     if (away > AWAY_MS) /* we were stopped, or swapped out, and did not listen: that is not the trainer's silence */
         s->last_heard += away;
     leave(s, now);
     if (s->finished)
         return 0;
     watch_trouble(s);
-    if (now - s->last_heard > o->give_up_after_ms) {
-        err_set(e, ERR_PEER, "%s: no trainer heard for %d s, giving up%s%s", o->endpoint, o->give_up_after_ms / 1000,
-                s->trouble ? ": " : "", s->trouble ? s->trouble : "");
-        finish(s, ERR_PEER, e);
+    give_up(s, now, e);
+    if (s->finished)
         return 0;
-    }
     show_progress(s, now);
     if (!s->welcome)
         return now - s->connected > HELLO_TIMEOUT_MS;
@@ -345,7 +428,7 @@ static int keep_alive(struct session *s, struct err *e)
     if (now - s->last_ping >= (int64_t)s->terms.heartbeat_ms)
         ping(s, now);
     if (now - s->last_heard > (int64_t)s->terms.timeout_ms) {
-        log_line("trainer silent for %lld ms, connecting again", (long long)(now - s->last_heard));
+        log_limited(&s->said, "trainer silent for %lld ms, connecting again", (long long)(now - s->last_heard));
         return 1;
     }
     return 0;
@@ -360,9 +443,15 @@ int session_run(struct compute *c, const struct session_options *o, struct sessi
     }
     s->compute = c;
     s->options = o;
+    s->sessions = (struct allowance){.burst = 5, .per_s = 1};
+    s->said.lines = (struct allowance){.burst = 100, .per_s = 2};
     s->last_heard = s->last_progress = s->last_turn = clock_ms();
     bool again = true;
     while (!s->finished) {
+        if (again)
+            wait_to_begin(s, e);
+        if (s->finished)
+            break;
         if (again && begin(s, e)) {
             finish(s, e->code, e);
             break;
@@ -375,7 +464,7 @@ int session_run(struct compute *c, const struct session_options *o, struct sessi
         if (!again && !s->finished) {
             int rc = send_ready(s, e);
             if (rc == ERR_MEMORY)
-                log_line("%s; connecting again", e->message);
+                log_limited(&s->said, "%s; connecting again", e->message);
             again = rc || keep_alive(s, e);
         }
     }

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "log_queue.h"
+#include "text.h"
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *prefix = "crossfeed";
 static int is_terminal;
@@ -21,18 +24,24 @@ int log_is_terminal(void)
     return is_terminal;
 }
 
+void log_in_background(void)
+{
+    log_queue_start(prefix);
+}
+
 static void print(int status, const char *format, va_list args)
 {
-    char text[1024]; /* one write a line, so that two programs on one terminal do not interleave */
-    int n = snprintf(text, sizeof text, "%s%s: ", is_terminal ? "\r\033[K" : "", prefix);
-    int m = vsnprintf(text + n, sizeof text - (size_t)n - 2, format, args);
-    size_t size = (size_t)n + (m < 0 ? 0 : (size_t)m);
-    if (size > sizeof text - 2)
-        size = sizeof text - 2;
+    char message[LOG_LINE_SIZE],
+        line[LOG_LINE_SIZE]; /* one write a line, so that two programs on one terminal do not interleave */
+    int n = snprintf(line, sizeof line, "%s%s: ", is_terminal ? "\r\033[K" : "", prefix);
+    vsnprintf(message, sizeof message, format, args);
+    size_t size = (size_t)n + text_escape(line + n, sizeof line - (size_t)n - 1, message);
     if (!status)
-        text[size++] = '\n';
+        line[size++] = '\n';
+    if (log_queue_put(line, size))
+        return;
     pthread_mutex_lock(&lock);
-    fwrite(text, 1, size, stderr);
+    fwrite(line, 1, size, stderr);
     fflush(stderr);
     pthread_mutex_unlock(&lock);
 }

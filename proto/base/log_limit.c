@@ -9,27 +9,20 @@
 
 void log_hidden(struct log_limit *l)
 {
-    int64_t now = clock_ms(), seconds = (now - l->since_ms) / 1000;
-    if (seconds <= 0)
-        return;
-    uint64_t more = (uint64_t)seconds * l->per_s;
-    l->lines -= more < l->lines ? (unsigned)more : l->lines;
-    l->since_ms = l->lines ? l->since_ms + seconds * 1000 : now;
-    if (!l->hidden)
+    if (!allowance_pass(&l->lines, clock_ms()) || !l->hidden)
         return;
     log_line("... and %llu more such lines", (unsigned long long)l->hidden);
     l->hidden = 0;
-    l->lines++;
+    l->lines.used++;
 }
 
 void log_limited(struct log_limit *l, const char *format, ...)
 {
     log_hidden(l);
-    if (l->lines >= l->burst) {
+    if (!allowance_take(&l->lines, clock_ms())) {
         l->hidden++;
         return;
     }
-    l->lines++;
     char line[1024];
     va_list args;
     va_start(args, format);

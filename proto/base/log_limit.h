@@ -1,17 +1,17 @@
 /* log_limit.h - lines that others can cause at will, held to a rate.
  *
- * `burst` of them are printed, then `per_s` a second; the next one that comes through says how many did not. One limit
- * belongs to one thread at a time. */
+ * `lines.burst` of them are printed, then `lines.per_s` a second; what comes through next says how many did not. One limit belongs to one
+ * thread at a time. */
 #ifndef CROSSFEED_LOG_LIMIT_H
 #define CROSSFEED_LOG_LIMIT_H
 
 #include <stdint.h>
 
+#include "allowance.h"
+
 struct log_limit {
-    unsigned burst, per_s;
-    int64_t since_ms; /* the rest starts zeroed */
-    unsigned lines;   /* of the burst, used */
-    uint64_t hidden;
+    struct allowance lines;
+    uint64_t hidden; /* starts at 0 */
 };
 
 /* Prints a line of at most 1 KB, or counts it as hidden. */

@@ -2,18 +2,17 @@
 #include "connections.h"
 
 #include <arpa/inet.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/un.h>
 
 #include "mem.h"
+#include "socket_bytes.h"
 
 #define AMBIGUOUS_MS 2000 /* a connection is ambiguous for no longer than this, however busy the link is */
 #define MAX_AFTER 16      /* messages from a refused connection, after which it is shut at once */
+#define MAX_SAID 64       /* messages from a stranger, after which it is shut: each of them may ask for an answer */
 
 void connections_init(struct connections *c, const struct connection_limits *limits, struct refusals *refusals)
 {
@@ -107,21 +106,6 @@ int connections_reserve(struct connections *c, size_t descriptors, size_t member
 {
     int rc = descriptors > c->n_connections ? grow_connections(c, descriptors, e) : 0;
     return rc == 0 && members > c->members_room ? grow_members(c, members, e) : rc;
-}
-
-/* Returns the bytes that ZeroMQ holds: those received, less those that still lie in the kernel and those that we were given. Returns 0
- * if the kernel does not say. */
-static uint64_t held(int fd, uint64_t given)
-{
-    struct tcp_info info = {0};
-    socklen_t size = sizeof info;
-    int unread = 0;
-    /* unread is asked first: what comes in between makes the result larger by that much, and not negative */
-    if (ioctl(fd, SIOCINQ, &unread) != 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
-        size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
-        return 0;
-    uint64_t out = (uint64_t)unread + given;
-    return info.tcpi_bytes_received > out ? info.tcpi_bytes_received - out : 0;
 }
 
 static bool same(const struct routing_id *a, const struct routing_id *b)
@@ -224,7 +208,7 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
     if (!k)
         k = enter_early(c, fd, now_ms);
     if (k && !k->bound.size && !ambiguous(c, k, now_ms))
-        bind_to(c, k, peer, held(fd, wire_bytes)); /* all that came before this message */
+        bind_to(c, k, peer, socket_bytes_held(fd, wire_bytes)); /* all that came before this message */
     else if (k && !k->bound.size)
         k->heard = *peer;
     k = find_bound(c, fd, peer);
@@ -233,7 +217,9 @@ bool connections_heard(struct connections *c, int fd, const struct routing_id *p
     k->given += wire_bytes;
     if (k->state == CONNECTION_REFUSED)
         k->after++;
-    return k->state != CONNECTION_REFUSED && k->state != CONNECTION_SHUT;
+    if (k->state == CONNECTION_STRANGER)
+        k->said++;
+    return k->state == CONNECTION_MEMBER || (k->state == CONNECTION_STRANGER && k->said <= MAX_SAID);
 }
 
 /* Writes down for how much of the peer somebody vouches; with 0, forgets the peer. */
@@ -258,6 +244,7 @@ void connections_vouch(struct connections *c, int fd, const struct routing_id *p
     if (!k || (k->state != CONNECTION_STRANGER && k->state != CONNECTION_MEMBER))
         return;
     set_state(c, k, allowed ? CONNECTION_MEMBER : CONNECTION_STRANGER);
+    k->said = 0;
     k->allowed = allowed;
     k->since_ms = now_ms;
 }
@@ -297,6 +284,16 @@ static void turn_out(struct connections *c, struct connection *k, enum refusal k
     connections_address(c, (int)(k - c->connections), address);
     refusals_note(c->refusals, kind, "closed a connection from %s: it %s", address, why);
     shut(c, k);
+}
+
+void connections_revoke(struct connections *c, const struct allow_list *allowed)
+{
+    for (size_t i = 0; i < c->n_connections; i++) {
+        struct connection *k = &c->connections[i];
+        if (k->bound.size && k->state != CONNECTION_ABSENT && k->state != CONNECTION_SHUT &&
+            !allow_list_has(allowed, k->bound.key))
+            turn_out(c, k, REFUSAL_KEY, "has a key that is not allowed any more");
+    }
 }
 
 /* Returns the member that was heard over a connection which is not bound yet, since its message may have been another's; NULL: none. Until
@@ -346,11 +343,13 @@ void connections_tick(struct connections *c, int64_t now_ms)
         left--;
         if (k->state == CONNECTION_SHUT)
             continue;
-        k->held = held((int)i, k->given);
+        k->held = socket_bytes_held((int)i, k->given);
         if (too_much(c, k, now_ms))
             turn_out(c, k, REFUSAL_MEMORY, "sends more at a time than the protocol allows");
         else if (k->state == CONNECTION_STRANGER && now_ms - k->since_ms > c->limits.stranger_ms)
             turn_out(c, k, REFUSAL_IDLE, "connected and did not become a producer");
+        else if (k->state == CONNECTION_STRANGER && k->said > MAX_SAID)
+            turn_out(c, k, REFUSAL_MESSAGE, "sends message after message and does not become a producer");
         else if (k->state == CONNECTION_REFUSED &&
                  (now_ms - k->since_ms > c->limits.refused_ms || k->after > MAX_AFTER))
             shut(c, k);

@@ -1,13 +1,12 @@
 /* connections.h - the connections of a listening socket, and which of them must go.
  *
- * ZeroMQ bounds neither how many connections there are nor what one of them may make it hold: it keeps a message of endlessly many
- * parts until its last part comes, whatever the high-water mark (1.15 GB measured at a limit of 1 MiB). But what it holds for a TCP
- * connection can be worked out: what the kernel received and has handed out, less what the link was given. A connection is shut
+ * ZeroMQ bounds neither how many connections there are nor what one of them may make it hold (socket_bytes.h). A connection is shut
  * (shutdown(2), which ZeroMQ takes for the peer's closing)
  * - when ZeroMQ holds too much for it,
  * - when it is the oldest of too many strangers, which are connections that nobody has vouched for,
- * - when nobody has vouched for it for too long,
- * - a moment after its peer was refused, so that the refusal can still leave.
+ * - when nobody has vouched for it for too long, or not within some messages,
+ * - a moment after its peer was refused, so that the refusal can still leave,
+ * - when its peer's key is not allowed any more.
  * The kernel counts no bytes of a Unix socket; there the other rules hold.
  *
  * A connection is known by its descriptor, a peer by its routing id, and ZeroMQ tells both with a message. But a message may outlive
@@ -24,6 +23,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "allow_list.h"
+#include "curve_keys.h"
 #include "err.h"
 #include "refusals.h"
 
@@ -48,7 +49,8 @@ enum connection_state {
 
 struct routing_id {
     unsigned char id[16];
-    size_t size; /* 0: none */
+    size_t size;              /* 0: none */
+    char key[CURVE_KEY_SIZE]; /* what its owner has shown; "" without keys */
 };
 
 struct connection_member {
@@ -67,7 +69,8 @@ struct connection {
     uint64_t given;           /* bytes on the wire of its messages that the link was given */
     uint64_t held;            /* bytes that ZeroMQ held at the last connections_tick */
     uint64_t allowed;         /* of a member: how many that may be */
-    unsigned after;           /* messages that came after it was refused */
+    unsigned said;            /* messages that came while it was a stranger, */
+    unsigned after;           /* and after it was refused */
     bool early;               /* a message has told of it, and ZeroMQ has not yet */
     struct routing_id heard;  /* while it is not bound: who was heard over it last */
     struct sockaddr_storage peer;
@@ -101,8 +104,8 @@ void connections_leave(struct connections *c, int fd);
 /* Records that the link has nothing left to read. */
 void connections_empty(struct connections *c);
 
-/* Records that a message of so many bytes on the wire came from the peer over fd. Returns false if the peer was refused before, so that
- * the message counts for nothing. */
+/* Records that a message of so many bytes on the wire came from the peer over fd. Returns false if the peer was refused before, or is a
+ * stranger and has said too much, so that the message counts for nothing. */
 bool connections_heard(struct connections *c, int fd, const struct routing_id *peer, uint64_t wire_bytes,
                        int64_t now_ms);
 
@@ -111,6 +114,9 @@ void connections_vouch(struct connections *c, int fd, const struct routing_id *p
 
 /* Refuses the peer: connections_tick shuts its connection a moment later. */
 void connections_refuse(struct connections *c, int fd, const struct routing_id *peer, int64_t now_ms);
+
+/* Shuts the connections of peers whose key is not allowed. */
+void connections_revoke(struct connections *c, const struct allow_list *allowed);
 
 /* Writes where a connection comes from, for people: "10.0.0.7", or "process 123" of a Unix socket, or "somebody". */
 void connections_address(const struct connections *c, int fd, char address[CONNECTION_ADDRESS_SIZE]);

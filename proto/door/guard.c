@@ -23,7 +23,9 @@
 #define MONITOR_ENDPOINT "inproc://monitor"
 #define TICK_MS 20    /* between looks at the connections: what arrives within that time comes on top of the limits */
 #define IDLE_MS 1000  /* the same while there are no connections */
-#define ALLOW_MS 1000 /* between looks at the allow-list's files */
+#define ALLOW_MS 1000 /* between looks at the allow-list's files; before somebody is let in, */
+#define ALLOW_NEW_MS \
+    100 /* they were looked at so lately, that is, at once, and yet a crowd does not keep the disk busy */
 #define MAX_STRANGERS 1024
 #define FIRST_DESCRIPTORS 128 /* that there is room for from the start, */
 #define FIRST_MEMBERS 16      /* and for so many members */
@@ -35,36 +37,45 @@ struct guard {
     pthread_t thread;
     bool started;
     void *zap, *monitor; /* sockets of the thread */
-    struct allow_list allowed;
     bool keys;
     int64_t looked_ms;    /* when the thread last looked at the allow-list's files */
     const char *failed;   /* why the handshake failed whose closing is told next; NULL: none did */
-    pthread_mutex_t lock; /* guards connections */
+    pthread_mutex_t lock; /* guards connections, and allowed, which the thread alone changes */
     struct connections connections;
+    struct allow_list allowed;
     struct refusals refusals;
 };
 
 /* ---- who may connect ---- */
 
-static void look_at_allow_list(struct guard *g)
+/* Looks whether the list has changed, unless that was done in the last so many ms. Who is here with a key that is off it has to go. */
+static void look_at_allow_list(struct guard *g, int64_t not_since_ms)
 {
     struct err e = {0};
-    int64_t now = clock_ms();
-    if (now - g->looked_ms < ALLOW_MS)
+    struct allow_list now, before;
+    int64_t now_ms = clock_ms();
+    if (now_ms - g->looked_ms < not_since_ms)
         return;
-    g->looked_ms = now;
-    int changed = allow_list_refresh(&g->allowed, &e);
-    if (changed > 0)
-        log_line("%s: %zu keys allowed now", g->allowed.path, g->allowed.n);
-    else if (changed < 0)
-        log_line("%s; the %zu keys read before stay allowed", e.message, g->allowed.n);
+    g->looked_ms = now_ms;
+    if (!allow_list_changed(&g->allowed, &now, &e))
+        return;
+    if (now.readable)
+        log_line("%s: %zu keys allowed now", now.path, now.n);
+    else
+        log_line("%s; nobody new is admitted until that is mended", e.message);
+    pthread_mutex_lock(&g->lock);
+    before = g->allowed;
+    g->allowed = now;
+    connections_revoke(&g->connections, &g->allowed);
+    pthread_mutex_unlock(&g->lock);
+    allow_list_release(&before);
 }
 
 static void answer_zap(struct guard *g)
 {
     struct zap_request r;
     while (zap_receive(g->zap, &r)) {
-        look_at_allow_list(g);
+        look_at_allow_list(g, ALLOW_NEW_MS);
         const char *refusal = zap_refusal(&r, &g->allowed);
         zap_reply(g->zap, &r, refusal);
         if (!refusal)
@@ -138,8 +149,10 @@ static void *guard_thread(void *argument)
         uint32_t value;
         while (monitor_next(g->monitor, &event, &value))
             take_event(g, event, value);
-        if (g->zap)
+        if (g->zap) {
             answer_zap(g);
+            look_at_allow_list(g, ALLOW_MS);
+        }
         pthread_mutex_lock(&g->lock);
         int64_t now = clock_ms();
         if (now - last_tick >= TICK_MS) {
@@ -246,6 +259,7 @@ static struct routing_id routing_id(const struct link_peer *peer)
 {
     struct routing_id id = {.size = peer->size};
     memcpy(id.id, peer->id, peer->size);
+    memcpy(id.key, peer->key, sizeof id.key);
     return id;
 }
 
@@ -261,6 +275,11 @@ bool guard_heard(struct guard *g, const struct link_peer *peer, uint64_t wire_by
     struct routing_id id = routing_id(peer);
     pthread_mutex_lock(&g->lock);
     bool here = connections_heard(&g->connections, peer->fd, &id, wire_bytes, clock_ms());
+    if (here && g->keys && !allow_list_has(&g->allowed, peer->key)) { /* it was when the connection was made */
+        refusals_note(&g->refusals, REFUSAL_KEY, "refused key %s: it is not allowed any more", peer->key);
+        connections_refuse(&g->connections, peer->fd, &id, clock_ms());
+        here = false;
+    }
     pthread_mutex_unlock(&g->lock);
     return here;
 }

@@ -194,10 +194,12 @@ void listener_complain(struct listener *l, const struct link_peer *peer, const c
     guard_complain(l->guard, peer, who, why);
 }
 
-void listener_refuse(struct listener *l, const struct link_peer *peer, const char *who, const char *why)
+void listener_refuse(struct listener *l, const struct link_peer *peer, const char *who, const char *why, bool for_now)
 {
     guard_complain(l->guard, peer, who, why); /* before the peer knows */
-    if (peer->size)
+    if (peer->size && for_now)
+        link_send_error(l->link, peer, 0, "not-now", why);
+    else if (peer->size)
         link_send_text(l->link, peer, MESSAGE_REJECT, why);
     guard_expel(l->guard, peer);
 }

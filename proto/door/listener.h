@@ -54,8 +54,9 @@ uint64_t listener_answer_bytes(const struct stream *s, enum row_dtype dtype, siz
 /* Counts a fault of a peer and logs "who: why", at a limited rate. */
 void listener_complain(struct listener *l, const struct link_peer *peer, const char *who, const char *why);
 
-/* Complains, sends the peer a REJECT and closes its connection a moment later. Nothing more is received from it. */
-void listener_refuse(struct listener *l, const struct link_peer *peer, const char *who, const char *why);
+/* Complains, sends the peer a REJECT, or if it may come again later (for_now) an ERROR "not-now", and closes its connection a moment later.
+ * Nothing more is received from it. */
+void listener_refuse(struct listener *l, const struct link_peer *peer, const char *who, const char *why, bool for_now);
 
 /* Fills in how many were turned away, by kind. Any thread may call this while the listener is open. */
 void listener_refusals(const struct listener *l, uint64_t counts[REFUSAL_KINDS]);

@@ -21,7 +21,7 @@ const char *refusal_name(enum refusal kind)
 
 void refusals_init(struct refusals *r)
 {
-    *r = (struct refusals){.limit = {.burst = BURST, .per_s = 1}};
+    *r = (struct refusals){.limit.lines = {.burst = BURST, .per_s = 1}};
     pthread_mutex_init(&r->lock, NULL);
 }
 

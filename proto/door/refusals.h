@@ -13,7 +13,7 @@
 enum refusal {
     REFUSAL_KEY, /* a key that is not allowed */
     REFUSAL_HANDSHAKE, /* did not speak ZeroMQ, had no keys or had keys for a trainer without, had a wrong key of the trainer, or was silent */
-    REFUSAL_MESSAGE,  /* broke the rules of messages, or said a HELLO that does not fit the run */
+    REFUSAL_MESSAGE,  /* broke the rules of messages, sent too many, or said a HELLO that does not fit the run */
     REFUSAL_IDLE,     /* connected and never was accepted as a producer */
     REFUSAL_TOO_MANY, /* was one too many of those that are no producers; the oldest of them goes */
     REFUSAL_MEMORY,   /* sent more than the trainer holds for one connection */

@@ -51,7 +51,7 @@ const char *zap_refusal(const struct zap_request *r, const struct allow_list *al
         return "not a request of ours";
     if (strcmp(r->mechanism, "CURVE") != 0 || !*r->key)
         return "no key";
-    return allow_list_has(allowed, r->key) ? NULL : "its key is not allowed";
+    return allow_list_refusal(allowed, r->key);
 }
 
 void zap_reply(void *socket, const struct zap_request *r, const char *refusal)

@@ -169,7 +169,7 @@ int curve_public_each(const char *path, int (*each)(void *context, const char *k
     }
     explicit_bzero(text, size);
     mem_free(text);
-    return rc == 0 && n == 0 ? err_set(e, ERR_INPUT, "%s: has no line 'public KEY'", path) : rc;
+    return rc == 0 && n == 0 ? err_set(e, ERR_ABSENT, "%s: has no line 'public KEY'", path) : rc;
 }
 
 struct only {

@@ -38,8 +38,8 @@ int curve_pair_read(struct curve_pair *p, const char *path, struct err *e);
 /* Takes the public key from `text`, which is a key itself or the path of a file that holds one. */
 int curve_public_read(char key[CURVE_KEY_SIZE], const char *text, struct err *e);
 
-/* Calls each(context, key) for every public key of a file, of which there must be at least one. It stops at the first call that does not
- * return 0 and returns that. */
+/* Calls each(context, key) for every public key of a file, of which there must be at least one (else ERR_ABSENT). It stops at the first
+ * call that does not return 0 and returns that. */
 int curve_public_each(const char *path, int (*each)(void *context, const char *key, struct err *e), void *context,
                       struct err *e);
 

@@ -19,6 +19,7 @@
 #include "mem.h"
 #include "monitor.h"
 #include "seal.h"
+#include "socket_bytes.h"
 
 #define HANDSHAKE_MS 5000
 #define BACKLOG 1024 /* connections that wait to be accepted: a producer shall not be lost among strangers */
@@ -31,6 +32,8 @@ struct link {
     void *monitor;       /* of a DEALER */
     const char *trouble; /* of a DEALER: why it has no connection */
     bool shook, lost;    /* of a DEALER: it had a connection; and has lost it */
+    int fd;              /* of a DEALER: its connection's descriptor; -1: it has none */
+    uint64_t given;      /* of a DEALER: bytes on the wire of the messages that came over that */
     size_t received;     /* bytes on the wire of the message that is being received, or was received last */
     unsigned char encoded[MESSAGE_MAX_BYTES + SEAL_BYTES];
 };
@@ -79,6 +82,7 @@ static int link_open(struct link **out, int type, struct err *e)
     if (!l)
         return ERR_MEMORY;
     l->router = type == ZMQ_ROUTER;
+    l->fd = -1;
     l->context = zmq_ctx_new();
     l->socket = l->context ? zmq_socket(l->context, type) : NULL;
     int rc = l->socket ? set_options(l, e) : zmq_error(e, "cannot make a socket");
@@ -218,6 +222,10 @@ static void take_events(struct link *l)
         l->trouble = explain(l, event, value);
         l->shook |= event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
         l->lost |= l->shook && event == ZMQ_EVENT_DISCONNECTED;
+        if (event == ZMQ_EVENT_CONNECTED || event == ZMQ_EVENT_DISCONNECTED) {
+            l->fd = event == ZMQ_EVENT_CONNECTED ? (int)value : -1;
+            l->given = 0;
+        }
     }
 }
 
@@ -229,6 +237,11 @@ const char *link_trouble(const struct link *l)
 bool link_lost(const struct link *l)
 {
     return l->lost;
+}
+
+uint64_t link_held(const struct link *l)
+{
+    return socket_bytes_held(l->fd, l->given);
 }
 
 void link_poll(struct link *l, int fd, int timeout_ms)
@@ -368,11 +381,16 @@ static int receive_payload(struct link *l, const struct message *m, struct link_
     return 0;
 }
 
-/* Writes the address that the frame came from; IPv4 as users write it, not mapped into IPv6. */
+/* Writes the address that the frame came from; IPv4 as users write it, not mapped into IPv6. Of a Unix socket ZeroMQ knows the process, as
+ * "localhost:UID:GID:PID". */
 static void peer_host(zmq_msg_t *frame, char *host, size_t size)
 {
-    static const char mapped[] = "::ffff:";
+    static const char mapped[] = "::ffff:", local[] = "localhost:";
     const char *address = zmq_msg_gets(frame, "Peer-Address");
+    if (address && strncmp(address, local, sizeof local - 1) == 0) {
+        snprintf(host, size, "process %s", strrchr(address, ':') + 1);
+        return;
+    }
     if (address && strncmp(address, mapped, sizeof mapped - 1) == 0 && strchr(address, '.'))
         address += sizeof mapped - 1;
     snprintf(host, size, "%s", address ? address : "");
@@ -428,6 +446,7 @@ int link_receive(struct link *l, struct link_peer *peer, struct message *m, stru
     zmq_msg_close(&frame);
     if (rc == 0)
         rc = receive_payload(l, m, payload, e);
+    l->given += l->received;
     return rc ? rc : 1;
 }
 

@@ -24,8 +24,17 @@ struct link_peer {
     size_t size;              /* of id; 0 on a DEALER, which has one peer only */
     int fd;                   /* descriptor of the connection; -1 if it is not known */
     char key[CURVE_KEY_SIZE]; /* the peer's public key; "" without CURVE */
-    char host[64]; /* filled with a HELLO: the peer's address without the port; "" if it is not known (ipc) */
+    char host
+        [64]; /* filled with a HELLO: the peer's address without the port, "process 123" over ipc; "" if it is not known */
 };
+
+/* Returns what the sender of a HELLO is known by, whatever it says of itself: its key, or without keys where it comes from; "" if that is
+ * not known. Valid as long as the peer. */
+#define LINK_IDENTITY_SIZE 64 /* with the NUL */
+static inline const char *link_identity(const struct link_peer *peer)
+{
+    return *peer->key ? peer->key : peer->host;
+}
 
 /* A payload that was received. It is valid, and its memory is held, until link_payload_release. */
 struct link_payload {
@@ -45,6 +54,10 @@ const char *link_trouble(const struct link *l);
  * ZeroMQ connects again by itself (unless it could not read some bytes: with keys, these are any bytes that were changed on the way),
  * but the other side takes the new connection for a stranger who sends the rest of what the old one was to carry. */
 bool link_lost(const struct link *l);
+
+/* Returns how many bytes ZeroMQ holds of the DEALER's connection, of messages that link_receive has not given; 0 over ipc, where it is not
+ * known. It is what a trainer makes this process keep, message of endless parts included. */
+uint64_t link_held(const struct link *l);
 
 /* Closes the link. ZeroMQ goes on sending for at most linger_ms what was sent before. l may be NULL. */
 void link_close(struct link *l, int linger_ms);

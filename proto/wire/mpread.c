@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "text.h"
+
 void mpread_init(struct mpread *r, const void *data, size_t size)
 {
     *r = (struct mpread){.at = data, .end = (const unsigned char *)data + size};
@@ -158,6 +160,10 @@ void mpread_text(struct mpread *r, char *dst, size_t size)
             mpread_fail(r, "control character in a string");
     if (r->why || !p)
         return;
+    if (!text_is_utf8((const char *)p, (size_t)n)) {
+        mpread_fail(r, "string that is not UTF-8");
+        return;
+    }
     memcpy(dst, p, (size_t)n);
     dst[n] = '\0';
 }

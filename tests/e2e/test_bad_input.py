@@ -218,6 +218,14 @@ class Xctrain(BadInput):
         self.refused(self.start(harness.XCTRAIN, [], "trainer"), "--out", status=2)
         self.out_is_empty()
 
+    def test_expect(self):
+        self.refuse(["--resume", "--expect", "cfg.json"], "--resume and --expect exclude each other", status=2)
+        self.refuse(["--expect", self.path("nowhere.json")], "nowhere.json", "No such file")
+        for text, why in ("{}", "its stream description is incomplete"), ('{"stream": [1]}', "its stream description is incomplete"), ("{", "not JSON"):
+            with open(self.path("cfg.json"), "w") as f:
+                f.write(text)
+            self.refuse(["--expect", self.path("cfg.json")], "cfg.json", why)
+
     def test_too_few_tokens(self):
         self.refuse(["--num-tokens", "100", "--batch-size", "128"], "num_tokens 100", "128")
         self.out_is_empty()
@@ -323,7 +331,8 @@ class Resume(BadInput):
 
 
 class Reject(BadInput):
-    """A producer that does not fit the run is refused with both values; the run goes on with the good one."""
+    """A producer that does not fit the run is refused with both values; the run goes on with the good one. What only the first producer has
+    settled may be otherwise when the trainer starts anew: until --give-up-after it tries again."""
 
     def test_producers_that_differ(self):
         trainer = self.trainer(TRAINER)
@@ -353,7 +362,7 @@ class Reject(BadInput):
             (SYNTHETIC, "number of sites 2, run has 6"),
         ]
         for args, *patterns in cases:
-            self.refused(self.producer(args, name="bad"), "refused this producer", *patterns)
+            self.refused(self.producer([*args, "--give-up-after", "1"], name="bad"), "refused this producer for 1 s", *patterns)
         first.kill(signal.SIGCONT)
         self.succeed(trainer, first)
         self.assertEqual(harness.summary(self.path("out"))["ledger"]["producers_rejected"], len(cases))

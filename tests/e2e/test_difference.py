@@ -125,7 +125,7 @@ class Difference(harness.ProgramTest):
         trainer = self.trainer([*map(str, TRAINER), "--scale", self.scale, "--num-tokens", "1e7"], "both")
         first = self.producer(self.live)
         self.until(lambda: "joins" in trainer.stderr, "joining", trainer, first)
-        second = self.producer(args)
+        second = self.producer([*args, "--give-up-after", "1"])
         self.assertEqual(second.wait(), 1)
         self.assertRegex(second.stderr, "rows recorded in bf16: each element of both was off")
         self.assertRegex(second.stderr, "error: .*model 0 has fingerprint .*, run has")

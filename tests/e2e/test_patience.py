@@ -66,6 +66,40 @@ class Patience(harness.ProgramTest):
         self.was_mid_run()
         self.fails(producer, rf"{re.escape(self.endpoint())}: no trainer heard for 2 s, giving up")
 
+    def test_the_wrong_one_came_first(self):
+        """It settles the stream, and the right one waits for what a trainer started anew can mend; one that is told what to expect lets it join."""
+        expected, wrong = self.expected(), ["--latents", "2047", "--give-up-after", "1"]
+        trainer = self.trainer()
+        first = self.producer(*wrong, name="wrong")
+        self.until(lambda: "producer wrong joins" in trainer.stderr, "joining", trainer, first)
+        right = self.producer(name="right")
+        self.until(lambda: re.search("trainer: not-now: model 0 has fingerprint .*trying again", right.stderr), "being told to wait", right)
+        trainer.kill()
+        first.kill()
+        trainer = self.trainer("--expect", self.path("quiet", "cfg.json"), out="anew")
+        self.fails(self.producer(*wrong, name="wrong"), "refused this producer: model 0 has fingerprint")
+        self.succeed(trainer, right)
+        self.assertNotIn("producer wrong joins", trainer.stderr)
+        self.assertEqual(harness.sha256(self.path("anew", "crosscoder.safetensors")), expected)
+
+    def test_nobody_reads_standard_error(self):
+        """Both programs' standard error is a pipe that is full: they do what they do, and end."""
+        expected = self.expected()
+        pipe = self.path("full")
+        os.mkfifo(pipe)
+        fd = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    os.write(fd, bytes(4096))
+            programs = [self.start("/bin/sh", ["-c", f"exec \"$0\" \"$@\" 2>{pipe}", *command], command[0].rsplit("/")[-1]) for command in (
+                [harness.XCTRAIN, "--threads", "1", "--out", self.path("out"), "--listen", self.endpoint(), *map(str, TRAINER)],
+                [harness.ACTGEN, "--threads", "1", "--connect", self.endpoint(), *PRODUCER])]
+            self.succeed(*programs)
+        finally:
+            os.close(fd)
+        self.assertEqual(harness.sha256(self.path("out", "crosscoder.safetensors")), expected)
+
     def test_a_stopped_straggler(self):
         expected = self.expected()
         trainer, straggler = self.trainer(), self.producer(name="straggler")

@@ -366,8 +366,8 @@ class Refused(Recorded):
         folder = self.without(self.path("copy"), [])
         for i in range(13):
             os.truncate(shard_path(folder, i), 100000)
-        trainer, replay = self.trainer(), self.replay(folder)
-        self.refuse(trainer, "failed 3 times", "shard_000000")
+        trainer, replay = self.trainer("--source-retries", "1"), self.replay(folder)
+        self.refuse(trainer, "failed 2 times by all 1 producers here", "shard_000000")
         self.refuse(replay, "the run failed")
 
 

@@ -14,6 +14,7 @@ import os
 import random
 import re
 import resource
+import signal
 import socket
 import threading
 import time
@@ -104,6 +105,77 @@ class Flood:
         self.context.destroy(0)
 
 
+class Member:
+    """A producer by hand, that joins, and then does as the test says."""
+
+    def __init__(self, endpoint, stream, name, address="127.0.0.1"):
+        self.context = zmq.Context()
+        self.endpoint, self.stream, self.name, self.socket = endpoint.replace("//", f"//{address}:0;"), stream, name, None
+
+    def join(self):
+        """On a new connection; the answer to its HELLO."""
+        if self.socket:
+            self.socket.close()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger, self.socket.sndhwm, self.socket.rcvhwm = 0, 0, 0
+        self.socket.connect(self.endpoint)
+        self.socket.send(sealed({**msgpack.unpackb(hello(0, self.stream)[:-8]), "producer": self.name}))
+        return self.hear("WELCOME", "REJECT", "ERROR")
+
+    def hear(self, *types, timeout_ms=5000):
+        """The next message of one of these types; PINGs are answered meanwhile."""
+        while self.socket.poll(timeout_ms):
+            message = msgpack.unpackb(self.socket.recv()[:-8])
+            if message["type"] == "PING":
+                self.say("PONG", token=message["token"])
+            if message["type"] in types:
+                return message
+        raise AssertionError(f"{self.name!a} heard none of {types}")
+
+    def say(self, type, **fields):
+        self.socket.send(sealed({"type": type, **fields}))
+
+    def err(self):
+        """Takes a lease and answers it with a chunk that is wrong."""
+        lease = self.hear("LEASE")
+        frame = sealed({"type": "BATCH", "lease": lease["lease"], "block": lease["block"], "chunk": 0, "chunks": 1, "rows": 1, "checksum": 0, "origins": bytes(12)})
+        self.socket.send_multipart([frame, bytes(512)])
+
+    def leave(self):
+        self.context.destroy(0)
+
+
+class HostileTrainer:
+    """Shakes hands with whoever connects, and then sends parts of a message without a last one, until it is closed."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.n_connections, self.sent, self.stop = 0, 0, False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        part = b"\x01\xff" + bytes(255)
+        while not self.stop:
+            s, _ = self.socket.accept()
+            self.n_connections += 1
+            with contextlib.suppress(OSError):
+                s.settimeout(5)
+                shake_hands(s, READY.replace(b"DEALER", b"ROUTER"))
+                while not self.stop:
+                    s.sendall(part * 1000)
+                    self.sent += len(part) * 1000
+            s.close()
+
+    def leave(self):
+        self.stop = True
+        with contextlib.suppress(OSError):
+            socket.create_connection(self.socket.getsockname(), 1).close()
+        self.thread.join(10)
+        self.socket.close()
+
+
 class Strangers(harness.ProgramTest):
     def make_keys(self):
         os.mkdir(self.path("allowed"))
@@ -171,6 +243,34 @@ class Strangers(harness.ProgramTest):
         self.check_log(trainer)
         self.assertEqual(trainer.stderr.count(f"key {self.public('other')}: its key is not allowed"), 1)
 
+    def test_revoked(self):
+        """A key taken off the list: its producer goes and stays out, the other one goes on; nobody comes while the list cannot be read."""
+        self.make_keys()
+        self.assertEqual(self.start(XCKEYS, ["make", self.path("allowed/two")], "xckeys").wait(), 0)
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e5", *self.door()], "quiet")
+        self.succeed(trainer, self.producer([*SOURCE, *self.keys("allowed/one")], endpoint))
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e5", "--timeout-ms", "60000", *self.door()], "revoked")
+        programs = {name: self.producer([*SOURCE, "--give-up-after", "3", *self.keys("allowed/" + name)], endpoint, name)
+                    for name in ("one", "two")}
+        self.until_step(50, trainer, *programs.values(), out="revoked")
+        os.kill(programs["one"].pid, signal.SIGSTOP)  # so that the run cannot end meanwhile
+        two = self.public("allowed/two")
+        os.unlink(self.path("allowed/two.public"))
+        self.until(lambda: re.search("producer two .*(is gone|leased again)", trainer.stderr), "two's going", trainer, limit=20)
+        self.assertRegex(trainer.stderr, "closed a connection from 127.0.0.1: it has a key that is not allowed any more|refused key")
+        self.until(lambda: f"key {two}: its key is not allowed" in trainer.stderr, "its second try refused", trainer, limit=20)
+        with open(self.path("allowed/bad.public"), "w") as f:
+            f.write("public short\n")
+        self.until(lambda: "nobody new is admitted" in trainer.stderr, "a line about the malformed file", trainer, limit=20)
+        late = self.producer([*SOURCE, "--give-up-after", "2", *self.keys("allowed/one")], endpoint, "late")
+        self.assertEqual(late.wait(), 1)
+        self.assertRegex(late.stderr, "does not allow this producer's key")
+        os.kill(programs["one"].pid, signal.SIGCONT)  # it was admitted before, and stays
+        self.succeed(trainer, programs["one"])
+        self.assertEqual(programs["two"].wait(), 1, programs["two"].stderr)
+        self.assertEqual(self.weights("revoked"), self.weights("quiet"))
+        self.assertEqual(trainer.stderr.count("nobody new is admitted"), 1)
+
     def train_open(self, args, n_hellos, fitting=False):
         """Without keys, undisturbed and among strangers; the latter's trainer and ledger."""
         args = ["--num-tokens", "2e5", *args]
@@ -200,6 +300,107 @@ class Strangers(harness.ProgramTest):
         self.assertGreater(ledger["producers_seen"], 300)
         self.assertNotRegex(trainer.stderr, "producer producer .*(gone|dropped|makes room)")
         self.assertLess(len(trainer.stderr.splitlines()), 500)
+
+    def test_hostile_trainer(self):
+        """Makes a producer keep little, and does not keep it busy; the producer goes when it is told to."""
+        trainer = HostileTrainer()
+        self.addCleanup(trainer.leave)
+        producer = self.producer(SOURCE, trainer.endpoint)
+        self.until(lambda: "connecting to" in producer.stderr, "connecting", producer)
+        base, peak, end = rss(producer.pid), 0, time.monotonic() + 4
+        while time.monotonic() < end:
+            peak = max(peak, rss(producer.pid))
+            time.sleep(0.01)
+        self.assertIn("the trainer sends more at a time than the protocol allows", producer.stderr)
+        print(f"{trainer.n_connections} connections, {trainer.sent / 1e6:.0f} MB sent, memory {(peak - base) / 1e6:.0f} MB above ", end="", flush=True)
+        self.assertLess(trainer.n_connections, 15)
+        self.assertLess(peak - base, 1e9 if harness.SANITIZED else 250e6)
+        producer.kill(signal.SIGTERM)
+        self.assertEqual(producer.wait(10), 0, producer.stderr)
+
+    def test_floods(self):
+        """Members and strangers that send as fast as they can and read nothing: dropped, said in measure, nothing grows, nothing is spoilt."""
+        trainer, endpoint, port = self.listening(["--num-tokens", "2e5"], "quiet")
+        self.succeed(trainer, self.producer(SOURCE, endpoint))
+        trainer, endpoint, port = self.listening(["--num-tokens", "2e5"], "flooded")
+        producer = self.producer(SOURCE, endpoint)
+        self.until_step(100, trainer, producer, out="flooded")
+        before, stream = rss(trainer.pid), self.stream_of("quiet")
+        floods = {"error": sealed({"type": "ERROR", "lease": 0, "code": "source", "text": "x"}),
+                  "ping": sealed({"type": "PING", "token": 1, "computing": 0.0, "sending": 0.0}),
+                  "hello": hello(0, stream), "bye": sealed({"type": "BYE", "reason": "x"})}
+        for name, frame in floods.items():
+            m = Member(endpoint, stream, name)
+            m.join()
+            for _ in range(50000):  # after its first BYE, the last one is a stranger
+                m.socket.send(frame)
+            time.sleep(0.2)
+            m.leave()
+        self.assertLess(rss(trainer.pid) - before, 400e6 if harness.SANITIZED else 60e6)
+        self.succeed(trainer, producer)
+        self.assertEqual(self.weights("flooded"), self.weights("quiet"))
+        self.assertIn("it floods", trainer.stderr)
+        ledger = harness.summary(self.path("flooded"))["ledger"]  # too many, or too much at a time: whichever comes first
+        self.assertGreaterEqual(ledger["refused_message"] + ledger["refused_memory"], len(floods))
+        self.assertFalse(re.search("producer producer .*(gone|dropped)", trainer.stderr))
+        self.assertLess(len(trainer.stderr), 200e3)
+
+    def test_names_and_failures(self):
+        """One takes another's name and is wrong, others fail whatever they are asked for: only they pay for that."""
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e5"], "quiet")
+        self.succeed(trainer, self.producer(SOURCE, endpoint))
+        stream = self.stream_of("quiet")
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e5", "--ban-minutes", "1"], "attacked")
+        thief = Member(endpoint, stream, "gpu7", "127.0.0.2")
+        failing = [Member(endpoint, stream, f"node{i}", f"127.0.0.{3 + i}") for i in range(3)]
+        for m in [thief, *failing]:
+            self.addCleanup(m.leave)
+        self.assertEqual(thief.join()["type"], "WELCOME")  # before there is anybody else
+        for _ in range(3):
+            thief.err()
+        self.assertIn("chunk 0 of 1", thief.hear("REJECT")["reason"])
+        again = thief.join()
+        self.assertEqual(again["code"], "not-now")
+        self.assertRegex(again["text"], r"127\.0\.0\.2 was wrong too often and is not asked for [56]\d s \(--ban-minutes\)")
+        for m in failing:
+            m.join()
+        for m in failing:  # one fault that three have
+            m.say("ERROR", lease=m.hear("LEASE")["lease"], code="source", text="the file server is away")
+        producer = self.producer(SOURCE, endpoint, "gpu7")
+        while trainer.running():
+            for m in failing:
+                with contextlib.suppress(AssertionError):
+                    lease = m.hear("LEASE", timeout_ms=1)
+                    m.say("ERROR", lease=lease["lease"], code="source", text="the file server is away")
+        self.succeed(trainer, producer)
+        self.assertEqual(self.weights("attacked"), self.weights("quiet"))
+        self.assertIn("producer gpu7 joins (127.0.0.1)", trainer.stderr)
+
+    def test_text(self):
+        """What others write is shown as what it is, or refused."""
+        actgen = self.start(harness.ACTGEN, [*SOURCE, "--name", "M\udcfcller"], "actgen")
+        self.assertEqual(actgen.wait(), 2)
+        self.assertRegex(actgen.stderr, r"name 'M\\xfcller': must be UTF-8")
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e4"], "quiet")
+        self.succeed(trainer, self.producer(SOURCE, endpoint))
+        trainer, endpoint, port = self.listening(["--num-tokens", "1e9"], "out")
+        producer = self.producer(SOURCE, endpoint)
+        self.until_step(10, trainer, producer)
+        m = Member(endpoint, self.stream_of("quiet"), "7upg\u202e\u009b31m")
+        self.addCleanup(m.leave)
+        self.assertEqual(m.join()["type"], "WELCOME")
+        m.say("ERROR", lease=0, code="a\u2028b", text="\u2066title\u009d0;")
+        shown = r"7upg\u202e\u009b31m"
+        self.until(lambda: rf"producer {shown}: a\u2028b: \u2066title\u009d0;" in trainer.stderr, "its ERROR", trainer)
+        self.assertIn(f"producer {shown} joins", trainer.stderr)
+        self.until(lambda: m.hear("PING") and shown in [p["name"] for p in harness.read_json(self.path("out", "status.json"))["producers"]],
+                   "its name in status.json", trainer)
+        header = msgpack.packb({"type": "ERROR", "lease": 0, "code": "x", "text": "?"}).replace(b"\xa1?", b"\xa1\xfc")
+        m.socket.send(header + xxhash.xxh3_64_intdigest(header).to_bytes(8, "little"))
+        self.assertIn("string that is not UTF-8", m.hear("REJECT")["reason"])
+        self.assertNotRegex(trainer.stderr, "[\u0080-\u009f\u2028-\u202e\u2066-\u2069]")
+        trainer.kill(2)
+        self.succeed(trainer, producer)
 
     def test_endless_message(self):
         """Parts without a last one: ZeroMQ would hold them all."""
@@ -233,7 +434,7 @@ def rss(pid):
 
 @unittest.skipUnless(LONG, "some minutes; STRANGERS=long")
 class Long(Strangers):
-    test_keys = test_open = test_idlers = test_endless_message = None
+    test_keys = test_open = test_idlers = test_endless_message = test_floods = test_hostile_trainer = test_text = test_revoked = test_names_and_failures = None
 
     def run_one(self, n_connections, n_hellos, door, keys, out, stream=OTHER):
         trainer, endpoint, port = self.listening(["--num-tokens", os.environ.get("TOKENS", "3e6"), "--lr", "1e-6", *door], out)  # so slow that all steps cost the same
@@ -266,6 +467,36 @@ class Long(Strangers):
         self.assertLess(grown, 300e6)
         self.check_log(trainer, 1000)
         self.assertGreater(disturbed, 0.9 * quiet)
+
+    def test_floods_without_end(self):
+        """A member that floods for as long as the run takes, and joins again whenever it is put out."""
+        quiet, _, _ = self.run_one(0, 0, (), (), "quiet")
+        stream, stop, joined = self.stream_of("quiet"), threading.Event(), []
+
+        def flood():
+            m, frame = Member(self.flooded, stream, "flood"), sealed({"type": "ERROR", "lease": 0, "code": "source", "text": "x" * 500})
+            while not stop.is_set():
+                with contextlib.suppress(AssertionError):
+                    joined.append(m.join())
+                    for _ in range(20000):
+                        m.socket.send(frame)
+            m.leave()
+
+        def listening(args, out, listening=self.listening):
+            answer = listening(args, out)
+            self.flooded = answer[1]
+            threading.Thread(target=flood, daemon=True).start()
+            return answer
+
+        self.listening = listening
+        try:
+            disturbed, _, trainer = self.run_one(0, 0, (), (), "flooded")
+        finally:
+            stop.set()
+        print(f"{quiet:.0f} steps/s undisturbed, {disturbed:.0f} under {len(joined)} floods ({100 * disturbed / quiet:.0f} %), log {len(trainer.stderr)} bytes ",
+              end="", flush=True)
+        self.assertEqual(self.weights("flooded"), self.weights("quiet"))
+        self.assertLess(len(trainer.stderr), 200e3)
 
     def noise(self, door=(), keys=()):
         """Five minutes of nearly ZMTP."""

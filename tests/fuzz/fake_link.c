@@ -43,6 +43,12 @@ bool link_lost(const struct link *l)
     return disconnected;
 }
 
+uint64_t link_held(const struct link *l)
+{
+    MUST(l && !l->router);
+    return 0;
+}
+
 void fake_disconnect(void)
 {
     disconnected = true;

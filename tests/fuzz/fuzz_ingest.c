@@ -424,7 +424,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                .block_seqs = BLOCK_SEQS,
                                .credit = 2,
                                .heartbeat_ms = 100,
-                               .timeout_ms = 1000};
+                               .timeout_ms = 1000,
+                               .source_retries = 1,
+                               .ban_ms = 5000,
+                               .max_bad = 0.5};
     struct ingest *in;
     struct err e = {0};
     uint32_t *scale_blocks = NULL;

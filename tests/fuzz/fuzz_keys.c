@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     expect(curve_public_each(path, count, &n, &e), &e, text);
     rc = allow_list_init(&allowed, path, &e);
     expect(rc, &e, text);
-    MUST(rc || (allowed.n && allow_list_has(&allowed, allowed.keys[allowed.n - 1])));
+    MUST(rc || (allowed.n && allow_list_has(&allowed, allowed.keys[allowed.n - 1].key)));
     allow_list_release(&allowed);
     if (!strchr(text, '/') && size < 256)
         curve_public_read(key, text, &e);

@@ -187,6 +187,10 @@ class Producer:
                 if message is None:
                     log("a damaged message")
                     return None
+                if message["type"] == "ERROR" and message["code"] == "not-now":
+                    log(f"not now: {message['text']}")
+                    time.sleep(PATIENCE)
+                    return None
                 if message["type"] == "ERROR" and message["code"] == "unknown-peer":
                     log(f"the trainer does not know us: {message['text']}")
                     return None

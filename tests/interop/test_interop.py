@@ -246,16 +246,13 @@ class Faults(InteropTest):
         self.check("vanish")
 
     def test_always(self):
-        """Three wrong chunks in a row: dropped, and not taken back under its name, while another one does the run."""
+        """Three wrong chunks in a row: dropped, while another one does the run."""
         expected = self.expected()
         trainer, faulty = self.trainer(), self.producer("--fault=always", "--name=bent", name="faulty")
         self.assertEqual(faulty.wait(), 1, faulty.stderr)
         self.assertIn("rejected: block", faulty.stderr)
         self.assertRegex(trainer.stderr, "producer bent sent too many bad chunks, dropped")
-        again = self.producer("--name=bent", name="again")
-        self.assertEqual(again.wait(), 1, again.stderr)
-        self.assertIn("rejected: bent sent 3 wrong chunks in a row", again.stderr)
-        self.finish(trainer, self.producer(name="healthy"))
+        self.finish(trainer, self.producer("--name=bent", name="healthy"))  # a name is nobody's own
         self.assertEqual((self.weights(), harness.sha256(self.path("out.prov"))), expected)
         self.assertEqual(harness.summary(self.path("out"))["ledger"]["bad_chunks"], 3)
 
@@ -270,7 +267,7 @@ class Faults(InteropTest):
         """Its rows pass every check but the comparison with somebody else's; the run ends, its state saved."""
         trainer, liar, honest = self.audited("liar")
         self.assertEqual(trainer.wait(60), 1, trainer.stderr)
-        self.assertRegex(trainer.stderr, r"error: audit: producers (honest|other) and (honest|other) disagree on block \d+ by "
+        self.assertRegex(trainer.stderr, r"error: audit: producers (honest|other) \(process \d+\) and (honest|other) \(process \d+\) disagree on block \d+ by "
                                          r"[0-9.]+ % at site blocks\.1\.hook_resid_post, --audit-tolerance is 2 %")
         self.assertTrue(harness.checkpoints(self.path("out")))
         self.assertEqual(liar.wait(), 1)
@@ -322,6 +319,12 @@ class Messages(InteropTest):
         """The reason of the REJECT with which a new connection's frames are answered."""
         return self.next(self.connect(*frames), "REJECT")["reason"]
 
+    def refused_for_now(self, *frames):
+        """The reason, if it is one that a trainer started anew may not have."""
+        error = self.next(self.connect(*frames), "ERROR")
+        self.assertEqual((error["code"], error["lease"]), ("not-now", 0))
+        return error["text"]
+
     def test_hello_that_differs(self):
         trainer = self.trainer()
         first = self.connect(seal(self.good))
@@ -345,7 +348,8 @@ class Messages(InteropTest):
                 ({"dtypes": ["fp32"]}, "offered: fp32,", "needs bf16 fp32"),
                 ({"scale": [1.5, 2.0]}, "1.5", "measures")):
             with self.subTest(str(change)):
-                reason = self.refused(seal(self.good | change))
+                final = {"version", "dtypes"} & set(change)  # all else is only not what the first producer said
+                reason = (self.refused if final else self.refused_for_now)(seal(self.good | change))
                 self.assertIn(ours, reason)
                 self.assertIn(theirs, reason.replace(ours, ""))
         self.next(self.connect(seal(self.good)), "WELCOME")  # and a good one is still welcome
@@ -458,7 +462,7 @@ class Messages(InteropTest):
             chunk |= {"type": "BATCH", "chunk": 0, "chunks": 1, "rows": 252, "checksum": 0, "origins": bytes(252 * 12)}
             bad.send_multipart([seal({"type": "BATCH"} | chunk), bytes(252 * 512)])
         self.assertIn("checksum", self.next(bad, "REJECT")["reason"])
-        self.assertRegex(trainer.stderr, "sent too many bad chunks, dropped")
+        self.until(lambda: "sent too many bad chunks, dropped" in trainer.stderr, "a line about it", trainer)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ int set_up(void **state)
                                       .credit = 2,
                                       .heartbeat_ms = 50,
                                       .timeout_ms = PATIENCE_MS,
+                                      .max_bad = 1,
                                       .audit_tolerance = 0.02};
     return 0;
 }

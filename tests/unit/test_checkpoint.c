@@ -682,22 +682,14 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_both, close_both)
     const struct CMUnitTest tests[] = {
-        TEST(every_bit_comes_back),
-        TEST(the_newest_are_kept),
-        TEST(the_same_step_again),
-        TEST(nothing_to_resume_from),
-        TEST(half_a_checkpoint),
-        TEST(cut_files),
-        TEST(missing_files),
-        TEST(another_shape),
-        TEST(clipped_steps),
-        TEST(a_state_of_something_else),
-        TEST(batches_passed_over),
-        TEST(unwritable),
-        TEST(old_ones_that_stay),
-        TEST(every_damage_is_found),
-        TEST(swapped_files),
-        TEST(the_newest_sound_one),
+        TEST(every_bit_comes_back), TEST(the_newest_are_kept),
+        TEST(the_same_step_again),  TEST(nothing_to_resume_from),
+        TEST(half_a_checkpoint),    TEST(cut_files),
+        TEST(missing_files),        TEST(another_shape),
+        TEST(clipped_steps),        TEST(a_state_of_something_else),
+        TEST(batches_passed_over),  TEST(unwritable),
+        TEST(old_ones_that_stay),   TEST(every_damage_is_found),
+        TEST(swapped_files),        TEST(the_newest_sound_one),
         TEST(another_runs),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -281,10 +281,11 @@ static void fixed_keys_may_not(void **state)
 static void which_keys_are_fixed(void **state)
 {
     (void)state;
-    static const char *const open[] = {"log_every",        "eval_every", "save_every",       "keep",
-                                       "lookahead_blocks", "credit",     "heartbeat_ms",     "timeout_ms",
-                                       "wait_timeout",     "audit",      "audit_tolerance",  "threads",
-                                       "fail_on_collapse", "max_abs",    "skip_bad_batches", "save_retries"};
+    static const char *const open[] = {"log_every",        "eval_every",  "save_every",       "keep",
+                                       "lookahead_blocks", "credit",      "heartbeat_ms",     "timeout_ms",
+                                       "wait_timeout",     "audit",       "audit_tolerance",  "threads",
+                                       "fail_on_collapse", "max_abs",     "skip_bad_batches", "save_retries",
+                                       "source_retries",   "ban_minutes", "max_bad"};
     size_t n_open = 0;
     for (size_t i = 0; i < sizeof open / sizeof open[0]; i++)
         assert_false(config_keys[key(open[i])].fixed);

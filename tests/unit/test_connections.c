@@ -213,6 +213,48 @@ static void who_is_refused_goes_a_moment_later(void **state)
     leave(patient), leave(babbling);
 }
 
+static void a_stranger_says_little(void **state)
+{
+    (void)state;
+    struct pair p = enter(0), member = enter(0);
+    connections_heard(&connections, member.here, &BOB, 0, 0);
+    connections_vouch(&connections, member.here, &BOB, 1000, 0);
+    for (int i = 0; i < 64; i++)
+        assert_true(connections_heard(&connections, p.here, &ANN, 0, 1));
+    assert_false(connections_heard(&connections, p.here, &ANN, 0, 1)); /* at once: each may ask for an answer */
+    for (int i = 0; i < 1000; i++)
+        assert_true(connections_heard(&connections, member.here, &BOB, 0, 1));
+    connections_tick(&connections, 2);
+    assert_true(was_shut(p));
+    assert_false(was_shut(member));
+    assert_int_equal(count(REFUSAL_MESSAGE), 1);
+    connections_vouch(&connections, member.here, &BOB, 0, 3); /* a member no more: it counts from here */
+    assert_true(connections_heard(&connections, member.here, &BOB, 0, 4));
+    leave(p), leave(member);
+}
+
+/* Whose key is off the list goes at once, whether it is a member or has only said something. */
+static void keys_that_are_allowed_no_more(void **state)
+{
+    (void)state;
+    static struct allowed_key keys[] = {{.key = "ann's"}, {.key = "bob's"}};
+    const struct allow_list both = {.keys = keys, .n = 2}, ann_only = {.keys = keys, .n = 1};
+    struct routing_id ann = ANN, bob = BOB;
+    struct pair a = enter(0), b = enter(0), silent = enter(0);
+    strcpy(ann.key, "ann's"), strcpy(bob.key, "bob's");
+    connections_heard(&connections, a.here, &ann, 0, 0);
+    connections_heard(&connections, b.here, &bob, 0, 0);
+    connections_vouch(&connections, b.here, &bob, 1000, 0);
+    connections_revoke(&connections, &both);
+    assert_false(was_shut(a) || was_shut(b) || was_shut(silent));
+    connections_revoke(&connections, &ann_only);
+    assert_true(was_shut(b));
+    assert_false(was_shut(a) || was_shut(silent)); /* who that is shows with its first message */
+    assert_false(connections_heard(&connections, b.here, &bob, 0, 1));
+    assert_int_equal(count(REFUSAL_KEY), 1);
+    leave(a), leave(b), leave(silent);
+}
+
 static void all_strangers_together(void **state)
 {
     (void)state;
@@ -378,6 +420,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(nobody_waits_for_ever, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_oldest_of_too_many_goes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_is_refused_goes_a_moment_later, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_stranger_says_little, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(keys_that_are_allowed_no_more, set_up, tear_down),
         cmocka_unit_test_setup_teardown(all_strangers_together, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_descriptor_used_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(somebody_elses_connection, set_up, tear_down),

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 
@@ -100,8 +101,53 @@ static void expect_closed(int i)
     assert_true(link_lost(producers[i].link));
 }
 
-/* Three in a row; a name that is out stays out, whatever connection it comes on. */
+/* Takes a lease and answers it with a wrong chunk, so many times. */
+static void be_wrong(int i, int times)
+{
+    while (times--) {
+        expect_lease(i);
+        send_chunk(i, &producers[i].lease, 0, 1, true);
+    }
+}
+
+/* Three in a row; whoever comes from there is out then (here: this process), whatever name it says, and comes in again when the ban ends. */
 static void three_strikes(void **state)
+{
+    (void)state;
+    options.credit = 1;
+    options.ban_ms = 1500;
+    bind_trainer();
+    join(0, "wrong");
+    start_run();
+    join(1, "right");
+    expect_lease(1);
+    be_wrong(0, 1);
+    expect_lease(0);
+    answer(0, &producers[0].lease, 1); /* this wipes out the one before */
+    be_wrong(0, 2);
+    uint32_t block = expect_lease(0);
+    send_chunk(0, &producers[0].lease, 0, 1, true);
+    expect(0, MESSAGE_REJECT);
+    assert_non_null(strstr(m.text.reason, "checksum"));
+    expect_closed(0);
+    say_hello(0, "another name");
+    expect(0, MESSAGE_ERROR); /* not a REJECT: it may come again */
+    assert_string_equal(m.error.code, "not-now");
+    assert_non_null(strstr(m.error.text, "was wrong too often and is not asked for"));
+    assert_int_equal(counters().bad_chunks, 4);
+    do
+        answer(1, &producers[1].lease, 1); /* it was here before, and goes on */
+    while (expect_lease(1) != block);
+    for (int64_t until = clock_ms() + PATIENCE_MS; m.type != MESSAGE_WELCOME && clock_ms() < until;) {
+        usleep(100000);
+        say_hello(0, "wrong");
+        assert_true(receive(0, PATIENCE_MS));
+    }
+    assert_int_equal(m.type, MESSAGE_WELCOME);
+}
+
+/* Others who come from the same address and are right keep it from being banned; he who is wrong goes all the same. */
+static void wrong_beside_right(void **state)
 {
     (void)state;
     options.credit = 1;
@@ -110,26 +156,96 @@ static void three_strikes(void **state)
     start_run();
     join(1, "right");
     expect_lease(1);
-    for (int strike = 0; strike < 4; strike++) {
-        expect_lease(0);
-        if (strike == 1) /* this wipes out the one before */
-            answer(0, &producers[0].lease, 1);
-        else
-            send_chunk(0, &producers[0].lease, 0, 1, true);
+    for (int strike = 0; strike < 3; strike++) {
+        be_wrong(0, 1);
+        answer(1, &producers[1].lease, 1);
+        expect_lease(1);
     }
-    uint32_t block = expect_lease(0);
-    send_chunk(0, &producers[0].lease, 0, 1, true);
     expect(0, MESSAGE_REJECT);
-    assert_non_null(strstr(m.text.reason, "checksum"));
-    expect_closed(0);
+    join(2, "wrong");
+}
+
+/* Three who cannot compute what a fourth can: the run goes on. */
+static void those_who_fail(void **state)
+{
+    (void)state;
+    options.credit = 1;
+    bind_trainer();
+    join(3, "healthy");
+    start_run();
+    for (int i = 0; i < 3; i++)
+        join(i, "failing");
+    uint64_t failed = 0;
+    while (counters().blocks_done < WINDOW_BLOCKS || !failed)
+        for (int i = 0; i < 4; i++) {
+            if (!receive(i, 5) || m.type != MESSAGE_LEASE)
+                continue;
+            struct message_lease lease = m.lease;
+            if (i == 3)
+                answer(i, &lease, 1);
+            else
+                link_send_error(producers[i].link, NULL, lease.lease, "source", "cannot read it");
+            failed += i < 3;
+        }
+    take(WINDOW_BLOCKS * BLOCK_ROWS);
+}
+
+/* One fault that all have: they are asked again after a pause, and the run fails only then. */
+static void all_fail(void **state)
+{
+    (void)state;
+    options.credit = 1;
+    options.source_retries = 1;
+    bind_trainer();
+    join(0, "one");
+    start_run();
+    join(1, "two");
+    uint32_t times[N_BLOCKS] = {0}, most = 0;
+    int64_t begun = clock_ms(), second = 0;
+    struct stream theirs;
+    while (ingest_stream(ingest, &theirs, 0, &e) == 0 && clock_ms() - begun < PATIENCE_MS)
+        for (int i = 0; i < 2; i++)
+            if (receive(i, 5) && m.type == MESSAGE_LEASE) {
+                uint32_t block = m.lease.block;
+                link_send_error(producers[i].link, NULL, m.lease.lease, "source", "the file server is away");
+                if (++times[block] == 3 && !second)
+                    second = clock_ms();
+                most = times[block] > most ? times[block] : most;
+            }
+    assert_in_range(second - begun, 950, PATIENCE_MS);
+    assert_in_range(most, 3, 4); /* twice each, if the other came in time */
+    assert_int_equal(take_fails(), ERR_PEER);
+    assert_non_null(strstr(e.message, "failed 2 times by all 2 producers here"));
+    assert_non_null(strstr(e.message, "the file server is away"));
+}
+
+/* The first one fixes the stream; another one is told to come again, since a trainer that starts anew would take it. A run that is told
+ * what to expect rejects the wrong one, and the right one joins. */
+static void the_wrong_first_one(void **state)
+{
+    (void)state;
+    struct stream right = stream;
+    bind_trainer();
+    strcpy(stream.tokens_fingerprint, "0bad");
+    join(0, "wrong");
+    stream = right;
+    say_hello(1, "right");
+    expect(1, MESSAGE_ERROR);
+    assert_string_equal(m.error.code, "not-now");
+    assert_non_null(strstr(m.error.text, "70cc"));
+    stream.can_bf16 = false; /* that would not help this one */
+    say_hello(2, "never");
+    expect(2, MESSAGE_REJECT);
+    leave(0);
+    ingest_free(ingest);
+    stream = right;
+    options.expected = &right;
+    bind_trainer();
+    strcpy(stream.tokens_fingerprint, "0bad");
     say_hello(0, "wrong");
     expect(0, MESSAGE_REJECT);
-    assert_non_null(strstr(m.text.reason, "wrong sent 3 wrong chunks"));
-    assert_int_equal(counters().bad_chunks, 4);
-    do
-        answer(1, &producers[1].lease, 1);
-    while (expect_lease(1) != block);
-    join(0, "another");
+    stream = right;
+    join(1, "right");
 }
 
 /* Rows beyond the bound are nobody's to send: the run ends, naming them, once each producer has tried, and none is left to wait for. */
@@ -143,7 +259,7 @@ static void rows_that_no_step_can_take(void **state)
     uint32_t block = expect_lease(0);
     join(1, "two");
     answer(0, &producers[0].lease, 1e20f);
-    for (int turn = 1, tries = 1; tries < 3; turn++) {
+    for (int turn = 1, tries = 1; tries < 4; turn++) {
         int i = turn % 2;
         if (turn == 100)
             fail_msg("tried %d times, then nobody is asked any more", tries);
@@ -154,7 +270,7 @@ static void rows_that_no_step_can_take(void **state)
         tries += lease.block == block;
     }
     assert_int_equal(take_fails(), ERR_PEER);
-    assert_non_null(strstr(e.message, "failed 3 times"));
+    assert_non_null(strstr(e.message, "failed 2 times by all 2 producers here"));
     assert_non_null(strstr(e.message, "must be at most 1e+15"));
 }
 
@@ -186,8 +302,8 @@ static void a_name_that_others_use(void **state)
     }
     expect(0, MESSAGE_REJECT);
     say_hello(0, "another name");
-    expect(0, MESSAGE_REJECT);
-    assert_non_null(strstr(m.text.reason, "sent 3 wrong chunks"));
+    expect(0, MESSAGE_REJECT); /* for the rest of the run, without ban_ms */
+    assert_non_null(strstr(m.text.reason, "was wrong too often"));
     join(1, "gpu");
     expect_lease(1);
 }
@@ -267,6 +383,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_silent_producer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(three_strikes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_that_no_step_can_take, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(wrong_beside_right, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(those_who_fail, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(all_fail, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_wrong_first_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_name_that_others_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(held_out_rows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_snapshot, set_up, tear_down),

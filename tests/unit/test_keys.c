@@ -140,8 +140,6 @@ static void what_a_public_key_may_be(void **state)
     static const struct {
         const char *text, *a, *b;
     } bad[] = {
-        {"", "bad.public", "no line 'public KEY'"},
-        {"# nothing\n", "bad.public", "no line 'public KEY'"},
         {"public " PUBLIC "\npublic " OTHER "\n", "bad.public", "more than one"},
         {"secret " SECRET "\npublic " PUBLIC "\n", "line 1", "must be public ones only"},
         {"ssh-ed25519 AAAA\n", "a public key of 11 characters", "must be 40"},
@@ -150,6 +148,8 @@ static void what_a_public_key_may_be(void **state)
         assert_int_equal(curve_public_read(key, key_file("bad.public", 0644, bad[i].text), &e), ERR_INPUT);
         expect_message(bad[i].text, bad[i].a, bad[i].b);
     }
+    assert_int_equal(curve_public_read(key, key_file("bad.public", 0644, "# nothing\n"), &e), ERR_ABSENT);
+    expect_message("nothing", "bad.public", "no line 'public KEY'");
     assert_int_equal(curve_public_read(key, "neither a key nor a file", &e), ERR_SYSTEM);
     expect_message("neither", "neither a key nor a file", "cannot open");
 }
@@ -175,24 +175,10 @@ static void allow_file_and_folder(void **state)
     assert_int_equal(allow_list_init(&a, scratch_path("allow"), &e), 0);
     assert_int_equal(a.n, 1);
     assert_true(allow_list_has(&a, PUBLIC));
-
-    assert_int_equal(allow_list_refresh(&a, &e), 0);
-    key_file("allow/two.public", 0644, "public " OTHER "\n");
-    assert_int_equal(allow_list_refresh(&a, &e), 1);
-    assert_true(allow_list_has(&a, PUBLIC) && allow_list_has(&a, OTHER));
-    assert_int_equal(allow_list_refresh(&a, &e), 0);
-    key_file("allow/two.public", 0644, "public no\n"); /* bad: the old list stays, said once */
-    assert_int_equal(allow_list_refresh(&a, &e), ERR_INPUT);
-    expect_message("two", "two.public: line 1", "must be 40");
-    assert_true(allow_list_has(&a, OTHER));
-    assert_int_equal(allow_list_refresh(&a, &e), 0);
-    unlink(scratch_path("allow/two.public"));
-    assert_int_equal(allow_list_refresh(&a, &e), 1);
-    assert_false(allow_list_has(&a, OTHER));
     allow_list_release(&a);
 
     key_file("allow/bad.public", 0644, "");
-    assert_int_equal(allow_list_init(&a, scratch_path("allow"), &e), ERR_INPUT);
+    assert_int_equal(allow_list_init(&a, scratch_path("allow"), &e), ERR_ABSENT);
     expect_message("bad", "bad.public", "no line 'public KEY'");
     assert_int_equal(allow_list_init(&a, scratch_path("nothing-here"), &e), ERR_SYSTEM);
     expect_message("missing", "nothing-here", "cannot open");
@@ -201,6 +187,78 @@ static void allow_file_and_folder(void **state)
     unlink(scratch_path("allow/one.secret"));
     unlink(scratch_path("allow/.two.public.swp"));
     rmdir(scratch_path("allow"));
+}
+
+/* Looks again, and takes the list as it is now; returns whether it has changed. */
+static bool look_again(struct allow_list *a)
+{
+    struct allow_list now;
+    if (!allow_list_changed(a, &now, &e))
+        return false;
+    allow_list_release(a);
+    *a = now;
+    return true;
+}
+
+/* Checks who may stay, and whether somebody with the key PUBLIC may come. */
+static void expect_list(struct allow_list *a, bool public_stays, bool other_stays, bool admits)
+{
+    assert_true(look_again(a));
+    assert_false(look_again(a)); /* and it is told once */
+    assert_int_equal(allow_list_has(a, PUBLIC), public_stays);
+    assert_int_equal(allow_list_has(a, OTHER), other_stays);
+    assert_int_equal(allow_list_refusal(a, PUBLIC) == NULL, admits);
+    assert_int_equal(a->readable, e.code == 0);
+}
+
+static void revocation_fails_closed(void **state)
+{
+    (void)state;
+    struct allow_list a;
+    assert_int_equal(mkdir(scratch_path("allow"), 0755), 0);
+    key_file("allow/one.public", 0644, "public " PUBLIC "\n");
+    assert_int_equal(allow_list_init(&a, scratch_path("allow"), &e), 0);
+    assert_false(look_again(&a));
+    key_file("allow/two.public", 0644, "public " OTHER "\n");
+    expect_list(&a, true, true, true);
+
+    key_file("allow/two.public", 0644, "public no\n"); /* malformed: who is here stays, nobody comes */
+    expect_list(&a, true, true, false);
+    expect_message("malformed", "two.public: line 1", "must be 40");
+    assert_string_equal(allow_list_refusal(&a, PUBLIC), "the list of allowed keys cannot be read");
+    unlink(scratch_path("allow/one.public")); /* but who is taken off meanwhile goes */
+    expect_list(&a, false, true, false);
+    key_file("allow/two.public", 0644, "# none any more\n");
+    expect_list(&a, false, false, false);
+    key_file("allow/one.public", 0644, "public " PUBLIC "\n");
+    unlink(scratch_path("allow/two.public"));
+    expect_list(&a, true, false, true);
+
+    unlink(scratch_path("allow/one.public")); /* the last one */
+    expect_list(&a, false, false, false);
+    assert_true(a.readable);
+    assert_string_equal(allow_list_refusal(&a, PUBLIC), "its key is not allowed");
+    key_file("allow/one.public", 0644, "public " PUBLIC "\n");
+    expect_list(&a, true, false, true);
+    unlink(scratch_path("allow/one.public"));
+    rmdir(scratch_path("allow")); /* all of them */
+    expect_list(&a, false, false, false);
+    expect_message("gone", "allow", "cannot open");
+    allow_list_release(&a);
+
+    const char *file = key_file("keys", 0644, PUBLIC "\n" OTHER "\n");
+    assert_int_equal(allow_list_init(&a, file, &e), 0);
+    key_file("keys", 0644, PUBLIC "\n");
+    expect_list(&a, true, false, true);
+    key_file("keys", 0644, PUBLIC "\n" OTHER "x\n"); /* what can be read of a malformed file does not count */
+    expect_list(&a, true, false, false);
+    key_file("keys", 0644, "");
+    expect_list(&a, false, false, false);
+    key_file("keys", 0644, PUBLIC "\n");
+    expect_list(&a, true, false, true);
+    unlink(file);
+    expect_list(&a, false, false, false);
+    allow_list_release(&a);
 }
 
 /* ---- ZAP ---- */
@@ -235,10 +293,14 @@ static void zap_decisions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_written_and_read),    cmocka_unit_test(what_a_secret_file_may_hold),
-        cmocka_unit_test(a_secret_file_is_private), cmocka_unit_test(what_a_public_key_may_be),
+        cmocka_unit_test(made_written_and_read),
+        cmocka_unit_test(what_a_secret_file_may_hold),
+        cmocka_unit_test(a_secret_file_is_private),
+        cmocka_unit_test(what_a_public_key_may_be),
 
-        cmocka_unit_test(allow_file_and_folder),    cmocka_unit_test(zap_decisions),
+        cmocka_unit_test(allow_file_and_folder),
+        cmocka_unit_test(revocation_fails_closed),
+        cmocka_unit_test(zap_decisions),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

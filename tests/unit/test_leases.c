@@ -10,20 +10,22 @@
 #include "producers.h"
 
 static struct leases l;
-static uint64_t here[LEASES_HOLDERS / 64]; /* nobody, unless a test says so */
-static int answer;                         /* of the last waiting or find */
+static struct lease_holders all; /* nobody is here, unless a test says so */
+static int answer;               /* of the last waiting or find */
 
 static int reset(void **state)
 {
     (void)state;
     memset(&l, 0, sizeof l);
-    memset(here, 0, sizeof here);
+    memset(&all, 0, sizeof all);
+    for (uint64_t i = 0; i < LEASES_HOLDERS; i++)
+        all.whose[i] = 1000 + i;
     return 0;
 }
 
 static struct lease_task *waiting(int holder)
 {
-    return leases_waiting(&l, holder, here, true, &answer);
+    return leases_waiting(&l, holder, &all, true, &answer);
 }
 
 static struct lease_task *find(uint64_t lease, int holder)
@@ -33,7 +35,7 @@ static struct lease_task *find(uint64_t lease, int holder)
 
 static uint64_t grant(struct lease_task *t, int which, int holder)
 {
-    leases_grant(&l, t, which, holder);
+    leases_grant(&l, t, which, holder, all.whose[holder]);
     return t->answers[which].lease;
 }
 
@@ -42,7 +44,7 @@ static struct lease_task *add(uint32_t block)
     struct lease_task *t = leases_add(&l);
     assert_non_null(t);
     assert_int_equal(t->answers[0].lease, 0);
-    assert_int_equal(t->failures, 0);
+    assert_int_equal(t->retries, 0);
     t->block = block;
     return t;
 }
@@ -76,7 +78,7 @@ static void given_back_goes_first_under_a_new_id(void **state)
     assert_int_equal(t->block, 1);
     t->answers[0].rows_taken = 10;
     t->answers[0].chunks_taken = 2;
-    t->failures = 1;
+    t->retries = 1;
     leases_give_back(&l, t, 0);
     assert_null(find(1, 0));
     assert_ptr_equal(waiting(99), t);
@@ -84,7 +86,7 @@ static void given_back_goes_first_under_a_new_id(void **state)
     assert_int_equal(t->answers[0].lease, 3);
     assert_int_equal(t->answers[0].rows_taken, 0);
     assert_int_equal(t->answers[0].chunks_taken, 0);
-    assert_int_equal(t->failures, 1); /* of the block, whoever held it */
+    assert_int_equal(t->retries, 1); /* of the block, whoever held it */
     assert_null(find(1, 0));
     assert_null(find(1, 1));
     assert_null(find(3, 0)); /* somebody else's */
@@ -126,7 +128,7 @@ static void refused_by_a_holder(void **state)
     (void)state;
     grant(add(1), 0, 70);
     add(2);
-    leases_refuse(&l, find(1, 70), 0);
+    leases_refuse(&l, find(1, 70), 0, false);
     assert_null(find(1, 70));
     assert_true(leases_refused(&l.tasks[0], 70));
     assert_false(leases_refused(&l.tasks[0], 6));
@@ -139,28 +141,52 @@ static void refused_by_a_holder(void **state)
     assert_int_equal(waiting(70)->block, 1);
     assert_int_equal(l.leased_again, 2);
     grant(waiting(LEASES_HOLDERS - 1), 0, LEASES_HOLDERS - 1);
-    leases_refuse(&l, &l.tasks[0], 0);
+    leases_refuse(&l, &l.tasks[0], 0, false);
     assert_int_equal(waiting(LEASES_HOLDERS - 1)->block, 2);
 }
 
 static void nobodys(void **state)
 {
     (void)state;
-    here[0] = 1 << 3; /* 3 and 200 */
-    here[3] = 1 << 8;
-    size_t n;
+    all.here[0] = 1 << 3; /* 3 and 200 */
+    all.here[3] = 1 << 8;
     add(1);
     add(2);
     for (int i = 0; i < 2; i++) {
-        assert_null(leases_nobodys(&l, here, &n));
+        assert_false(leases_nobodys(&l.tasks[0], all.here));
         int holder = i ? 200 : 3;
         grant(waiting(holder), 0, holder);
-        leases_refuse(&l, find(l.last_lease, holder), 0);
+        leases_refuse(&l, find(l.last_lease, holder), 0, false);
     }
-    assert_int_equal(leases_nobodys(&l, here, &n)->block, 1);
-    assert_int_equal(n, 1);
+    assert_true(leases_nobodys(&l.tasks[0], all.here));
+    assert_false(leases_nobodys(&l.tasks[1], all.here));
+    assert_false(leases_failed(&l.tasks[0], all.here));
     grant(waiting(4), 0, 4); /* somebody new takes it */
-    assert_null(leases_nobodys(&l, here, &n));
+    assert_false(leases_nobodys(&l.tasks[0], all.here));
+}
+
+/* Who failed a block is asked again after the pause; who does not have it is not. */
+static void failed_and_asked_again(void **state)
+{
+    (void)state;
+    all.here[0] = 1 << 3 | 1 << 4;
+    struct lease_task *t = add(1);
+    leases_refuse(&l, find(grant(t, 0, 3), 3), 0, true);
+    assert_null(waiting(3));
+    assert_false(leases_nobodys(t, all.here));
+    leases_refuse(&l, find(grant(t, 0, 4), 4), 0, false);
+    assert_true(leases_nobodys(t, all.here) && leases_failed(t, all.here));
+    all.here[0] = 1 << 4; /* he who failed has left */
+    assert_false(leases_failed(t, all.here));
+    all.here[0] = 1 << 3 | 1 << 4;
+    t->retry_ms = 17;
+    leases_retry(t);
+    assert_int_equal(t->retry_ms, 0);
+    assert_null(waiting(4));
+    assert_ptr_equal(waiting(3), t);
+    leases_refuse(&l, find(grant(t, 0, 3), 3), 0, true);
+    leases_forget(&l, 3);
+    assert_false(leases_failed(t, all.here)); /* his number is somebody else's */
 }
 
 static void done_tasks_are_gone(void **state)
@@ -251,7 +277,7 @@ static void taken_away(void **state)
     assert_int_equal(t->taken_away, 1);
     assert_int_equal(leases_held(&l, 3), 1);
     assert_null(find(late, 3));
-    assert_ptr_equal(leases_waiting(&l, 4, here, false, &answer), t);
+    assert_ptr_equal(leases_waiting(&l, 4, &all, false, &answer), t);
     grant(t, answer, 4);
     assert_int_equal(t->answers[answer].rows_taken, 0);
     assert_true(leases_settle(&l, late, 3));
@@ -280,7 +306,7 @@ static void rows_until(void **state)
 static void audited(void **state)
 {
     (void)state;
-    here[0] = 1 << 3 | 1 << 4;
+    all.here[0] = 1 << 3 | 1 << 4;
     struct lease_task *t = add(1);
     t->audit = true;
     add(2);
@@ -290,20 +316,41 @@ static void audited(void **state)
     assert_int_equal(waiting(3)->block, 2); /* the second is 4's */
     assert_ptr_equal(waiting(4), t);
     assert_int_equal(answer, 1);
-    assert_int_equal(leases_waiting(&l, 4, here, false, &answer)->block, 2); /* no room for it now */
+    assert_int_equal(leases_waiting(&l, 4, &all, false, &answer)->block, 2); /* no room for it now */
     leases_complete(t, 0);
     assert_null(find(first, 3));
     assert_int_equal(leases_held(&l, 3), 0);
     assert_int_equal(waiting(3)->block, 2);
     grant(t, 1, 4);
     assert_int_equal(waiting(5)->block, 2); /* nothing is wanted of it any more */
-    leases_refuse(&l, t, 1);
+    leases_refuse(&l, t, 1, false);
     assert_ptr_equal(waiting(3), t); /* nobody else would */
     assert_int_equal(answer, 1);
-    here[0] |= 1 << 5;
+    all.here[0] |= 1 << 5;
     assert_int_equal(waiting(3)->block, 2);
     leases_forget(&l, 3); /* what it has answered stays; its number is somebody else's */
     assert_true(t->answers[0].complete);
+    assert_int_equal(waiting(3)->block, 2); /* who may be the same one, as it is known by the same */
+    all.whose[3] = 99;
+    assert_ptr_equal(waiting(3), t);
+}
+
+/* Two connections of one peer do not check each other, unless nobody else is here. */
+static void audited_by_somebody_else(void **state)
+{
+    (void)state;
+    all.whose[3] = all.whose[4] = 7;
+    all.here[0] = 1 << 3 | 1 << 4 | 1 << 5;
+    struct lease_task *t = add(1);
+    t->audit = true;
+    grant(t, 0, 3);
+    assert_null(waiting(3));
+    assert_null(waiting(4));
+    assert_ptr_equal(waiting(5), t);
+    all.here[0] = 1 << 3 | 1 << 4;
+    assert_null(waiting(3));
+    assert_ptr_equal(waiting(4), t);
+    all.here[0] = 1 << 3;
     assert_ptr_equal(waiting(3), t);
 }
 
@@ -316,7 +363,7 @@ static void producers(void **state)
                      prefix = {.id = {0, 1, 2, 3}, .size = 4};
     memset(&p, 0, sizeof p);
     assert_int_equal(producers_find(&p, &a), -1);
-    int i = producers_add(&p, &a, "one", 100), j = producers_add(&p, &b, "two", 200);
+    int i = producers_add(&p, &a, "one", "10.0.0.1", 100), j = producers_add(&p, &b, "two", "10.0.0.1", 200);
     assert_true(i >= 0 && j >= 0 && i != j);
     assert_int_equal(producers_find(&p, &a), i);
     assert_int_equal(producers_find(&p, &b), j);
@@ -327,16 +374,16 @@ static void producers(void **state)
     producers_remove(&p, i);
     assert_int_equal(producers_find(&p, &a), -1);
     assert_int_equal(p.n, 1);
-    assert_int_equal(producers_add(&p, &a, "one", 300), i);
+    assert_int_equal(producers_add(&p, &a, "one", "", 300), i);
     assert_int_equal(p.list[i].faults, 0); /* nothing is left of who was there before */
     assert_int_equal(p.list[i].number, 3);
     assert_int_equal(p.list[i].joined_ms, 300);
     assert_int_equal((int)p.list[i].speed.row_ms, 0); /* nothing is left of who was there before */
     for (int n = 2; n < PRODUCERS_MAX; n++) {
         struct link_peer next = {.id = {1, (unsigned char)n}, .size = 2};
-        assert_true(producers_add(&p, &next, "more", 0) >= 0);
+        assert_true(producers_add(&p, &next, "more", "", 0) >= 0);
     }
-    assert_int_equal(producers_add(&p, &prefix, "too many", 0), -1);
+    assert_int_equal(producers_add(&p, &prefix, "too many", "", 0), -1);
     assert_int_equal(p.n, PRODUCERS_MAX);
 }
 
@@ -356,6 +403,8 @@ int main(void)
         cmocka_unit_test_setup(taken_away, reset),
         cmocka_unit_test_setup(rows_until, reset),
         cmocka_unit_test_setup(audited, reset),
+        cmocka_unit_test_setup(audited_by_somebody_else, reset),
+        cmocka_unit_test_setup(failed_and_asked_again, reset),
         cmocka_unit_test(producers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -434,9 +434,14 @@ static void control_characters(void **state)
         build_replaced(7, "text", value, sizeof value);
         if (c < 0x20 || c == 0x7f)
             refused(b.data, b.size, "field 'text': control character");
+        else if (c >= 0x80)
+            refused(b.data, b.size, "field 'text': string that is not UTF-8");
         else
             accepted(b.data, b.size);
     }
+    ACCEPT(7, "text",
+           "\xa9M\xc3\xbcller\xc2"
+           "\x9b"); /* C1 is UTF-8: it is escaped where it is shown */
 }
 
 static void scales(void **state)

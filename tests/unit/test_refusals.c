@@ -87,19 +87,19 @@ static void a_thousand_strangers(void **state)
 static void a_limit_refills(void **state)
 {
     (void)state;
-    struct log_limit limit = {.burst = 3, .per_s = 2};
+    struct log_limit limit = {.lines = {.burst = 3, .per_s = 2}};
     forget();
     for (int i = 0; i < 10; i++)
         log_limited(&limit, "line %d", i);
     assert_int_equal(lines_with("line "), 3);
     assert_int_equal(limit.hidden, 7);
-    limit.since_ms -= 1000; /* a second later */
+    limit.lines.since_ms -= 1000; /* a second later */
     log_limited(&limit, "line %d", 10);
     assert_int_equal(lines_with("... and 7 more such lines"), 1); /* this is the first of the two, */
     assert_int_equal(lines_with("line 10"), 1);                   /* that the second one */
     log_limited(&limit, "line %d", 11);
     assert_int_equal(lines_with("line 11"), 0);
-    limit.since_ms -= 100000; /* after long silence no more than the burst */
+    limit.lines.since_ms -= 100000; /* after long silence no more than the burst */
     for (int i = 20; i < 30; i++)
         log_limited(&limit, "line %d", i);
     assert_int_equal(lines_with("line 2"), 1 + 2); /* line 2, and two of these beside the number of those hidden */

@@ -489,6 +489,87 @@ static void says_hello_again_when_unknown(void **state)
     producer_returns(0, "");
 }
 
+static void say_error(const char *code, const char *text)
+{
+    memset(&m, 0, sizeof m);
+    strcpy(m.error.code, code);
+    strcpy(m.error.text, text);
+    say(MESSAGE_ERROR);
+}
+
+/* However often it is told to begin anew, or at whatever a trainer breaks. */
+static void not_hundreds_of_times_a_second(void **state)
+{
+    (void)state;
+    int hellos = 0;
+    start();
+    for (int64_t until = clock_ms() + 2500; clock_ms() < until;)
+        if (receive(10) && m.type == MESSAGE_HELLO) {
+            hellos++;
+            producer = peer;
+            if (hellos % 2)
+                welcome(); /* which does not make it forget */
+            say_error("unknown-peer", "say HELLO first");
+        }
+    assert_in_range(hellos, 5, 9); /* five at once, then one a second */
+    stop = 1;
+    producer_returns(0, "");
+}
+
+/* What a trainer that is started anew may take is tried again. */
+static void refused_for_now(void **state)
+{
+    (void)state;
+    start();
+    take_hello();
+    say_error("not-now", "tokens have fingerprint 1, run has 2");
+    int64_t begin = clock_ms();
+    take_hello();
+    assert_in_range(clock_ms() - begin, 3000, PATIENCE_MS);
+    welcome();
+    end_run(true, "");
+    producer_returns(0, "");
+}
+
+static void refused_for_now_and_for_too_long(void **state)
+{
+    (void)state;
+    options.give_up_after_ms = 1000;
+    start();
+    take_hello();
+    say_error("not-now", "tokens have fingerprint 1, run has 2");
+    producer_returns(ERR_MISMATCH, "refused this producer for 1 s: tokens have fingerprint 1, run has 2");
+}
+
+/* It answers each PING, and so it could be made to keep as many PONGs as somebody likes who reads none. */
+static void a_trainer_that_floods(void **state)
+{
+    (void)state;
+    int pongs = 0;
+    start();
+    take_hello();
+    listener_vouch(trainer, &producer, 1 << 20); /* as a trainer does: it may say more than a stranger */
+    welcome();
+    memset(&m, 0, sizeof m);
+    m.type = MESSAGE_PING;
+    for (int i = 0; i < 20000; i++)
+        if (link_send(listener_link(trainer), &producer, &m, &e))
+            break; /* it has gone */
+    while (receive(PATIENCE_MS) && m.type != MESSAGE_HELLO)
+        pongs += m.type == MESSAGE_PONG;
+    assert_int_equal(m.type, MESSAGE_HELLO);
+    producer = peer;
+    welcome();
+    memset(&m, 0, sizeof m);
+    m.end.ok = true;
+    say(MESSAGE_END);
+    while (receive(PATIENCE_MS) && m.type != MESSAGE_BYE) /* the old connection's last PONGs may come now */
+        pongs += m.type == MESSAGE_PONG;
+    assert_int_equal(m.type, MESSAGE_BYE);
+    producer_returns(0, "");
+    assert_in_range(pongs, 0, 1100);
+}
+
 /* Other errors of the trainer are for the log. */
 static void other_errors_change_nothing(void **state)
 {
@@ -612,6 +693,10 @@ int main(void)
         TEST(leaves_politely),
         TEST(leaves_before_it_is_welcome),
         TEST(says_hello_again_when_unknown),
+        TEST(not_hundreds_of_times_a_second),
+        TEST(refused_for_now),
+        TEST(refused_for_now_and_for_too_long),
+        TEST(a_trainer_that_floods),
         TEST(other_errors_change_nothing),
         TEST(connects_again_after_silence),
         TEST(connects_again_when_its_connection_ends),

@@ -295,6 +295,28 @@ static void a_disk_that_hangs(void **state)
     status_free(status);
 }
 
+/* It hangs for ever: the end of the run does not wait for it for ever. */
+static void a_disk_that_never_comes_back(void **state)
+{
+    (void)state;
+    struct status *status;
+    struct status_writer *writer;
+    struct err e = {0};
+    unlink(scratch_path("status.json"));
+    atomic_store(&hangs, true);
+    assert_int_equal(status_new(&status, &e), 0);
+    assert_int_equal(status_writer_start(&writer, status, scratch_folder, &e), 0);
+    usleep(100000);
+    double before = clock_s();
+    status_writer_stop(writer);
+    status_free(status);
+    assert_true(clock_s() - before < 30);
+    assert_true(clock_s() - before > 1); /* it did hang */
+    assert_int_not_equal(access(scratch_path("status.json"), F_OK), 0);
+    atomic_store(&hangs, false); /* lets the thread go, which must touch nothing of what was freed */
+    usleep(300000);
+}
+
 /* ---- Prometheus text ---- */
 
 static char *text;
@@ -350,15 +372,17 @@ static void unknown_is_nan(void **state)
 static void labels_are_escaped(void **state)
 {
     (void)state;
-    add_producer("a\"b\\c\nd\xc3\xb6");
+    const char name[] = {'a', '"', 'b', '\\', 'c', '\n', 'd', '\xc3', '\xb6', '\xe2', '\x80', '\xae', '\xfc', '\0'};
+    add_producer(name);
     snprintf(s.ingest.producers[0].address, sizeof s.ingest.producers[0].address, "::1");
     s.ingest.producers[0].rows = (uint64_t)1 << 40;
     s.ingest.producers[0].reports = true;
     s.ingest.producers[0].sending = 0.25f;
     render();
-    has_line(
-        "crossfeed_producer_rows_total{number=\"1\",name=\"a\\\"b\\\\c\\nd\xc3\xb6\",address=\"::1\"} 1099511627776");
-    has_line("crossfeed_producer_waiting_ratio{number=\"1\",name=\"a\\\"b\\\\c\\nd\xc3\xb6\",address=\"::1\"} 0.75");
+    has_line("crossfeed_producer_rows_total{number=\"1\",name=\"a\\\"b\\\\c\\\\x0ad\xc3\xb6\\\\u202e\\\\xfc\",address="
+             "\"::1\"} 1099511627776");
+    has_line("crossfeed_producer_waiting_ratio{number=\"1\",name=\"a\\\"b\\\\c\\\\x0ad\xc3\xb6\\\\u202e\\\\xfc\","
+             "address=\"::1\"} 0.75");
 }
 
 /* Every sample line belongs to a metric whose HELP and TYPE came just before its first one, once. */
@@ -413,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup(a_folder_that_is_gone, set_up),
         cmocka_unit_test_setup(a_folder_with_another_name, set_up),
         cmocka_unit_test_setup(a_disk_that_hangs, set_up),
+        cmocka_unit_test_setup(a_disk_that_never_comes_back, set_up),
         cmocka_unit_test_setup(unknown_is_nan, set_up),
         cmocka_unit_test_setup(labels_are_escaped, set_up),
         cmocka_unit_test_setup(well_formed, set_up),

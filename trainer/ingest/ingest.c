@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "ingest_describe.h"
 #include "ingest_drop.h"
+#include "ingest_failures.h"
 #include "ingest_leases.h"
 #include "ingest_producers.h"
 #include "ingest_rows.h"
@@ -27,6 +28,17 @@
 
 /* ---- the thread ---- */
 
+/* Returns whether a producer sends more than it was asked for and its heartbeats: message after message that answers no lease, each of
+ * which costs an answer or a line. */
+static bool floods(struct ingest *in, int index)
+{
+    const struct message *m = &in->message;
+    int answer;
+    uint64_t lease = m->type == MESSAGE_BATCH ? m->batch.lease : m->type == MESSAGE_ERROR ? m->error.lease : 0;
+    return !leases_find(&in->leases, lease, index, &answer) && !leases_owes(&in->leases, lease, index) &&
+           !allowance_take(&in->producers.list[index].uncalled, clock_ms());
+}
+
 static void take_message(struct ingest *in, const struct link_peer *from, const struct link_payload *payload,
                          struct err *e)
 {
@@ -34,6 +46,11 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     enum message_type type = in->message.type;
     if (index >= 0)
         in->producers.list[index].last_heard_ms = clock_ms();
+    if (index >= 0 && floods(in, index)) {
+        strikes_add(&in->strikes, in->producers.list[index].known_as, clock_ms());
+        ingest_put_out(in, from, "it floods: more messages than leases and heartbeats ask for", "floods, dropped");
+        return;
+    }
     if (type == MESSAGE_HELLO && in->orders.ending) {
         ingest_send_end(in, from);
     } else if (type == MESSAGE_HELLO) {
@@ -47,7 +64,7 @@ static void take_message(struct ingest *in, const struct link_peer *from, const 
     } else if (type == MESSAGE_BATCH) {
         ingest_take_batch(in, index, payload, e);
     } else if (type == MESSAGE_ERROR) {
-        ingest_take_error(in, index, e);
+        ingest_take_error(in, index);
     } else if (type == MESSAGE_PING) {
         ingest_take_ping(in, index);
         in->message.type = MESSAGE_PONG; /* with the same token */
@@ -97,6 +114,7 @@ static void synchronise(struct ingest *in)
     in->counters.blocks_leased_again = in->leases.leased_again;
     listener_refusals(in->listener, in->counters.refused);
     log_hidden(&in->comings);
+    log_hidden(&in->faults);
     ingest_sync_turn(&in->sync, &in->counters, &in->orders);
     if (in->orders.started && !had_started)
         begin(in);
@@ -150,6 +168,8 @@ static void copy_options(struct ingest *in, const struct ingest_options *o)
 {
     in->options = *o;
     snprintf(in->run_id, sizeof in->run_id, "%s", o->run_id);
+    in->strikes.ban_ms = o->ban_ms;
+    in->strikes.max_bad = o->max_bad;
     in->stream_expected = o->expected;
     if (o->expected)
         in->stream = *o->expected;
@@ -164,7 +184,8 @@ int ingest_new(struct ingest **out, const struct ingest_options *o, struct err *
     if (!in)
         return ERR_MEMORY;
     copy_options(in, o);
-    in->comings = (struct log_limit){.burst = 200, .per_s = 5};
+    in->comings.lines = (struct allowance){.burst = 200, .per_s = 5};
+    in->faults.lines = (struct allowance){.burst = 100, .per_s = 2};
     ingest_sync_init(&in->sync);
     in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     int rc = in->wake < 0 ? err_errno(e, errno, "eventfd")

@@ -41,7 +41,7 @@ void ingest_put_out(struct ingest *in, const struct link_peer *from, const char 
 {
     char who[WHO_SIZE];
     int index = name_peer(in, from, who);
-    listener_refuse(in->listener, from, who, reason);
+    listener_refuse(in->listener, from, who, reason, false);
     if (index >= 0)
         ingest_lose(in, index, why);
 }

@@ -1,4 +1,4 @@
-/* ingest_leases.c - which block goes to which producer, and what becomes of it when that cannot do it; see ingest_leases.h. */
+/* ingest_leases.c - which block goes to which producer; see ingest_leases.h. */
 #include "ingest_leases.h"
 
 #include <math.h>
@@ -7,9 +7,7 @@
 #include "audit.h"
 #include "clock.h"
 #include "ingest_drop.h"
-#include "log.h"
 
-#define MAX_FAILURES 3 /* times that producers could not compute a block, after which the run fails */
 /* A block is late when another producer could compute it LATE_FACTOR times before it comes, and LATE_MIN_MS (jitter) besides. */
 #define LATE_FACTOR 1.5
 #define LATE_MIN_MS 200
@@ -105,9 +103,8 @@ static double fastest_row_ms(const struct producers *producers)
 static struct lease_task *next_task(struct ingest *in, int index, double fastest, int64_t now, int *answer)
 {
     struct shuffle *shuffle = in->row_store.c.shuffle;
-    uint64_t here[PRODUCERS_MAX / 64];
-    producers_here(&in->producers, here);
-    struct lease_task *t = leases_waiting(&in->leases, index, here, shuffle_copy_room(shuffle), answer);
+    struct lease_task *t =
+        leases_waiting(&in->leases, index, &in->producers.holders, shuffle_copy_room(shuffle), answer);
     if (!t && (t = reserve_task(in)) != NULL)
         *answer = 0;
     if (!t && (t = late_task(in, index, fastest, now, answer)) != NULL)
@@ -158,7 +155,7 @@ void ingest_lease_blocks(struct ingest *in)
         }
         unproven -= p->blocks == 0;
         leased++;
-        leases_grant(&in->leases, t, answer, i);
+        leases_grant(&in->leases, t, answer, i, producers->holders.whose[i]);
         speed_leased(&p->speed, t->n_rows, now);
         listener_vouch(in->listener, &p->address, bytes_to_come(in, i));
         struct message *m = &in->message;
@@ -175,85 +172,4 @@ void ingest_lease_blocks(struct ingest *in)
         in->counters.blocks_leased++;
         idle = 0;
     }
-}
-
-/* Asks the producer for this block no more; others may have it. */
-static void take_refusal(struct ingest *in, int index, struct lease_task *t, int answer, const char *text)
-{
-    struct producer *p = &in->producers.list[index];
-    if (p->absent++ == 0)
-        log_line("producer %s: block %u: %s; it is asked for others", p->name, t->block, text);
-    leases_refuse(&in->leases, t, answer);
-}
-
-void ingest_check_refusals(struct ingest *in, struct err *e)
-{
-    uint64_t here[PRODUCERS_MAX / 64];
-    size_t n = 0;
-    int64_t now = clock_ms();
-    producers_here(&in->producers, here);
-    const struct lease_task *t = in->producers.n ? leases_nobodys(&in->leases, here, &n) : NULL;
-    if (!t) {
-        in->nobodys_since_ms = 0;
-        return;
-    }
-    uint32_t first = plan_block_first(in->row_store.c.plan, t->block),
-             last = first + plan_block_seqs(in->row_store.c.plan, t->block) - 1;
-    if (!in->nobodys_since_ms) {
-        in->nobodys_since_ms = now;
-        log_line("none of the %zu producers has sequences %u to %u; waiting %u s for one that has", in->producers.n,
-                 first, last, in->options.timeout_ms / 1000);
-    }
-    if (now - in->nobodys_since_ms < (int64_t)in->options.timeout_ms)
-        return;
-    err_set(e, ERR_ABSENT,
-            "none of the %zu producers has sequences %u to %u (block %u), recorded nowhere, and %zu more blocks",
-            in->producers.n, first, last, t->block, n - 1);
-    ingest_fail(in, e);
-}
-
-/* Returns whether a producer other than this one is here and has not refused the block. */
-static bool another_may_try(const struct ingest *in, const struct lease_task *t, int index)
-{
-    for (int i = 0; i < PRODUCERS_MAX; i++)
-        if (i != index && in->producers.list[i].here && !leases_refused(t, i))
-            return true;
-    return false;
-}
-
-void ingest_take_error(struct ingest *in, int index, struct err *e)
-{
-    const struct message_error *m = &in->message.error;
-    int answer;
-    struct producer *p = &in->producers.list[index];
-    struct lease_task *t = leases_find(&in->leases, m->lease, index, &answer);
-    bool owed = !t && leases_settle(&in->leases, m->lease, index);
-    if (t || owed)
-        speed_answered(&p->speed, 0, leases_held(&in->leases, index) > (t ? 1 : 0), clock_ms());
-    if (!t) {
-        log_line("producer %s: %s: %s", p->name, m->code, m->text);
-        return;
-    }
-    if (strcmp(m->code, "not-recorded") == 0) {
-        take_refusal(in, index, t, answer, m->text);
-        return;
-    }
-    p->failures++;
-    log_line("producer %s: block %u: %s: %s; block leased again", p->name, t->block, m->code, m->text);
-    ingest_fail_block(in, index, t, answer, m->text, e);
-}
-
-void ingest_fail_block(struct ingest *in, int index, struct lease_task *t, int answer, const char *why, struct err *e)
-{
-    if (another_may_try(in, t, index)) /* so that one broken producer does not end the run */
-        leases_refuse(&in->leases, t, answer);
-    else
-        leases_give_back(&in->leases, t, answer);
-    if (++t->failures < MAX_FAILURES)
-        return;
-    err_set(e, ERR_PEER, "block %u (sequences %u to %u) failed %u times, last: producer %s: %s", t->block,
-            plan_block_first(in->row_store.c.plan, t->block),
-            plan_block_first(in->row_store.c.plan, t->block) + plan_block_seqs(in->row_store.c.plan, t->block) - 1,
-            t->failures, in->producers.list[index].name, why);
-    ingest_fail(in, e);
 }

@@ -20,14 +20,18 @@ struct ingest_options {
     const struct stream
         *expected; /* of a resumed run: producers of another one are rejected. NULL: the first producer fixes it */
     const struct scale_list
-        *scale;             /* of a resumed run, or given: a producer that it does not fit is rejected. NULL: the scale
+        *scale;            /* of a resumed run, or given: a producer that it does not fit is rejected. NULL: the scale
                                      * is the first producer's, if that has one, else it is measured */
-    uint32_t block_seqs;    /* sequences of a block; a run with fewer sequences has one block */
-    uint32_t credit;        /* the most leases that a producer may hold */
-    uint32_t heartbeat_ms;  /* between the pings of a producer */
-    uint32_t timeout_ms;    /* a producer that is silent for this long is dropped, and its leases go elsewhere */
-    double max_abs;         /* no value of a row may be greater in size; 0: ROW_MAX_ABS */
-    double audit;           /* share of the window's blocks that are computed twice and compared */
+    uint32_t block_seqs;   /* sequences of a block; a run with fewer sequences has one block */
+    uint32_t credit;       /* the most leases that a producer may hold */
+    uint32_t heartbeat_ms; /* between the pings of a producer */
+    uint32_t timeout_ms;   /* a producer that is silent for this long is dropped, and its leases go elsewhere */
+    double max_abs;        /* no value of a row may be greater in size; 0: ROW_MAX_ABS */
+    uint32_t
+        source_retries; /* how often a block that all producers have failed is asked for again before the run fails */
+    int64_t ban_ms;     /* for how long a peer is out that was wrong too often; 0: for the rest of the run */
+    double max_bad;     /* share of a peer's answers that may be wrong; 1: any */
+    double audit;       /* share of the window's blocks that are computed twice and compared */
     double audit_tolerance; /* how far apart the two may be, relative to a vector's length; beyond it the run fails */
 };
 

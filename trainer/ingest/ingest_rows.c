@@ -3,15 +3,19 @@
  * A bad chunk costs a producer the lease, and three of them without a good block in between cost it its place. */
 #include "ingest_rows.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "audit.h"
 #include "clock.h"
 #include "ingest_drop.h"
+#include "ingest_failures.h"
 #include "ingest_leases.h"
 #include "ingest_producers.h"
 #include "log.h"
 #include "validate.h"
+
+#define WHO_SIZE (MESSAGE_NAME_SIZE + LINK_IDENTITY_SIZE + 4)
 
 void ingest_announce_measured(struct ingest *in)
 {
@@ -45,9 +49,11 @@ static void complete_task(struct ingest *in, struct lease_task *t, struct err *e
     }
 }
 
-static const char *name_of(const struct ingest *in, int holder)
+/* Writes who the holder is: "gpu7 (10.0.0.7)". */
+static void say_who(const struct ingest *in, int holder, char who[WHO_SIZE])
 {
-    return holder < 0 ? "(gone)" : in->producers.list[holder].name;
+    const struct producer *p = holder < 0 ? NULL : &in->producers.list[holder];
+    snprintf(who, WHO_SIZE, "%s (%s)", p ? p->name : "", p ? p->known_as : "gone");
 }
 
 /* Compares the two answers of an audited block. Returns ERR_MISMATCH if they are further apart than rounding explains. */
@@ -65,7 +71,9 @@ static int compare_answers(struct ingest *in, const struct lease_task *t, struct
     if (a.relative <= 0)
         return 0;
     char how[400];
-    const char *one = name_of(in, t->answers[0].holder), *other = name_of(in, t->answers[1].holder);
+    char one[WHO_SIZE], other[WHO_SIZE];
+    say_who(in, t->answers[0].holder, one);
+    say_who(in, t->answers[1].holder, other);
     audit_describe(&a, c->stream, how, sizeof how);
     bool rounding = a.relative <= in->options.audit_tolerance;
     if (in->counters.audits_different++ == 0 || !rounding)
@@ -113,12 +121,14 @@ static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, i
     p->faults++;
     speed_answered(&p->speed, 0, leases_held(&in->leases, index) > 1, clock_ms());
     const struct err bad = *e;
-    log_line("producer %s: %s; block leased again", p->name, bad.message);
+    log_limited(&in->faults, "producer %s: %s; block leased again", p->name, bad.message);
     if (bad.code == ERR_INPUT)
-        ingest_fail_block(in, index, t, answer, bad.message, e);
+        ingest_fail_block(in, index, t, answer, bad.message, true);
     else
         leases_give_back(&in->leases, t, answer);
-    if (strikes_add(&in->strikes, strikes_identity(p->name, p->address.key)))
+    /* others at its address may be right meanwhile: then it alone goes, else whoever comes from there is out for a while */
+    bool out = ++p->strikes >= STRIKES_OUT;
+    if (strikes_add(&in->strikes, p->known_as, clock_ms()) || out)
         ingest_put_out(in, &p->address, bad.message, "sent too many bad chunks, dropped");
 }
 
@@ -151,7 +161,8 @@ void ingest_take_batch(struct ingest *in, int index, const struct link_payload *
         return;
     if (p->blocks++ == 0)
         probation_passed(&in->probation);
-    strikes_clear(&in->strikes, strikes_identity(p->name, p->address.key));
+    p->strikes = 0;
+    strikes_clear(&in->strikes, p->known_as);
     leases_complete(t, answer);
     speed_answered(&p->speed, t->n_rows, leases_held(&in->leases, index) > 0, clock_ms());
     complete_answer(in, t, answer, e);

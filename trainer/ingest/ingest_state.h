@@ -2,7 +2,7 @@
  *
  * All of it belongs to the ingest thread while that runs, except `sync`, which has a lock of its own. Which part may call which:
  *
- *     ingest -> ingest_rows -> ingest_leases, ingest_producers -> ingest_drop -> ingest_state */
+ *     ingest -> ingest_rows, ingest_failures -> ingest_leases, ingest_producers -> ingest_drop -> ingest_state */
 #ifndef CROSSFEED_INGEST_STATE_H
 #define CROSSFEED_INGEST_STATE_H
 
@@ -40,9 +40,11 @@ struct ingest {
     bool stream_expected, stream_fixed;
     struct scale_list scale;    /* n 0: not known yet; in the order of the sites once the stream is fixed */
     struct row_store row_store; /* the thread's once orders.started; row_store.c has plan and shuffle */
-    struct log_limit comings;   /* of lines on who joins and leaves */
+    struct log_limit comings;   /* of lines on who joins and leaves, */
+    struct log_limit faults;    /* and on what went wrong with a lease */
     int64_t last_ping_ms;
-    int64_t last_listened_ms;        /* when ingest_drop_silent last looked */
+    int64_t last_listened_ms;                                      /* when ingest_drop_silent last looked */
+    char last_failure[MESSAGE_NAME_SIZE + MESSAGE_TEXT_SIZE + 16]; /* why a producer failed a block last */
     int64_t nobodys_since_ms;        /* since when a block waits that every producer here has refused; 0: none does */
     struct ingest_orders orders;     /* as ingest_sync_turn said last */
     struct ingest_counters counters; /* published at every turn */

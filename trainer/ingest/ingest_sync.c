@@ -2,10 +2,10 @@
 #include "ingest_sync.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "clock.h"
+#include "text.h"
 #include "wake.h"
 
 void ingest_sync_init(struct ingest_sync *s)
@@ -150,6 +150,6 @@ void ingest_sync_end(struct ingest_sync *s, bool ok, const char *reason)
     pthread_mutex_lock(&s->lock);
     s->orders.ending = true;
     s->orders.end.ok = ok;
-    snprintf(s->orders.end.reason, sizeof s->orders.end.reason, "%s", reason);
+    text_escape(s->orders.end.reason, sizeof s->orders.end.reason, reason); /* it goes into a message */
     pthread_mutex_unlock(&s->lock);
 }

@@ -10,17 +10,21 @@ struct lease_task *leases_add(struct leases *l)
     return t;
 }
 
-/* Returns whether somebody here other than the holder could do the task. */
-static bool others_willing(const struct lease_task *t, int holder, const uint64_t here[LEASES_HOLDERS / 64])
+/* Returns whether the holder shall give the second answer of an audited task, whose first one is `first`. */
+static bool may_check(const struct lease_task *t, const struct lease_answer *first, int holder,
+                      const struct lease_holders *all)
 {
-    uint64_t willing = 0;
-    for (int word = 0; word < LEASES_HOLDERS / 64; word++) {
-        uint64_t others = here[word];
-        if (holder / 64 == word)
-            others &= ~((uint64_t)1 << holder % 64);
-        willing |= others & ~t->refused[word];
+    bool others = false; /* somebody else here could */
+    if (all->whose[holder] != first->whose)
+        return true;
+    for (int i = 0; i < LEASES_HOLDERS; i++) {
+        if (!(all->here[i / 64] >> i % 64 & 1) || leases_refused(t, i))
+            continue;
+        if (all->whose[i] != first->whose)
+            return false;
+        others |= i != first->holder;
     }
-    return willing != 0;
+    return holder != first->holder || !others;
 }
 
 static bool is_free(const struct lease_answer *a)
@@ -37,8 +41,7 @@ static int free_answer(const struct lease_task *t)
     return is_free(&a[0]) && is_free(&a[1]) ? 0 : -1;
 }
 
-struct lease_task *leases_waiting(struct leases *l, int holder, const uint64_t here[LEASES_HOLDERS / 64], bool room,
-                                  int *answer)
+struct lease_task *leases_waiting(struct leases *l, int holder, const struct lease_holders *all, bool room, int *answer)
 {
     struct lease_task *first = NULL;
     for (size_t i = 0; i < l->n; i++) {
@@ -48,7 +51,7 @@ struct lease_task *leases_waiting(struct leases *l, int holder, const uint64_t h
             (a == 1 && t->copy == SHUFFLE_NO_COPY && !room))
             continue;
         const struct lease_answer *other = &t->answers[1 - a];
-        if (t->audit && !is_free(other) && other->holder == holder && others_willing(t, holder, here))
+        if (t->audit && !is_free(other) && !may_check(t, other, holder, all))
             continue;
         first = t;
         *answer = a;
@@ -56,9 +59,9 @@ struct lease_task *leases_waiting(struct leases *l, int holder, const uint64_t h
     return first;
 }
 
-void leases_grant(struct leases *l, struct lease_task *t, int answer, int holder)
+void leases_grant(struct leases *l, struct lease_task *t, int answer, int holder, uint64_t whose)
 {
-    t->answers[answer] = (struct lease_answer){.lease = ++l->last_lease, .holder = holder};
+    t->answers[answer] = (struct lease_answer){.lease = ++l->last_lease, .holder = holder, .whose = whose};
 }
 
 struct lease_task *leases_find(struct leases *l, uint64_t lease, int holder, int *answer)
@@ -92,11 +95,21 @@ void leases_take_away(struct leases *l, struct lease_task *t, int answer)
     leases_give_back(l, t, answer);
 }
 
-void leases_refuse(struct leases *l, struct lease_task *t, int answer)
+void leases_refuse(struct leases *l, struct lease_task *t, int answer, bool failed)
 {
     int holder = t->answers[answer].holder;
     t->refused[holder / 64] |= (uint64_t)1 << holder % 64;
+    t->failed[holder / 64] |= (uint64_t)failed << holder % 64;
     leases_give_back(l, t, answer);
+}
+
+void leases_retry(struct lease_task *t)
+{
+    for (size_t word = 0; word < LEASES_HOLDERS / 64; word++) {
+        t->refused[word] &= ~t->failed[word];
+        t->failed[word] = 0;
+    }
+    t->retry_ms = 0;
 }
 
 bool leases_refused(const struct lease_task *t, int holder)
@@ -104,22 +117,20 @@ bool leases_refused(const struct lease_task *t, int holder)
     return t->refused[holder / 64] >> holder % 64 & 1;
 }
 
-const struct lease_task *leases_nobodys(const struct leases *l, const uint64_t here[LEASES_HOLDERS / 64], size_t *n)
+bool leases_nobodys(const struct lease_task *t, const uint64_t here[LEASES_HOLDERS / 64])
 {
-    const struct lease_task *first = NULL;
-    *n = 0;
-    for (size_t i = 0; i < l->n; i++) {
-        const struct lease_task *t = &l->tasks[i];
-        uint64_t willing = 0;
-        for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
-            willing |= here[word] & ~t->refused[word];
-        if (free_answer(t) < 0 || willing)
-            continue;
-        ++*n;
-        if (!first || t->order < first->order)
-            first = t;
-    }
-    return first;
+    uint64_t willing = 0;
+    for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
+        willing |= here[word] & ~t->refused[word];
+    return free_answer(t) >= 0 && !willing;
+}
+
+bool leases_failed(const struct lease_task *t, const uint64_t here[LEASES_HOLDERS / 64])
+{
+    uint64_t failed = 0;
+    for (size_t word = 0; word < LEASES_HOLDERS / 64; word++)
+        failed |= here[word] & t->failed[word];
+    return failed != 0;
 }
 
 size_t leases_forget(struct leases *l, int holder)
@@ -128,6 +139,7 @@ size_t leases_forget(struct leases *l, int holder)
     for (size_t i = 0; i < l->n; i++) {
         struct lease_task *t = &l->tasks[i];
         t->refused[holder / 64] &= ~((uint64_t)1 << holder % 64);
+        t->failed[holder / 64] &= ~((uint64_t)1 << holder % 64);
         for (int a = 0; a < LEASES_ANSWERS; a++) {
             if (t->answers[a].holder != holder)
                 continue;
@@ -181,12 +193,25 @@ void leases_done(struct leases *l, struct lease_task *t)
     *t = l->tasks[--l->n];
 }
 
+/* Returns the place of what the holder owes under this lease; n_owed if it owes nothing. */
+static size_t find_owed(const struct leases *l, uint64_t lease, int holder)
+{
+    size_t i = 0;
+    while (i < l->n_owed && (l->owed[i].lease != lease || l->owed[i].holder != holder))
+        i++;
+    return i;
+}
+
+bool leases_owes(const struct leases *l, uint64_t lease, int holder)
+{
+    return find_owed(l, lease, holder) < l->n_owed;
+}
+
 bool leases_settle(struct leases *l, uint64_t lease, int holder)
 {
-    for (size_t i = 0; i < l->n_owed; i++)
-        if (l->owed[i].lease == lease && l->owed[i].holder == holder) {
-            l->owed[i] = l->owed[--l->n_owed];
-            return true;
-        }
-    return false;
+    size_t i = find_owed(l, lease, holder);
+    if (i == l->n_owed)
+        return false;
+    l->owed[i] = l->owed[--l->n_owed];
+    return true;
 }

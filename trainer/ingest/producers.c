@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 int producers_find(const struct producers *p, const struct link_peer *address)
 {
     for (int i = 0; i < PRODUCERS_MAX; i++)
@@ -13,7 +15,8 @@ int producers_find(const struct producers *p, const struct link_peer *address)
     return -1;
 }
 
-int producers_add(struct producers *p, const struct link_peer *address, const char *name, int64_t now_ms)
+int producers_add(struct producers *p, const struct link_peer *address, const char *name, const char *known_as,
+                  int64_t now_ms)
 {
     for (int i = 0; i < PRODUCERS_MAX; i++) {
         struct producer *peer = &p->list[i];
@@ -25,6 +28,10 @@ int producers_add(struct producers *p, const struct link_peer *address, const ch
                                   .joined_ms = now_ms,
                                   .last_heard_ms = now_ms};
         snprintf(peer->name, sizeof peer->name, "%s", name);
+        snprintf(peer->known_as, sizeof peer->known_as, "%s", known_as);
+        p->holders.here[i / 64] |= (uint64_t)1 << i % 64;
+        /* of whom nothing is known is himself and nobody else */
+        p->holders.whose[i] = *known_as ? XXH3_64bits(known_as, strlen(known_as)) : peer->number;
         p->n++;
         return i;
     }
@@ -40,13 +47,6 @@ int producers_unproven(const struct producers *p)
     return first;
 }
 
-void producers_here(const struct producers *p, uint64_t here[PRODUCERS_MAX / 64])
-{
-    memset(here, 0, PRODUCERS_MAX / 8);
-    for (int i = 0; i < PRODUCERS_MAX; i++)
-        here[i / 64] |= (uint64_t)p->list[i].here << i % 64;
-}
-
 void producers_forgive(struct producers *p, int64_t ms)
 {
     for (int i = 0; i < PRODUCERS_MAX; i++)
@@ -56,5 +56,6 @@ void producers_forgive(struct producers *p, int64_t ms)
 void producers_remove(struct producers *p, int index)
 {
     p->list[index].here = false;
+    p->holders.here[index / 64] &= ~((uint64_t)1 << index % 64);
     p->n--;
 }

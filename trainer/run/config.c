@@ -219,6 +219,15 @@ const struct setting config_keys[] = {
     COUNT(timeout_ms, false, 50, 1e7, "10000", "a producer that is silent for so many milliseconds is dropped"),
     COUNT(wait_timeout, false, 0, 1e9, "0",
           "seconds to wait when there is no producer; then the run is saved and ends with status 1; 0: for ever"),
+    COUNT(source_retries, false, 0, 1000, "5",
+          "how often a block that every producer has failed is asked for again, after 1 s, then 2, 4 and so on, before "
+          "the run fails"),
+    COUNT(ban_minutes, false, 0, 1e6, "10",
+          "for so long a key, or without keys an address, is out from which wrong rows came too often; 0: for the rest "
+          "of the run"),
+    NUMBER(max_bad, false, 0, 1, "1",
+           "share of the answers of a key or address that may be wrong, of ten or more; beyond, it is out; 1: only "
+           "three in a row count"),
     NUMBER(audit, false, 0, 1, "0",
            "share of the blocks that are computed twice, by two producers if there are two, and compared"),
     NUMBER(audit_tolerance, false, 0, 1e30, "0.02",

@@ -59,11 +59,11 @@ struct config {
     enum b_dec_init b_dec_init;
     double scale_target, log_threshold_init;
     /* the same result whatever these are */
-    double audit, audit_tolerance, max_abs;
+    double audit, audit_tolerance, max_abs, max_bad;
     bool fail_on_collapse; /* but that the run ends, as does the next: */
     uint64_t skip_bad_batches;
     uint64_t log_every, eval_every, save_every, keep, save_retries, lookahead_blocks, credit, heartbeat_ms, timeout_ms,
-        wait_timeout, threads;
+        wait_timeout, source_retries, ban_minutes, threads;
     bool given[CONFIG_MAX_KEYS]; /* [i]: a flag set key i */
 };
 

@@ -11,7 +11,8 @@ struct run_options {
     const char *const *endpoints;
     size_t n_endpoints;
     struct listener_access door; /* keys */
-    const char *metrics_listen;  /* address:port of the metrics endpoint; NULL: none */
+    const char *expect; /* file that says which stream producers must have: cfg.json or manifest.json; or NULL */
+    const char *metrics_listen; /* address:port of the metrics endpoint; NULL: none */
     const char *
         provenance; /* file: u32 sequence, position, token of each row, in the order of training, batches passed over too; or NULL */
     volatile sig_atomic_t *stop; /* set by a signal: finish the step, save, tell the producers, return 0 */

@@ -15,6 +15,7 @@
 
 #include "credit.h"
 #include "gemm.h"
+#include "json_file.h"
 #include "log.h"
 #include "mem.h"
 #include "overwrite.h"
@@ -41,6 +42,17 @@ static int read_sites(const json_t *saved, const char *key, const char *checkpoi
                            site, json_number_value(value), may_be_0 ? "0 or more" : "positive");
     }
     return 0;
+}
+
+/* Takes the stream from a run's cfg.json or a recording's manifest.json. */
+static int read_expected(const char *path, struct stream *expected, struct err *e)
+{
+    json_t *saved;
+    if (json_read_object(path, &saved, e))
+        return e->code;
+    int rc = stream_from_json(expected, json_object_get(saved, "stream"), path, e);
+    json_decref(saved);
+    return rc;
 }
 
 /* Takes what the run knows of its rows. A scale that is not positive would have every producer reject its WELCOME and join again for ever.
@@ -172,6 +184,8 @@ static int settle(struct trainer *t, struct err *e)
         if (read_checkpoints(t, e))
             return e->code;
         scale_list_set(&t->given_scale, t->normalisation.scale, t->stream.n_sites);
+    } else if (t->o->expect && read_expected(t->o->expect, &t->stream, e)) {
+        return e->code;
     } else if (*c->scale || o->scale_from_init) {
         t->has_scale = true;
         if (*c->scale ? scale_list_parse(&t->given_scale, c->scale, e) : read_init_scale(o->init, &t->given_scale, e))
@@ -207,7 +221,7 @@ static int meet_first_producer(struct trainer *t, struct err *e)
                                 .n_endpoints = t->o->n_endpoints,
                                 .door = t->o->door,
                                 .run_id = t->run_id,
-                                .expected = t->learners[0].o->resume ? &t->stream : NULL,
+                                .expected = t->learners[0].o->resume || t->o->expect ? &t->stream : NULL,
                                 .scale = t->has_scale ? &t->given_scale : NULL};
     t->normalisation.centred = c->center;
     io.dtype = c->dtype;
@@ -216,6 +230,9 @@ static int meet_first_producer(struct trainer *t, struct err *e)
     io.heartbeat_ms = (uint32_t)c->heartbeat_ms;
     io.timeout_ms = (uint32_t)c->timeout_ms;
     io.max_abs = c->max_abs;
+    io.source_retries = (uint32_t)c->source_retries;
+    io.ban_ms = (int64_t)c->ban_minutes * 60000;
+    io.max_bad = c->max_bad;
     io.audit = c->audit;
     io.audit_tolerance = c->audit_tolerance;
     if (ingest_new(&t->ingest, &io, e))

@@ -7,11 +7,17 @@
 
 #include "json_file.h"
 #include "ledger.h"
+#include "text.h"
 #include "version.h"
 
+#define STATUS_TEXT_SIZE 1024
+
+/* Returns the text, which may be a peer's, as it may be shown; null if there is none. */
 static json_t *text_or_null(const char *text)
 {
-    return *text ? json_string(text) : json_null();
+    char shown[STATUS_TEXT_SIZE];
+    text_escape(shown, sizeof shown, text);
+    return *text ? json_string(shown) : json_null();
 }
 
 /* Returns a count that is NaN if it is not known. */
@@ -22,8 +28,10 @@ static json_t *count_or_null(double x)
 
 static json_t *producer_to_json(const struct ingest_producer *p, const struct rate *rows_rate)
 {
-    return json_pack("{s:I, s:s, s:o, s:o, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "number",
-                     (json_int_t)p->number, "name", p->name, "address", text_or_null(p->address), "key",
+    char name[STATUS_TEXT_SIZE];
+    text_escape(name, sizeof name, p->name);
+    return json_pack("{s:I, s:o, s:o, s:o, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "number",
+                     (json_int_t)p->number, "name", json_string(name), "address", text_or_null(p->address), "key",
                      text_or_null(p->key), "here_s", p->here_s, "rows", (json_int_t)p->rows, "rows_per_s",
                      json_real_or_null(rate_value(rows_rate)), "blocks_done", (json_int_t)p->blocks_done, "leases",
                      (json_int_t)p->leases, "errors", (json_int_t)p->errors, "computing",

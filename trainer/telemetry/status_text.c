@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "ledger.h"
+#include "text.h"
 #include "version.h"
 
 static void head(FILE *f, const char *name, const char *type, const char *help)
@@ -35,17 +36,17 @@ static void counter(FILE *f, const char *name, const char *help, uint64_t x)
     fprintf(f, "crossfeed_%s %" PRIu64 "\n", name, x);
 }
 
-/* Writes key="value" and escapes what would end the value or the line. */
+/* Writes key="value": what may not be shown is escaped (text.h), and then what would end the value. */
 static void label(FILE *f, const char *key, const char *value)
 {
+    char shown[512];
+    text_escape(shown, sizeof shown, value);
     fprintf(f, "%s=\"", key);
-    for (; *value; value++)
-        if (*value == '\n')
-            fputs("\\n", f);
-        else if (*value == '"' || *value == '\\')
-            fprintf(f, "\\%c", *value);
-        else
-            fputc(*value, f);
+    for (const char *c = shown; *c; c++) {
+        if (*c == '"' || *c == '\\')
+            fputc('\\', f);
+        fputc(*c, f);
+    }
     fputc('"', f);
 }
 

@@ -22,14 +22,17 @@
 #define NAME "status.json"
 #define TEMPORARY \
     ".status.json.tmp" /* one name, unlike other outputs': one trainer has the folder, and a killed one leaves nothing that would stay */
+#define STOP_MS 5000 /* that the last status.json may take */
 
 struct status_writer {
     struct status *status;
     pthread_t thread;
-    pthread_mutex_t lock; /* guards ingest and stopping */
+    pthread_mutex_t lock; /* guards the next five */
     pthread_cond_t changed;
     struct ingest *ingest; /* NULL: there is none yet */
-    bool stopping;
+    bool stopping;         /* once more, and no more */
+    bool looking, ended;   /* the thread has the ingest or the status in its hands; it is about to return */
+    bool abandoned;        /* the disk hangs and nobody waits for the thread: ingest and status are no more */
     /* the thread's own: */
     char path[4096]; /* for messages */
     int folder; /* the run's, open: if it is renamed, the file goes with it, and not into another that takes its name */
@@ -65,7 +68,6 @@ static bool replace_file(const struct status_writer *w, const char *text)
 
 static void write_file(struct status_writer *w)
 {
-    status_snapshot(w->status, &w->snapshot);
     json_t *value = status_to_json(&w->snapshot);
     struct err e;
     char *text = json_text(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "status", &e);
@@ -77,28 +79,6 @@ static void write_file(struct status_writer *w)
     json_decref(value);
 }
 
-static void *writer_thread(void *argument)
-{
-    struct status_writer *w = argument;
-    for (bool last = false; !last;) {
-        pthread_mutex_lock(&w->lock);
-        last = w->stopping;
-        struct ingest *in = w->ingest;
-        pthread_mutex_unlock(&w->lock);
-        if (in) {
-            ingest_snapshot(in, &w->taken);
-            status_ingest(w->status, &w->taken);
-        }
-        write_file(w);
-        struct timespec until = clock_after(STATUS_EVERY_MS);
-        pthread_mutex_lock(&w->lock);
-        while (!last && !w->stopping && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT)
-            ;
-        pthread_mutex_unlock(&w->lock);
-    }
-    return NULL;
-}
-
 static void release(struct status_writer *w)
 {
     pthread_mutex_destroy(&w->lock);
@@ -106,6 +86,39 @@ static void release(struct status_writer *w)
     if (w->folder >= 0)
         close(w->folder);
     mem_free(w);
+}
+
+static void *writer_thread(void *argument)
+{
+    struct status_writer *w = argument;
+    pthread_mutex_lock(&w->lock);
+    for (bool last = false; !last && !w->abandoned;) {
+        last = w->stopping;
+        w->looking = true;
+        struct ingest *in = w->ingest;
+        pthread_mutex_unlock(&w->lock);
+        if (in) {
+            ingest_snapshot(in, &w->taken);
+            status_ingest(w->status, &w->taken);
+        }
+        status_snapshot(w->status, &w->snapshot);
+        pthread_mutex_lock(&w->lock);
+        w->looking = false;
+        pthread_cond_broadcast(&w->changed);
+        pthread_mutex_unlock(&w->lock);
+        write_file(w);
+        struct timespec until = clock_after(STATUS_EVERY_MS);
+        pthread_mutex_lock(&w->lock);
+        while (!last && !w->stopping && pthread_cond_timedwait(&w->changed, &w->lock, &until) != ETIMEDOUT)
+            ;
+    }
+    w->ended = true;
+    bool abandoned = w->abandoned;
+    pthread_cond_broadcast(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    if (abandoned)
+        release(w);
+    return NULL;
 }
 
 int status_writer_start(struct status_writer **out, struct status *status, const char *folder, struct err *e)
@@ -142,10 +155,23 @@ void status_writer_stop(struct status_writer *w)
 {
     if (!w)
         return;
+    bool late = false;
+    struct timespec until = clock_after(STOP_MS);
     pthread_mutex_lock(&w->lock);
     w->stopping = true;
-    pthread_cond_signal(&w->changed);
+    pthread_cond_broadcast(&w->changed);
+    while (!w->ended && !late)
+        late = pthread_cond_timedwait(&w->changed, &w->lock, &until) == ETIMEDOUT;
+    while (!w->ended && w->looking) /* which is soon over */
+        pthread_cond_wait(&w->changed, &w->lock);
+    bool abandoned = w->abandoned = !w->ended;
+    if (abandoned) {
+        log_line("%s: still being written after %d s; the run ends without it", w->path, STOP_MS / 1000);
+        pthread_detach(w->thread);
+    }
     pthread_mutex_unlock(&w->lock);
+    if (abandoned) /* w is the thread's from now on, which frees it */
+        return;
     pthread_join(w->thread, NULL);
     release(w);
 }

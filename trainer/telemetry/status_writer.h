@@ -21,7 +21,8 @@ int status_writer_start(struct status_writer **w, struct status *status, const c
 /* From now on each status.json has a snapshot of the ingest, which the writer borrows until it is stopped. */
 void status_writer_watch(struct status_writer *w, struct ingest *in);
 
-/* Writes the file for the last time, with a last snapshot of the ingest, ends the thread and frees the writer. w may be NULL. */
+/* Writes the file for the last time, with a last snapshot of the ingest, ends the thread and frees the writer. If the disk does not take the
+ * file within some seconds, that is said and the thread left behind, which then uses nothing but its own. w may be NULL. */
 void status_writer_stop(struct status_writer *w);
 
 #endif
