@@ -203,14 +203,18 @@ void answer(int i, const struct message_lease *lease, float factor)
 
 /* ---- the training thread ---- */
 
-void take(size_t n)
+bool take_soon(size_t n, int timeout_ms)
 {
+    static float *x; /* kept until all rows are there */
+    static struct row_origin *origins;
     size_t elements = (size_t)N_SITES * stream.d_model;
-    float *x = malloc(n * elements * sizeof *x);
-    struct row_origin *origins = malloc(n * sizeof *origins);
-    int rc = shuffle_take(shuffle, x, origins, n, PATIENCE_MS, &e);
+    x = x ? x : malloc(n * elements * sizeof *x);
+    origins = origins ? origins : malloc(n * sizeof *origins);
+    int rc = shuffle_take(shuffle, x, origins, n, timeout_ms, &e);
+    if (rc == 1)
+        return false;
     if (rc)
-        fail_msg("%zu rows cannot be taken: %s", n, rc == 1 ? "not there" : e.message);
+        fail_msg("%zu rows cannot be taken: %s", n, e.message);
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < elements; k++) {
             float wanted = bf16_to_f32(bf16_from_f32(value(origins[i].sequence, origins[i].position, k)));
@@ -220,6 +224,15 @@ void take(size_t n)
         }
     free(x);
     free(origins);
+    x = NULL;
+    origins = NULL;
+    return true;
+}
+
+void take(size_t n)
+{
+    if (!take_soon(n, PATIENCE_MS))
+        fail_msg("%zu rows cannot be taken: not there", n);
 }
 
 int take_fails(void)

@@ -69,6 +69,8 @@ void work(int n_producers, const int *who, uint64_t blocks);
 
 /* Takes n rows; all of them must be as they are sent with factor 1. */
 void take(size_t n);
+/* The same, but returns false if they are not all there in time: call it again with the same n. */
+bool take_soon(size_t n, int timeout_ms);
 /* The error with which the run ends. */
 int take_fails(void);
 

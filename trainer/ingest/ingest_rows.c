@@ -122,10 +122,12 @@ static void take_bad_chunk(struct ingest *in, int index, struct lease_task *t, i
     speed_answered(&p->speed, 0, leases_held(&in->leases, index) > 1, clock_ms());
     const struct err bad = *e;
     log_limited(&in->faults, "producer %s: %s; block leased again", p->name, bad.message);
-    if (bad.code == ERR_INPUT)
+    if (bad.code == ERR_INPUT) {
         ingest_fail_block(in, index, t, answer, bad.message, true);
-    else
+        ingest_check_refusals(in, e); /* before it is out, and no longer one of those who have tried */
+    } else {
         leases_give_back(&in->leases, t, answer);
+    }
     /* others at its address may be right meanwhile: then it alone goes, else whoever comes from there is out for a while */
     bool out = ++p->strikes >= STRIKES_OUT;
     if (strikes_add(&in->strikes, p->known_as, clock_ms()) || out)
