@@ -15,7 +15,7 @@ import training
 DEMO = os.path.relpath(os.path.join(os.path.dirname(__file__), "../demo"))
 SOURCE = ["--model", f"{DEMO}/base", "--model", f"{DEMO}/chat", "--tokens", f"{DEMO}/tokens.npy"]
 TRAINER = ["--model-batch-size", "32", "--batch-size", "512", "--buffer-mult", "64", "--dict-size", "1024", "--num-tokens", "3e5", "--lr", "1e-3",
-           "--dead-rows", "65536", "--save-every", "1000000"]
+           "--save-every", "1000000"]
 RECIPES = {"relu": ["--l1-coeff", "1"], "batchtopk": ["--activation", "batchtopk", "--k", "32"]}
 NORMS = ["0.001", "0.005", "0.03", "0.08", "0.1", "0.3", "1"]
 
@@ -32,7 +32,7 @@ def main():
         runs = [training.run(a.build, SOURCE, [*TRAINER, *RECIPES[a.activation], "--dec-init-norm", norm, "--seed", str(seed)])
                 for seed in a.seeds]
         print(f"| {norm} | {training.cell([r['fvu'] for r in runs], 3)} | {training.cell([r['l0'] for r in runs])} | "
-              f"{training.cell([r['dead'] for r in runs], 0)} |", flush=True)
+              f"{training.cell([r['silent'] for r in runs], 0)} |", flush=True)
 
 
 if __name__ == "__main__":
