@@ -4,6 +4,8 @@ resumed, and what it takes to encode single rows is in its files.
 The undisturbed run of each has one producer and one thread; the disturbed one three producers and two threads, and its trainer is killed
 with -9 in the middle and resumed. Dead latents, AuxK, annealing and the threshold are active at that place.
 """
+import os
+
 import harness
 
 STEPS, BATCH, SAVE_EVERY, KILL_AT = 120, 128, 20, 50
@@ -60,14 +62,16 @@ class Objectives(harness.ProgramTest):
             "activation": "batchtopk", "score": "norm-sum", "reconstruction": "norm"})
 
     def test_finished_run_resumed(self):
-        """It is evaluated again, by the k of its last step and not by the one that it started from."""
+        """Where summary.json was lost, it is evaluated again: by the k of its last step and not by the one that it started from."""
         flags = ["--activation", "batchtopk", *K]
         said = []
         for more in ([], ["--resume"]):
             self.succeed(self.trainer("run", flags, *more), self.producer(PRODUCER, name="only"))
-            said.append(self.lines("run", "eval_fvu")[-1])
-        self.assertEqual(len(self.lines("run", "eval_fvu")), STEPS // 40 + 1)
+            summary = harness.summary(self.path("run"))
+            said.append([summary[name] for name in ("l0", "fvu", "fvu_token", "threshold_l0", "threshold_fvu")])
+            os.remove(self.path("run", "summary.json"))
         self.assertEqual(*said)
+        self.assertEqual(len(self.lines("run", "eval_fvu")), STEPS // 40)
 
     def test_topk(self):
         steps, header = self.check("--activation", "topk", *K)
