@@ -358,9 +358,9 @@ class Verify(Job):
         producer = Run([program("actgen"), *SYNTHETIC, "--n-seq", "16", "--seq-len", "4", "--connect", endpoint], self.logs)
         trainer = Run([program("xctrain"), *TRAINING, "--listen", endpoint, "--out", self.given("run")], self.logs).wait()
         recording = Run([program("actgen"), *SYNTHETIC, "--n-seq", "6", "--seq-len", "4", "--record", self.given("recording"),
-                         "--shard-seqs", "2"], self.logs).wait()
+                         "--shard-seqs", "2", "--eval-blocks", "0"], self.logs).wait()
         if producer.wait().status or trainer.status or recording.status:
-            raise Failure(f"nothing to look at\n{trainer.describe()}")
+            raise Failure(f"nothing to look at\n{trainer.describe()}\n{recording.describe()}")
 
     def args(self):
         return [program("xcverify"), self.given("run"), self.given("recording")]
