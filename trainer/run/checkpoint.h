@@ -2,8 +2,9 @@
  *
  *   crosscoder.safetensors  weights, scale and mean in the reference's layout (weights_file.h): usable by itself
  *   state.safetensors       adam_m, adam_v [n_params] F32, rows_since_fired [d_sae] I64; step, rows,
- *                           window, position (of the next row, plan.h), clipped and clipped_since (backend.h)
- *                           in its metadata; checkpoints older than the last two count from their step on
+ *                           window, position (of the next row, plan.h), clipped, clipped_since and skipped
+ *                           (backend.h) and manifest (its name) in its metadata; checkpoints without the clipped two
+ *                           count from their step on, those without skipped passed no batch over
  *   cfg.json                configuration and stream
  *   manifest.json           run, step, and what the other files hold (checkpoint_manifest.h)
  * Files are hashed as they are written, and all of them before anything of them is used; runs that are older than the manifest have none.
